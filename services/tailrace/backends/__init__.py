@@ -1,0 +1,1 @@
+"""Edges to outside systems, one module each, behind the Protocols of `ports`."""

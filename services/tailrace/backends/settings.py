@@ -1,0 +1,65 @@
+"""Place, not meaning: where things are. Read once from `TAILRACE_…` in the environment, then passed down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tailrace.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """Settings of every command. Each field `x` is the environment variable `TAILRACE_X`."""
+
+    model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="forbid")
+
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, comma separated.")
+    kafka_security: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")
+    kafka_username: str = Field("", description="SCRAM-SHA-512 user; empty for none.")
+    kafka_password: SecretStr = Field(SecretStr(""), description="SCRAM-SHA-512 password.")
+    kafka_ca: str = Field("", description="Path of the PEM file with the broker's certificate authority.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Online store, redis:// or rediss:// address.")
+    redis_timeout_ms: int = Field(250, description="Time-out of one online read or write, milliseconds.", ge=1)
+    mlflow_uri: str = Field("", description="MLflow tracking address; empty: SQLite below `state_dir`.")
+    use_cases: Path = Field(Path("feature_repo"), description="Folder with one folder per use case.")
+    state_dir: Path = Field(
+        Path("~/.local/state/tailrace/default").expanduser(), description="Folder for data sets, bundles and logs."
+    )
+    partitions: int = Field(4, description="Partitions of topics that Tailrace creates.", ge=1)
+    replication: int = Field(1, description="Replication factor of topics that Tailrace creates.", ge=1)
+    instance: str = Field("0", description="Name of this worker within its service; static group member id.")
+    metrics_port: int = Field(0, description="Port of /livez, /readyz and /metrics on loopback; 0 picks a free one.")
+    ops_port: int = Field(8800, description="Port of the admin API on loopback; 0 picks a free one.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_json: bool = Field(False, description="Logs as JSON lines instead of text.")
+    threads: int = Field(2, description="Threads of model execution and of training.", ge=1)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Reads settings from the environment.
+
+    Raises:
+        ConfigError: lists every variable that is malformed, and every `TAILRACE_` variable nobody reads.
+    """
+    import difflib
+    import os
+
+    known = {f"TAILRACE_{name.upper()}" for name in Settings.model_fields} | {"TAILRACE_DATA"}
+    known |= {"TAILRACE_TEST_BROKER", "TAILRACE_TEST_REDIS", "TAILRACE_REQUIRE_INTEGRATION"}
+    findings = []
+    for name in sorted(os.environ):
+        if name.startswith("TAILRACE_") and name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            findings.append(f"{name} is no setting" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]  # values are validated by pydantic
+    except ValidationError as error:
+        for problem in error.errors():
+            place = "TAILRACE_" + "_".join(str(part) for part in problem["loc"]).upper()
+            findings.append(f"{place}: {problem['msg']}")
+        raise ConfigError("settings are wrong:\n  " + "\n  ".join(findings)) from error
+    if findings:
+        raise ConfigError("settings are wrong:\n  " + "\n  ".join(findings))
+    return settings

@@ -1,0 +1,1 @@
+"""What travels: record types and topics."""

@@ -1,0 +1,293 @@
+"""The records that travel between services.
+
+Every record is a frozen msgspec Struct, encoded as one JSON object per Kafka record.
+Times are integer epoch milliseconds, UTC. A float that is not a number travels as `null`.
+`schemas/` is generated from this module; fields are only ever added, and always with a default.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+WATERMARK_HEADER = "tailrace-watermark"
+"""Header of a record without a value that promises: nothing older follows on this partition.
+
+Its value is the watermark in epoch milliseconds as ASCII digits. Every service hands a
+watermark on to the same partition of its output, behind the records it speaks of.
+"""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Position of the event a record stems from."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One event with the feature values as of that event (topic FEATURES).
+
+    `values` holds the request columns and the event key's own window columns, in the order of
+    `Plan.own_order`; None is missing. `entities` maps each entity column to its value.
+    """
+
+    event_id: str
+    event_time_ms: int
+    key: str
+    entities: dict[str, str]
+    slices: dict[str, str]
+    values: list[float | None]
+    fingerprint: str
+    source: Source
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One score with everything it was made from (topics PREDICTIONS and SHADOW).
+
+    `score` in (0, 1) lies on the grid of `core.scoring`; `features` are the model's inputs, float32
+    in the order of `Plan.order`; `ages_ms` maps each online view to the age of its row at
+    `event_time_ms`, None when there was no row. `propensity` is the probability with which the
+    routing gave this event to `variant`. `degraded` names each view or model that was replaced by
+    its default. `activated` is False where the score was not acted upon, `blocked` is True where
+    the decision prevented the outcome from being seen: neither ever becomes a negative label.
+    """
+
+    prediction_id: str
+    event_id: str
+    use_case: str
+    key: str
+    entities: dict[str, str]
+    slices: dict[str, str]
+    event_time_ms: int
+    predicted_at_ms: int
+    variant: str
+    model_version: str
+    model_digest: str
+    epoch: int
+    score: float
+    decision: bool
+    threshold: float
+    propensity: float
+    features: list[float | None]
+    ages_ms: dict[str, int | None]
+    fingerprint: str
+    degraded: list[str]
+    source: Source
+    activated: bool = True
+    blocked: bool = False
+
+
+LabelStatus = Literal["pending", "provisional", "final", "censored"]
+LabelReason = Literal["prediction", "outcome", "window_closed", "timeout", "correction", "retract", "censored"]
+
+
+class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one prediction's outcome; the highest `label_version` holds (topic LABELS).
+
+    `label` is None while pending, after a retraction, or when censored. `known_at_ms` is the stream
+    time at which this became known: the outcome's own time, or the watermark that closed the window.
+    """
+
+    prediction_id: str
+    event_id: str
+    use_case: str
+    label_name: str
+    label_version: int
+    label: float | None
+    status: LabelStatus
+    reason: LabelReason
+    event_time_ms: int
+    known_at_ms: int
+    outcome_time_ms: int | None
+    variant: str
+    model_version: str
+    score: float
+    decision: bool
+    key: str
+    entities: dict[str, str]
+    slices: dict[str, str]
+    weight: float = 1.0
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How good one model was in one window (topic QUALITY, compacted, the newest holds).
+
+    `bins`, `n` and `positives` are the sparse score histogram over labelled predictions: integers,
+    so partial records add up exactly. `metrics` is derived from them; None means no data.
+    `predictions` counts all predictions of the window; `maturity` = final labels / predictions.
+    `slice` is "" for the whole, else "column=value".
+    """
+
+    use_case: str
+    label_name: str
+    window_start_ms: int
+    window_end_ms: int
+    variant: str
+    model_version: str
+    slice: str
+    predictions: int
+    labelled: int
+    final: int
+    maturity: float
+    bins: list[int]
+    n: list[int]
+    positives: list[int]
+    metrics: dict[str, float | None]
+    watermark_ms: int
+
+
+AlarmKind = Literal["drift", "metric_drop", "freshness", "no_data", "service"]
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person or the retraining policy should know (topic ALARMS)."""
+
+    use_case: str
+    kind: AlarmKind
+    subject: str
+    detector: str
+    value: float
+    threshold: float
+    since_ms: int
+    raised_at_ms: int
+    detail: str
+    resolved: bool = False
+
+
+class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):
+    """The retraining policy, a schedule or a person asks for a new model (topic RETRAINING)."""
+
+    run_id: str
+    use_case: str
+    trigger: Literal["initial", "schedule", "drift", "metric_drop", "manual"]
+    reason: str
+    requested_at_ms: int
+    train_until_ms: int
+    by: str = "feedback"
+
+
+class TrainingStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    """The trainer has taken up a request."""
+
+    run_id: str
+    use_case: str
+    started_at_ms: int
+
+
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One condition a candidate had to meet, with the figures that decided it."""
+
+    name: str
+    passed: bool
+    candidate: float | None
+    champion: float | None
+    detail: str
+
+
+class CandidateRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="registered"):
+    """A candidate passed every gate and stands in the registry."""
+
+    run_id: str
+    use_case: str
+    model_version: str
+    bundle_uri: str
+    digest: str
+    registered_at_ms: int
+    gates: list[GateResult]
+    metrics: dict[str, float | None]
+    lineage: dict[str, str]
+
+
+class CandidateRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """A candidate failed a gate, or training could not be done; the champion stays."""
+
+    run_id: str
+    use_case: str
+    refused_at_ms: int
+    reason: str
+    gates: list[GateResult]
+
+
+class PromoteRequested(msgspec.Struct, frozen=True, kw_only=True, tag="promote"):
+    """A person asks to make a registered version champion now."""
+
+    use_case: str
+    model_version: str
+    by: str
+    reason: str
+    requested_at_ms: int
+
+
+class RollbackRequested(msgspec.Struct, frozen=True, kw_only=True, tag="rollback"):
+    """A person asks to go back to the previous champion."""
+
+    use_case: str
+    by: str
+    reason: str
+    requested_at_ms: int
+
+
+RetrainingRecord = (
+    RetrainRequested | TrainingStarted | CandidateRegistered | CandidateRefused | PromoteRequested | RollbackRequested
+)
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in service. `share` in [0, 1] is its part of the traffic; 0 for a shadow."""
+
+    name: str
+    role: Literal["champion", "canary", "shadow"]
+    model_version: str
+    bundle_uri: str
+    digest: str
+    share: float
+
+
+class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
+    """Which models score which share of the traffic (topic CONTROL, compacted, highest epoch holds).
+
+    `warm` lists models to keep loaded without traffic, the former champion first, so that a
+    rollback needs no load. Shares of the variants that are not shadows sum to 1.
+    """
+
+    use_case: str
+    epoch: int
+    decided_at_ms: int
+    reason: str
+    salt: str
+    variants: list[Variant]
+    warm: list[Variant] = []
+    by: str = "rollout"
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that could not be used (topic DEAD_LETTERS). The original bytes are the Kafka value.
+
+    This struct travels, encoded as JSON, in the header `tailrace-dead-letter`, so that the value and
+    key can be replayed byte for byte.
+    """
+
+    use_case: str
+    stage: str
+    reason: str
+    detail: str
+    source: Source
+    failed_at_ms: int
+
+
+DEAD_LETTER_HEADER = "tailrace-dead-letter"
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision with its evidence (topic `tailrace.audit`); `previous_hash` chains the entries."""
+
+    use_case: str
+    action: str
+    by: str
+    reason: str
+    at_ms: int
+    evidence: dict[str, str]
+    previous_hash: str

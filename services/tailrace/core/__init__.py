@@ -1,0 +1,1 @@
+"""Functional core: no I/O, no wall clock, no global randomness."""

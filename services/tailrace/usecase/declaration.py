@@ -1,0 +1,79 @@
+"""The declaration of a use case: one object per module `feature_repo/<name>/usecase.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tailrace.core.monitors import Detector, Metric
+from tailrace.core.plan import Plan
+from tailrace.usecase.features import Feature
+from tailrace.usecase.policies import Binary, Gate, Immediate, NotWorse, Retrain, Rollout, Shadow
+from tailrace.usecase.sources import Label, Topic
+
+
+class UseCase:
+    """All that is particular to one use case.
+
+    Args:
+        name: Letters, digits and underscores; prefix of the topics Tailrace owns.
+        version: Raised by hand when the meaning of the declaration changes.
+        owner: Team to call.
+        requests: Topic whose events are scored.
+        prediction_id: Field of the requests that identifies an event; outcomes refer to it.
+        features: Model inputs, in order.
+        label: What outcomes say.
+        model: What is predicted and how it is trained.
+        slices: Fields of the requests by which metrics are also reported.
+        monitor: Live metrics and drift detectors.
+        retrain: When a new model is trained.
+        gates: What a candidate must meet on recent data, besides beating nothing.
+        rollout: How a candidate becomes champion.
+
+    Raises:
+        UseCaseError: the declaration is wrong; every finding is listed.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        requests: Topic,
+        prediction_id: str,
+        features: Sequence[Feature],
+        label: Label,
+        model: Binary,
+        version: int = 1,
+        owner: str = "",
+        slices: Sequence[str] = (),
+        monitor: Sequence[Metric | Detector] = (),
+        retrain: Retrain | None = None,
+        gates: Sequence[Gate] = (NotWorse("log_loss"),),
+        rollout: Rollout | None = None,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.owner = owner
+        self.requests = requests
+        self.prediction_id = prediction_id
+        self.features = tuple(features)
+        self.label = label
+        self.model = model
+        self.slices = tuple(slices)
+        self.monitor = tuple(monitor)
+        self.retrain = retrain or Retrain()
+        self.gates = tuple(gates)
+        self.rollout: Shadow | Immediate = rollout or Shadow()
+        # The compiler needs the finished declaration; importing it above would be circular.
+        from tailrace.usecase.compiler import compile_plan
+
+        self.plan: Plan = compile_plan(self)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The live metrics among `monitor`."""
+        return tuple(m for m in self.monitor if isinstance(m, Metric))
+
+    @property
+    def detectors(self) -> tuple[Detector, ...]:
+        """The drift detectors among `monitor`."""
+        return tuple(m for m in self.monitor if not isinstance(m, Metric))

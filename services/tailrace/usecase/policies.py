@@ -1,0 +1,98 @@
+"""What to predict, when to retrain, how to roll out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Default:
+    """The score published when no model can score: before the first model, or when scoring fails."""
+
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binary:
+    """A yes-or-no prediction.
+
+    Args:
+        train: "module:function" below `feature_repo/`, or the name of a trainer that comes with
+            Tailrace: "torch" (tabular network) or "boosting" (gradient boosting).
+        threshold: Scores at or above it decide yes.
+        latency_budget: Time from reading an event to its prediction that a worker aims to keep.
+        on_failure: Score published when there is no model or the model fails.
+        seed: Seed of everything random in training.
+    """
+
+    train: str = "torch"
+    threshold: float = 0.5
+    latency_budget: str = "50ms"
+    on_failure: Default = field(default_factory=lambda: Default(0.0))
+    seed: int = 0
+
+
+Trigger = Literal["drift", "metric_drop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain:
+    """When a new model is trained; all times are stream time.
+
+    Args:
+        on: Triggers besides the schedule.
+        at_most_every: Cool-down after a request, whatever its trigger.
+        at_least_every: Schedule; None for no schedule.
+        min_labels: Fewest final labels in the training window; below it no request is made.
+        window: Span of events, back from the newest mature label, a model is trained on.
+    """
+
+    on: Sequence[Trigger] = ("drift", "metric_drop")
+    at_most_every: str = "6h"
+    at_least_every: str | None = None
+    min_labels: int = 1_000
+    window: str = "30d"
+
+
+@dataclass(frozen=True)
+class NotWorse:
+    """Gate: the candidate's metric is no worse than the champion's by more than `margin`."""
+
+    metric: str
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Gate: the candidate's metric reaches `value` (or, for losses, stays at or below it)."""
+
+    metric: str
+    value: float
+
+
+Gate = NotWorse | AtLeast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadow:
+    """Rollout by shadow: a candidate scores everything unseen for `hold`, then becomes champion.
+
+    Args:
+        hold: Stream time in shadow.
+        min_predictions: Fewest shadow predictions before a promotion.
+        max_disagreement: Largest share of decisions that may differ from the champion's.
+    """
+
+    hold: str = "1d"
+    min_predictions: int = 100
+    max_disagreement: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Immediate:
+    """Rollout without shadow: a candidate that passed its gates becomes champion at once."""
+
+
+Rollout = Shadow | Immediate

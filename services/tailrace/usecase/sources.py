@@ -1,0 +1,84 @@
+"""Where records come from: event types, topics and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of a user's event type: one annotated field per payload column.
+
+    Unknown fields of a record are ignored, missing or mistyped ones dead-letter it.
+    """
+
+
+class Topic:
+    """A Kafka topic with the type of its records.
+
+    Args:
+        name: Topic name.
+        schema: Event type of the records.
+        key: Field that keys the records; windows of the requests topic are kept per value of it.
+        event_time: Field with the event time, integer epoch milliseconds.
+        lateness: How far behind the newest event of its partition a record may be and still be in order.
+        max_ahead: Records further ahead of stream time than this are dead-lettered.
+        oldest: ISO date; records before it are dead-lettered. None means no bound.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schema: type[Event],
+        *,
+        key: str,
+        event_time: str,
+        lateness: str = "5s",
+        max_ahead: str = "400d",
+        oldest: str | None = None,
+    ) -> None:
+        self.name = name
+        self.schema = schema
+        self.key = key
+        self.event_time = event_time
+        self.lateness = lateness
+        self.max_ahead = max_ahead
+        self.oldest = oldest
+
+    def __repr__(self) -> str:
+        return f"Topic({self.name!r}, {self.schema.__name__})"
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an outcome says of a prediction.
+
+    Args:
+        topic: Outcomes topic.
+        on: Field of the outcome that holds the event id it judges.
+        value: Field with the outcome: bool or number; positive when truthy.
+        matures_after: Attribution window W: an outcome counts when it happened within W of its event.
+        if_absent: What a prediction without outcome becomes when W has passed: False, or None for censored.
+        closes: "window": an outcome stays provisional until W has passed. "outcome": the first outcome
+            is final at once, for sources that report every event exactly once.
+        corrected_within: How long after W a revision still corrects the label.
+        revision: Field with the revision number; the event time of the outcome where it is None.
+        retract: Boolean field that takes the outcome back; None where outcomes are never taken back.
+    """
+
+    topic: Topic
+    on: str = field(kw_only=True)
+    value: str = field(kw_only=True)
+    matures_after: str = field(kw_only=True)
+    if_absent: bool | None = field(default=False, kw_only=True)
+    closes: str = field(default="window", kw_only=True)
+    corrected_within: str = field(default="30d", kw_only=True)
+    revision: str | None = field(default=None, kw_only=True)
+    retract: str | None = field(default=None, kw_only=True)
+
+
+def fields_of(schema: type[Event]) -> dict[str, Any]:
+    """Field names of an event type with their annotations, in declaration order."""
+    return {info.name: info.type for info in msgspec.structs.fields(schema)}
