@@ -31,7 +31,8 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
     """One event with the feature values as of that event (topic FEATURES).
 
     `values` holds the request columns and the event key's own window columns, in the order of
-    `Plan.own_order`; None is missing. `entities` maps each entity column to its value.
+    `Plan.own_order`; None is missing. `produced_at_ms` is the Kafka timestamp of the event, wall clock,
+    from which end-to-end latency is counted. `entities` maps each entity column to its value.
     """
 
     event_id: str
@@ -42,6 +43,7 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
     values: list[float | None]
     fingerprint: str
     source: Source
+    produced_at_ms: int
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     degraded: list[str]
     source: Source
+    produced_at_ms: int
     activated: bool = True
     blocked: bool = False
 
@@ -118,7 +121,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     `bins`, `n` and `positives` are the sparse score histogram over labelled predictions: integers,
     so partial records add up exactly. `metrics` is derived from them; None means no data.
     `predictions` counts all predictions of the window; `maturity` = final labels / predictions.
-    `slice` is "" for the whole, else "column=value".
+    `slice` is "" for the whole, else "column=value". For a shadow, `paired` counts the events that
+    the champion scored too, and `disagreements` those on which the two decisions differ.
     """
 
     use_case: str
@@ -137,6 +141,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     positives: list[int]
     metrics: dict[str, float | None]
     watermark_ms: int
+    paired: int = 0
+    disagreements: int = 0
 
 
 AlarmKind = Literal["drift", "metric_drop", "freshness", "no_data", "service"]

@@ -24,8 +24,8 @@ class Topic:
         key: Field that keys the records; windows of the requests topic are kept per value of it.
         event_time: Field with the event time, integer epoch milliseconds.
         lateness: How far behind the newest event of its partition a record may be and still be in order.
-        max_ahead: Records further ahead of stream time than this are dead-lettered.
-        oldest: ISO date; records before it are dead-lettered. None means no bound.
+        max_ahead: Records dated further ahead of the wall clock than this are dead-lettered.
+        max_behind: Records older than the newest event of their partition by more than this are dead-lettered.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class Topic:
         key: str,
         event_time: str,
         lateness: str = "5s",
-        max_ahead: str = "400d",
-        oldest: str | None = None,
+        max_ahead: str = "5m",
+        max_behind: str = "400d",
     ) -> None:
         self.name = name
         self.schema = schema
@@ -45,7 +45,7 @@ class Topic:
         self.event_time = event_time
         self.lateness = lateness
         self.max_ahead = max_ahead
-        self.oldest = oldest
+        self.max_behind = max_behind
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r}, {self.schema.__name__})"
