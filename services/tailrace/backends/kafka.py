@@ -1,0 +1,167 @@
+"""Kafka clients. Options that carry a guarantee are set here and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from tailrace.backends.ports import Message
+from tailrace.backends.settings import Settings
+from tailrace.errors import BrokerUnavailable, ConfigError
+
+MAX_MESSAGE_BYTES = 3_000_000
+"""Largest record. Above the broker's usual 1 MB, because a dead letter is the original plus its reason."""
+
+if confluent_kafka.libversion()[1] == 0x021000FF:
+    raise ConfigError(
+        "librdkafka 2.16.0 can hang in send_offsets_to_transaction after a network fault; install confluent-kafka 2.15.1"
+    )
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Address and security of every client."""
+    options: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka_bootstrap,
+        "security.protocol": settings.kafka_security,
+        "socket.keepalive.enable": True,
+        "broker.address.family": "v4",
+        "log_level": 3,
+    }
+    if settings.kafka_username:
+        options |= {
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": settings.kafka_username,
+            "sasl.password": settings.kafka_password.get_secret_value(),
+        }
+    if settings.kafka_ca:
+        options["ssl.ca.location"] = settings.kafka_ca
+    return options
+
+
+def consumer(settings: Settings, group: str, **overrides: Any) -> Consumer:
+    """A consumer that sees committed records only and commits nothing by itself.
+
+    Static membership in the new group protocol: a killed worker that comes back stalls its
+    partitions for half a second instead of five.
+    """
+    options = client_options(settings) | {
+        "group.id": group,
+        "group.protocol": "consumer",
+        "group.instance.id": f"{group}.{settings.instance}",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 20,
+        "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
+        "queued.min.messages": 20_000,
+        "queued.max.messages.kbytes": 32_768,
+    }
+    return Consumer(options | overrides)
+
+
+def producer(settings: Settings, **overrides: Any) -> Producer:
+    """An idempotent producer: acknowledged by all replicas, in order, without doubles."""
+    options = client_options(settings) | {
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "queue.buffering.max.messages": 500_000,
+        # The partitioner of the Java client: a key must land where other producers put it.
+        "partitioner": "murmur2_random",
+    }
+    return Producer(options | overrides)
+
+
+def admin(settings: Settings) -> AdminClient:
+    """An admin client."""
+    return AdminClient(client_options(settings))
+
+
+def to_message(record: confluent_kafka.Message) -> Message:
+    """Takes a consumed record out of the client's type."""
+    return Message(
+        record.topic(),
+        record.partition(),
+        record.offset(),
+        record.timestamp()[1],
+        record.key(),
+        record.value(),
+        record.headers() or [],
+    )
+
+
+def partitions_of(client: AdminClient | Consumer, topic: str, timeout_s: float = 10.0) -> list[int]:
+    """Partition numbers of a topic.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer, or the topic does not exist.
+    """
+    try:
+        found = client.list_topics(topic, timeout=timeout_s).topics[topic]
+    except KafkaException as error:
+        raise BrokerUnavailable(
+            f"the broker does not answer; check its address with `tailrace doctor`: {error}"
+        ) from error
+    if found.error is not None:
+        raise BrokerUnavailable(f"topic {topic!r}: {found.error.str()}; create it with `tailrace topics apply`")
+    return sorted(found.partitions)
+
+
+def end_offsets(client: AdminClient, topic: str, partitions: list[int] | None = None) -> dict[int, int]:
+    """Offset behind the last committed record of each partition, transaction markers included."""
+    numbers = partitions if partitions is not None else partitions_of(client, topic)
+    asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in numbers}
+    answers = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=10)
+    try:
+        return {at.partition: answer.result().offset for at, answer in answers.items()}
+    except KafkaException as error:
+        raise BrokerUnavailable(f"end offsets of {topic!r} are not to be had: {error}") from error
+
+
+def read_topic(settings: Settings, topic: str, *, committed_only: bool = True) -> Iterator[Message]:
+    """Reads a topic from its beginning to its end as of the call, in order within each partition.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer, or the topic does not exist.
+    """
+    reader = consumer(
+        settings,
+        "tailrace.reader",
+        **{
+            # A reader belongs to no group; the classic protocol then never contacts a coordinator.
+            "group.protocol": "classic",
+            "group.instance.id": "",
+            "isolation.level": "read_committed" if committed_only else "read_uncommitted",
+        },
+    )
+    try:
+        open_partitions = set(partitions_of(reader, topic))
+        reader.assign([TopicPartition(topic, number, 0) for number in open_partitions])
+        silent_until = time.monotonic() + 60
+        while open_partitions:
+            records = reader.consume(10_000, timeout=0.05)
+            for record in records:
+                error = record.error()
+                if error is None:
+                    yield to_message(record)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    open_partitions.discard(record.partition())
+                elif not error.retriable():
+                    raise BrokerUnavailable(f"reading {topic!r} failed: {error.str()}")
+            if records:
+                silent_until = time.monotonic() + 60
+            elif time.monotonic() > silent_until:
+                raise BrokerUnavailable(
+                    f"reading {topic!r}: no answer for 60 s; check the broker with `tailrace doctor`"
+                )
+    finally:
+        reader.close()

@@ -1,0 +1,1 @@
+"""What all Kafka services share: life cycle, transactional loop, control, dead letters."""

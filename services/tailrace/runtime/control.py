@@ -1,0 +1,55 @@
+"""Following the routing table that `rollout` writes to CONTROL."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, TopicPartition
+
+from tailrace.backends.codec import decode
+from tailrace.backends.kafka import consumer, read_topic
+from tailrace.backends.settings import Settings
+from tailrace.contracts.records import RoutingTable
+from tailrace.contracts.topics import Topics
+
+
+class ControlFollower:
+    """Reads CONTROL beside a service's own loop, without a consumer group. Not thread-safe."""
+
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        self._settings = settings
+        self._topic = topics.control
+        self._newest: RoutingTable | None = None
+        self._next_offset = 0
+        self._consumer = consumer(settings, "tailrace.reader", **{"group.protocol": "classic", "group.instance.id": ""})
+        self._assigned = False
+
+    def catch_up(self) -> RoutingTable | None:
+        """Reads to the end of CONTROL; blocks until it is there. None when nothing was ever decided."""
+        for message in read_topic(self._settings, self._topic):
+            self._next_offset = message.offset + 1
+            if message.value is not None:
+                self._take(message.value)
+        return self._newest
+
+    def poll(self) -> RoutingTable | None:
+        """The newest routing table if a newer one came since the last call; never waits."""
+        if not self._assigned:
+            self._consumer.assign([TopicPartition(self._topic, 0, self._next_offset)])
+            self._assigned = True
+        before = self._newest
+        while (record := self._consumer.poll(0)) is not None:
+            error = record.error()
+            value = record.value()
+            if error is None and value is not None:
+                self._take(value)
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
+                break
+        return self._newest if self._newest is not before else None
+
+    def close(self) -> None:
+        """Gives the connection back."""
+        self._consumer.close()
+
+    def _take(self, value: bytes) -> None:
+        table = decode(RoutingTable, value)
+        if self._newest is None or table.epoch > self._newest.epoch:
+            self._newest = table

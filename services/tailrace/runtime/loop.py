@@ -1,0 +1,259 @@
+"""The exactly-once loop: consume, process, produce and commit as one Kafka transaction.
+
+Any doubt about a transaction ends the session: the producer is dropped, a new one fences it, and
+the processor is rebuilt from what is committed. The Kafka protocol without KIP-890 allows nothing
+weaker (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as Record
+
+from tailrace.backends.kafka import consumer, producer, to_message
+from tailrace.backends.ports import Assigned, Message, Output, Processor
+from tailrace.backends.settings import Settings
+from tailrace.errors import BrokerUnavailable, Retryable
+from tailrace.runtime.service import Lifecycle
+
+MAX_BATCH = 4_000
+POLL_S = 0.02
+TRANSACTION_TIMEOUT_MS = 60_000
+DEADMAN_S = 90.0
+"""Longest time one call inside a transaction may take. librdkafka ignores its time-outs in some broker
+faults; past the transaction's own time-out the broker has aborted it, so that nothing is lost by dying."""
+MAX_BACKOFF_S = 10.0
+
+
+def run_transactional(
+    settings: Settings,
+    group: str,
+    subscriptions: Sequence[str],
+    transactional_id: str,
+    processor: Processor,
+    lifecycle: Lifecycle,
+    *,
+    cut_ms: int = 50,
+) -> None:
+    """Drives a processor until the service is asked to stop.
+
+    How a batch becomes durable:
+      1. records are consumed, committed ones only, and processed;
+      2. outputs are produced inside the open transaction;
+      3. every `cut_ms`, the offsets behind the processed records go into the same transaction, with the
+         processor's metadata;
+      4. the transaction is committed: outputs and offsets become visible together;
+      5. at the end of all partitions the offset behind the transaction markers is committed too, so
+         that a drained group has lag 0.
+    A crash before 4 leaves nothing visible; the same records come again.
+
+    Raises:
+        Fatal: going on would break a guarantee.
+    """
+    failures = 0
+    while not lifecycle.stopping.is_set():
+        session = _Session(settings, group, subscriptions, transactional_id, processor, lifecycle, cut_ms)
+        try:
+            with session:
+                session.run()
+        except (Retryable, KafkaException) as error:
+            failures = 1 if session.committed else failures + 1
+            wait_s = min(MAX_BACKOFF_S, 0.1 * 2**failures) * (0.5 + random.random())  # noqa: S311  # jitter, no secret
+            lifecycle.ready(False, str(error))
+            lifecycle.metrics.restarts.labels(type(error).__name__).inc()
+            lifecycle.log.warning("session_given_up", error=str(error), retry_in_s=round(wait_s, 1))
+            lifecycle.stopping.wait(wait_s)
+
+
+class Deadman:
+    """Ends the process when a guarded call does not return."""
+
+    def __init__(self, limit_s: float = DEADMAN_S) -> None:
+        self._limit_s = limit_s
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        self._timer = threading.Timer(self._limit_s, os._exit, (70,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _Session:
+    """One producer, one consumer, and the transaction that is open between them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        subscriptions: Sequence[str],
+        transactional_id: str,
+        processor: Processor,
+        lifecycle: Lifecycle,
+        cut_ms: int,
+    ) -> None:
+        self.committed = False
+        self._subscriptions = list(subscriptions)
+        self._processor = processor
+        self._lifecycle = lifecycle
+        self._cut_s = cut_ms / 1000
+        self._open_since: float | None = None
+        self._offsets: dict[tuple[str, int], int] = {}
+        self._positions: dict[tuple[str, int], int] = {}
+        self._failure: BaseException | None = None
+        self._producer: Producer = producer(
+            settings,
+            **{"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS},
+        )
+        self._consumer: Consumer = consumer(settings, group)
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with Deadman():
+            if kind is None and self._offsets:
+                self._commit()
+            elif self._open_since is not None:
+                self._abort()
+            self._consumer.close()
+
+    def run(self) -> None:
+        with Deadman():
+            self._producer.init_transactions(60)
+        self._consumer.subscribe(
+            self._subscriptions, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
+        idle_since = time.monotonic()
+        while not self._lifecycle.stopping.is_set():
+            batch = self._receive()
+            now = time.monotonic()
+            if batch or now - idle_since > 0.1:
+                self._process(batch)
+                idle_since = now
+            if self._due():
+                self._commit()
+
+    def _receive(self) -> list[Message]:
+        records = self._consumer.consume(MAX_BATCH, timeout=POLL_S)
+        if self._failure is not None:
+            raise self._failure
+        return [to_message(record) for record in records if self._is_data(record)]
+
+    def _is_data(self, record: Record) -> bool:
+        error = record.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._advance(record.topic(), record.partition(), record.offset())
+            return False
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise BrokerUnavailable(f"topic {record.topic()!r} is missing; create it with `tailrace topics apply`")
+        if error.fatal() or not error.retriable():
+            raise KafkaException(error)
+        return False
+
+    def _process(self, batch: Sequence[Message]) -> None:
+        began = time.perf_counter()
+        outputs = self._processor.process(batch, time.time_ns() // 1_000_000)
+        if outputs:
+            self._begin()
+            for output in outputs:
+                self._produce(output)
+        for message in batch:
+            self._advance(message.topic, message.partition, message.offset + 1)
+        if batch:
+            self._lifecycle.metrics.records.labels(batch[0].topic).inc(len(batch))
+            self._lifecycle.metrics.batch_seconds.observe(time.perf_counter() - began)
+
+    def _advance(self, topic: str, partition: int, offset: int) -> None:
+        if offset > self._positions.get((topic, partition), -1):
+            self._positions[topic, partition] = self._offsets[topic, partition] = offset
+            if self._open_since is None:
+                self._begin()
+
+    def _begin(self) -> None:
+        if self._open_since is None:
+            self._producer.begin_transaction()
+            self._open_since = time.monotonic()
+
+    def _produce(self, output: Output) -> None:
+        where = {} if output.partition is None else {"partition": output.partition}
+        while True:
+            try:
+                self._producer.produce(output.topic, output.value, output.key, headers=output.headers, **where)
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+
+    def _due(self) -> bool:
+        if self._processor.unsettled() and self._positions:
+            self._begin()
+            # Offsets that did not move are committed again for the metadata that goes with them.
+            self._offsets |= self._positions
+        return self._open_since is not None and time.monotonic() - self._open_since >= self._cut_s
+
+    def _commit(self) -> None:
+        began = time.perf_counter()
+        offsets = [
+            TopicPartition(topic, partition, offset, self._processor.metadata(topic, partition))
+            for (topic, partition), offset in self._offsets.items()
+        ]
+        with Deadman():
+            if offsets:
+                self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), 30)
+            self._producer.commit_transaction(60)
+        self._open_since = None
+        self._offsets.clear()
+        self.committed = True
+        self._lifecycle.ready(True)
+        self._lifecycle.metrics.commit_seconds.observe(time.perf_counter() - began)
+
+    def _abort(self) -> None:
+        try:
+            self._producer.abort_transaction(10)
+        except KafkaException as error:
+            # The next session's init_transactions fences this producer, which aborts as surely.
+            self._lifecycle.log.info("abort_left_to_fencing", error=str(error))
+
+    def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            known = client.committed(partitions, timeout=30)
+            self._processor.assigned(
+                [Assigned(at.topic, at.partition, max(at.offset, -1), at.metadata or "") for at in known]
+            )
+            for at in known:
+                self._positions[at.topic, at.partition] = max(at.offset, 0)
+            self._lifecycle.ready(True)
+        except BaseException as error:  # noqa: BLE001  # callbacks run inside the client: hand over to the loop
+            self._failure = error
+
+    def _revoked(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            if self._offsets:
+                self._commit()
+            self._forget(partitions)
+        except BaseException as error:  # noqa: BLE001  # as above
+            self._failure = error
+
+    def _lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        self._forget(partitions)
+        self._failure = BrokerUnavailable("partitions were taken away; starting over from what is committed")
+
+    def _forget(self, partitions: Sequence[TopicPartition]) -> None:
+        self._processor.revoked([(at.topic, at.partition) for at in partitions])
+        for at in partitions:
+            self._positions.pop((at.topic, at.partition), None)
+            self._offsets.pop((at.topic, at.partition), None)

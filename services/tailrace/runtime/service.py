@@ -1,0 +1,63 @@
+"""Life cycle of a service process: logs, probes, signals."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from tailrace.backends.logs import configure_logs
+from tailrace.backends.settings import Settings
+from tailrace.backends.telemetry import Metrics
+from tailrace.backends.web import serve_probes
+from tailrace.usecase.load import load_use_case
+
+SERVICES = ("features", "inference", "feedback", "trainer", "rollout", "ops")
+
+
+class Lifecycle:
+    """What a running service is told, and tells.
+
+    Attributes:
+        stopping: Set once the process has been asked to end.
+        log: Logger bound to service and use case.
+        metrics: Prometheus handles.
+    """
+
+    def __init__(self, service: str, use_case: str) -> None:
+        self.stopping = threading.Event()
+        self.log: Any = structlog.get_logger().bind(service=service, use_case=use_case)
+        self.metrics = Metrics(use_case, CollectorRegistry())
+        self._not_ready = "starting"
+
+    def ready(self, is_ready: bool, reason: str = "") -> None:
+        """Says whether work can be done; the probe /readyz answers with `reason` when not."""
+        self._not_ready = "" if is_ready else (reason or "not ready")
+
+    def not_ready(self) -> str:
+        """Why the service is not ready; "" when it is."""
+        return self._not_ready
+
+
+def run_service(name: str, use_case_name: str, settings: Settings) -> None:
+    """Runs one service for one use case until SIGTERM or SIGINT.
+
+    Raises:
+        UseCaseError: the use case cannot be loaded.
+        ConfigError: a setting is wrong.
+        Fatal: going on would break a guarantee.
+    """
+    configure_logs(settings)
+    lifecycle = Lifecycle(name, use_case_name)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: lifecycle.stopping.set())
+    use_case = load_use_case(Path(settings.use_cases), use_case_name)
+    port = serve_probes(settings.metrics_port, lifecycle.metrics.registry, lifecycle.not_ready)
+    lifecycle.log.info("service_started", probes_port=port, instance=settings.instance)
+    importlib.import_module(f"tailrace.{name}.service").run(settings, use_case, lifecycle)
+    lifecycle.log.info("service_stopped")
