@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -29,23 +30,27 @@ def decode(kind: type[T], data: bytes) -> T:
 class BatchDecoder:
     """Decodes many records of one type with one call of the parser.
 
-    A batch is parsed as one JSON array, three to five times faster than record by record. When that
-    fails, or its length shows that a record smuggled in commas, every record is parsed alone.
+    A batch is parsed as one JSON array, three to five times faster than record by record; when that
+    fails, every record is parsed alone. Between the records stands a number drawn at start, which no
+    producer knows: a value that smuggles in a second record, or swallows its neighbour, shows.
     """
 
     def __init__(self, kind: Any) -> None:
-        self._all = msgspec.json.Decoder(list[kind])
+        self._fence = 1 + secrets.randbelow(2**62)
+        self._separator = b",%d," % self._fence
+        self._all = msgspec.json.Decoder(list[kind | int])
         self._single = msgspec.json.Decoder(kind)
 
     def decode(self, values: Sequence[bytes | None]) -> list[Any]:
         """Decodes values in order; a value that cannot be used comes back as its `BadRecord`."""
         try:
-            records = self._all.decode(b"[" + b",".join(values) + b"]")  # type: ignore[arg-type]  # None raises TypeError
-            if len(records) == len(values):
-                return records
-        except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
-            pass
-        return [self._try(value) for value in values]
+            items = self._all.decode(b"[" + self._separator.join(values) + b"]")  # type: ignore[arg-type]  # None: TypeError
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+            return [self._try(value) for value in values]
+        records = items[::2]
+        fences = items[1::2]
+        whole = len(records) == len(values) and fences.count(self._fence) == len(fences)
+        return records if whole and int not in set(map(type, records)) else [self._try(value) for value in values]
 
     def _try(self, value: bytes | None) -> Any:
         try:

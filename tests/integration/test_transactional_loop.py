@@ -1,0 +1,115 @@
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+from confluent_kafka.admin import NewTopic
+
+from tailrace.backends.kafka import admin, end_offsets, producer, read_topic
+from tailrace.backends.ports import Assigned, Message, Output
+from tailrace.backends.settings import Settings
+from tailrace.errors import StoreUnavailable
+from tailrace.runtime.loop import run_transactional
+from tailrace.runtime.service import Lifecycle
+
+COUNT = 3_000
+PARTITIONS = 3
+
+
+class Copy:
+    """Copies every record, remembers in the metadata how many; fails now and then."""
+
+    def __init__(self, target: str, stop_at: int, stop: Callable[[], None], fail_every: int = 0) -> None:
+        self.target, self.stop_at, self.stop, self.fail_every = target, stop_at, stop, fail_every
+        self.copied: dict[int, int] = {}
+        self.calls = 0
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
+        for at in partitions:
+            self.copied[at.partition] = int(at.metadata or 0)
+
+    def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
+        for _, partition in partitions:
+            self.copied.pop(partition, None)
+
+    def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
+        if batch:
+            self.calls += 1
+            if self.fail_every and self.calls % self.fail_every == 0:
+                raise StoreUnavailable("planted")
+        for message in batch:
+            self.copied[message.partition] += 1
+        if sum(self.copied.values()) >= self.stop_at:
+            self.stop()
+        return [Output(self.target, message.key, message.value, message.partition) for message in batch]
+
+    def metadata(self, topic: str, partition: int) -> str:
+        return str(self.copied[partition])
+
+    def unsettled(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def topics(settings: Settings, request: pytest.FixtureRequest) -> tuple[str, str]:
+    source, target = (f"{request.node.name}.{end}" for end in ("source", "target"))
+    for future in admin(settings).create_topics([NewTopic(name, PARTITIONS, 1) for name in (source, target)]).values():
+        future.result(30)
+    writer = producer(settings)
+    for number in range(COUNT):
+        writer.produce(source, str(number), str(number))
+    assert writer.flush(30) == 0
+    return source, target
+
+
+def copy(settings: Settings, topics: tuple[str, str], stop_at: int, fail_every: int = 0) -> None:
+    source, target = topics
+    lifecycle = Lifecycle("copy", "test")
+    deadline = threading.Timer(60, lifecycle.stopping.set)
+    deadline.start()
+    work = Copy(target, stop_at, lifecycle.stopping.set, fail_every)
+    run_transactional(settings, f"{source}.copy", [source], f"{source}.copy", work, lifecycle)
+    deadline.cancel()
+
+
+def copied(settings: Settings, target: str) -> list[int]:
+    return sorted(int(message.value or b"-1") for message in read_topic(settings, target))
+
+
+def test_every_record_is_copied_once_over_restarts(settings: Settings, topics: tuple[str, str]) -> None:
+    copy(settings, topics, COUNT // 3)
+    copy(settings, topics, COUNT)
+    assert copied(settings, topics[1]) == list(range(COUNT))
+
+
+def test_failing_batch_leaves_nothing_behind_and_comes_again(settings: Settings, topics: tuple[str, str]) -> None:
+    copy(settings, topics, COUNT, fail_every=2)
+    assert copied(settings, topics[1]) == list(range(COUNT))
+
+
+def test_drained_group_of_a_transactional_topic_has_no_lag(settings: Settings, topics: tuple[str, str]) -> None:
+    copy(settings, topics, COUNT)
+    _, target = topics
+    lifecycle = Lifecycle("drain", "test")
+    sink = Copy(topics[0], COUNT, lambda: None)
+    sink.process = lambda batch, now_ms: []  # type: ignore[method-assign]  # consumes without output
+    client = admin(settings)
+    group = f"{target}.drain"
+
+    def stop_when_drained() -> None:
+        from confluent_kafka import ConsumerGroupTopicPartitions
+
+        while not lifecycle.stopping.is_set():
+            asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+            found = {at.partition: at.offset for at in asked[group].result(10).topic_partitions}
+            if found == end_offsets(client, target):
+                lifecycle.stopping.set()
+            lifecycle.stopping.wait(0.05)
+
+    watcher = threading.Thread(target=stop_when_drained)
+    watcher.start()
+    deadline = threading.Timer(30, lifecycle.stopping.set)
+    deadline.start()
+    run_transactional(settings, group, [target], group, sink, lifecycle)
+    watcher.join()
+    assert deadline.is_alive(), "the group never reached the end offsets"
+    deadline.cancel()
