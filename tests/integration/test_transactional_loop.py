@@ -52,7 +52,8 @@ class Copy:
 @pytest.fixture
 def topics(settings: Settings, request: pytest.FixtureRequest) -> tuple[str, str]:
     source, target = (f"{request.node.name}.{end}" for end in ("source", "target"))
-    for future in admin(settings).create_topics([NewTopic(name, PARTITIONS, 1) for name in (source, target)]).values():
+    client = admin(settings)
+    for future in client.create_topics([NewTopic(name, PARTITIONS, 1) for name in (source, target)]).values():
         future.result(30)
     writer = producer(settings)
     for number in range(COUNT):
