@@ -1,0 +1,1 @@
+"""THE DECLARATION and its compiler: sources, features, labels, policies, plan."""

@@ -1,0 +1,130 @@
+"""What must hold of sources, label, monitoring and policies before a service may start."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from tailrace.contracts.topics import Topics
+from tailrace.core.monitors import NAMES, PSI
+from tailrace.usecase.findings import IDENTITIES, NUMBERS, Findings
+from tailrace.usecase.policies import AtLeast, NotWorse, Shadow
+from tailrace.usecase.sources import Topic
+
+if TYPE_CHECKING:
+    from tailrace.usecase.declaration import UseCase
+
+TRAINERS = ("boosting", "torch")
+TRIGGERS = ("drift", "metric_drop")
+LOSSES = ("accuracy", "brier", "log_loss")
+"""Metrics that are a mean over single predictions, so that a detector can follow them one by one."""
+
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_TRAINER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def check_sources(use_case: UseCase, findings: Findings) -> None:
+    """Checks name, topics, prediction id, slices and label."""
+    name, requests, label = use_case.name, use_case.requests, use_case.label
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+        findings.add("name", f"{name!r} must be letters, digits and underscores, and begin with a letter")
+    if use_case.version < 1:
+        findings.add("version", f"{use_case.version!r} must be 1 or greater")
+    _check_topic("requests", requests, name, findings)
+    _check_topic("label.topic", label.topic, name, findings)
+    if requests.name == label.topic.name:
+        findings.add("label.topic", f"{requests.name!r} carries the requests; outcomes need a topic of their own")
+    findings.required("prediction_id", requests.schema, use_case.prediction_id, IDENTITIES)
+    for column in use_case.slices:
+        findings.column("slices", requests.schema, column, ("str", "int", "bool"))
+    for column in sorted({c for c in use_case.slices if use_case.slices.count(c) > 1}):
+        findings.add("slices", f"{column!r} is named twice")
+    _check_label(use_case, findings)
+
+
+def _check_topic(place: str, topic: Topic, name: str, findings: Findings) -> None:
+    if not _TOPIC_NAME.fullmatch(topic.name) or topic.name in (".", ".."):
+        findings.add(place, f"{topic.name!r} is no Kafka topic name: letters, digits, '.', '_' and '-', at most 249")
+    if topic.name in {spec.name for spec in Topics(name).owned()}:
+        findings.add(place, f"{topic.name!r} is a topic Tailrace writes; use another")
+    findings.required(f"{place} key", topic.schema, topic.key, IDENTITIES)
+    findings.required(f"{place} event_time", topic.schema, topic.event_time, ("int",))
+    findings.duration(f"{place} lateness", topic.lateness, zero=True)
+    findings.duration(f"{place} max_ahead", topic.max_ahead)
+    findings.duration(f"{place} max_behind", topic.max_behind)
+
+
+def _check_label(use_case: UseCase, findings: Findings) -> None:
+    label = use_case.label
+    schema = label.topic.schema
+    findings.required("label.on", schema, label.on, IDENTITIES)
+    findings.column("label.value", schema, label.value, NUMBERS)
+    if label.revision is not None:
+        findings.column("label.revision", schema, label.revision, ("int",))
+    if label.retract is not None:
+        findings.column("label.retract", schema, label.retract, ("bool",))
+    findings.duration("label.matures_after", label.matures_after)
+    findings.duration("label.corrected_within", label.corrected_within, zero=True)
+    findings.known("label.closes", label.closes, ("window", "outcome"), what="way to close")
+    if label.if_absent not in (False, None):
+        findings.add("label.if_absent", f"{label.if_absent!r} must be False (negative) or None (censored)")
+
+
+def check_model(use_case: UseCase, findings: Findings) -> int:
+    """Checks the model and returns its latency budget in milliseconds."""
+    model = use_case.model
+    findings.share("model.threshold", model.threshold)
+    findings.share("model.on_failure", model.on_failure.score)
+    if not _TRAINER.fullmatch(model.train):
+        findings.known("model.train", model.train, TRAINERS, what="trainer and no 'module:function'")
+    return findings.duration("model.latency_budget", model.latency_budget)
+
+
+def check_monitor(use_case: UseCase, findings: Findings) -> None:
+    """Checks metrics and detectors."""
+    for metric in use_case.metrics:
+        place = f"monitor {type(metric).__name__}"
+        # Live windows are sums of stream-time days.
+        findings.duration(f"{place} window", metric.window, whole="1d")
+        if metric.drop is not None and not metric.drop > 0:
+            findings.add(f"{place} drop", f"{metric.drop!r} must be greater than 0")
+    watched = [(metric.name, metric.window) for metric in use_case.metrics]
+    for name, window in sorted({pair for pair in watched if watched.count(pair) > 1}):
+        findings.add("monitor", f"{name} over {window} is named twice")
+    for detector in use_case.detectors:
+        place = f"monitor {type(detector).__name__}"
+        if isinstance(detector, PSI):
+            # Decisions fall at full hours of stream time.
+            findings.duration(f"{place} every", detector.every, whole="1h")
+            if detector.bins < 2:
+                findings.add(f"{place} bins", f"{detector.bins!r} must be 2 or greater")
+        else:
+            findings.known(f"{place} metric", detector.metric, LOSSES, what="loss of single predictions")
+
+
+def check_policies(use_case: UseCase, findings: Findings) -> None:
+    """Checks retraining, gates and rollout."""
+    retrain = use_case.retrain
+    for trigger in retrain.on:
+        findings.known("retrain.on", trigger, TRIGGERS, what="trigger")
+    pause = findings.duration("retrain.at_most_every", retrain.at_most_every, zero=True)
+    findings.duration("retrain.window", retrain.window)
+    if retrain.at_least_every is not None:
+        every = findings.duration("retrain.at_least_every", retrain.at_least_every)
+        if every < pause:
+            findings.add("retrain.at_least_every", "must not be shorter than at_most_every, its cool-down")
+    if retrain.min_labels < 1:
+        findings.add("retrain.min_labels", f"{retrain.min_labels!r} must be 1 or greater")
+    for position, gate in enumerate(use_case.gates):
+        place = f"gates[{position}] {type(gate).__name__}"
+        findings.known(place, gate.metric, NAMES.values(), what="metric")
+        if isinstance(gate, NotWorse) and not gate.margin >= 0:
+            findings.add(f"{place} margin", f"{gate.margin!r} must be 0 or greater")
+        if isinstance(gate, AtLeast) and not math.isfinite(gate.value):
+            findings.add(f"{place} value", f"{gate.value!r} must be a number")
+    if isinstance(use_case.rollout, Shadow):
+        findings.duration("rollout.hold", use_case.rollout.hold, zero=True)
+        findings.share("rollout.max_disagreement", use_case.rollout.max_disagreement)
+        if use_case.rollout.min_predictions < 0:
+            findings.add("rollout.min_predictions", f"{use_case.rollout.min_predictions!r} must be 0 or greater")
