@@ -1,0 +1,130 @@
+"""The byte format of Feast's Redis online store, without Feast.
+
+One Redis hash per entity: its key is Feast's entity key serialization version 3 followed by the
+project name; a field per feature (murmur3 of "view:feature") holds a protobuf `Value`, the field
+`_ts:<view>` a protobuf `Timestamp`. Feast reads what is encoded here and the other way round; the
+tests compare byte for byte. We add one field of our own, `_state:<view>`, which Feast ignores.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import mmh3
+import numpy as np
+from numpy.typing import NDArray
+
+PROJECT = "tailrace"
+"""Name of the Feast project; part of every Redis key."""
+
+_STRING = 2  # feast.types.ValueType.STRING
+_DOUBLE = 0x29  # field 5 (double_val), 64 bits
+_FLOAT = 0x35  # field 6 (float_val), 32 bits
+_INTEGERS = frozenset({0x18, 0x20, 0x38})  # fields 3, 4, 7 (int32_val, int64_val, bool_val), varint
+_WIDTH = 9
+
+
+def entity_keys(entity: str, keys: Sequence[str]) -> list[bytes]:
+    """Redis keys of entities with one string join key.
+
+    Args:
+        entity: Name of the join key.
+        keys: Its values.
+    """
+    name = entity.encode()
+    head = struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", _STRING)
+    tail = PROJECT.encode()
+    encoded = [key.encode() for key in keys]
+    return [head + len(key).to_bytes(4, "little") + key + tail for key in encoded]
+
+
+def hash_fields(view: str, columns: Sequence[str]) -> list[bytes]:
+    """Names of the hash fields of a view: its columns, then the timestamp, then the state."""
+    features = [struct.pack("<I", mmh3.hash(f"{view}:{column}", signed=False)) for column in columns]
+    return [*features, f"_ts:{view}".encode(), f"_state:{view}".encode()]
+
+
+def encode_values(values: NDArray[np.float64]) -> list[list[bytes]]:
+    """Protobuf `Value` of every cell.
+
+    Args:
+        values: float64 (n, d); NaN becomes the empty `Value`, which Feast reads as null.
+
+    Returns:
+        n lists of d byte strings.
+    """
+    n, d = values.shape
+    packed = np.empty((n, d, _WIDTH), np.uint8)
+    packed[:, :, 0] = _DOUBLE
+    packed[:, :, 1:] = np.ascontiguousarray(values, "<f8").view(np.uint8).reshape(n, d, 8)
+    raw = packed.tobytes()
+    cells = [raw[at : at + _WIDTH] for at in range(0, len(raw), _WIDTH)]
+    for at in np.flatnonzero(np.isnan(values)):
+        cells[at] = b""
+    return [cells[at : at + d] for at in range(0, n * d, d)] if d else [[] for _ in range(n)]
+
+
+def decode_values(cells: Sequence[bytes | None]) -> NDArray[np.float64]:
+    """Numbers of protobuf `Value`s: float64 (n,); NaN where absent, null or no number."""
+    try:
+        raw = b"".join(cells)  # type: ignore[arg-type]  # None: TypeError, as a missing cell
+    except TypeError:
+        return np.array([_decode(cell) for cell in cells], np.float64)
+    if len(raw) == _WIDTH * len(cells) and all(len(cell) == _WIDTH for cell in cells if cell is not None):
+        table = np.frombuffer(raw, np.uint8).reshape(-1, _WIDTH)
+        if bool(np.all(table[:, 0] == _DOUBLE)):
+            return np.ascontiguousarray(table[:, 1:]).view("<f8").reshape(-1).astype(np.float64)
+    return np.array([_decode(cell) for cell in cells], np.float64)
+
+
+def encode_timestamp(at_ms: int) -> bytes:
+    """Protobuf `Timestamp` of epoch milliseconds >= 0."""
+    seconds, rest_ms = divmod(at_ms, 1_000)
+    text = b"\x08" + _varint(seconds) if seconds else b""
+    return text + b"\x10" + _varint(rest_ms * 1_000_000) if rest_ms else text
+
+
+def decode_timestamp(text: bytes | None) -> int:
+    """Epoch milliseconds of a protobuf `Timestamp`; -1 where there is none."""
+    if text is None:
+        return -1
+    fields = {0x08: 0, 0x10: 0}
+    at = 0
+    while at < len(text):
+        tag = text[at]
+        fields[tag], at = _read_varint(text, at + 1)
+    return fields[0x08] * 1_000 + fields[0x10] // 1_000_000
+
+
+def _decode(cell: bytes | None) -> float:
+    if not cell:
+        return float("nan")
+    if cell[0] == _DOUBLE and len(cell) == _WIDTH:
+        return float(struct.unpack_from("<d", cell, 1)[0])
+    if cell[0] == _FLOAT and len(cell) == 5:
+        return float(struct.unpack_from("<f", cell, 1)[0])
+    if cell[0] in _INTEGERS:
+        number, _ = _read_varint(cell, 1)
+        return float(number - 2**64 if number >= 2**63 else number)
+    return float("nan")
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _read_varint(text: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while at < len(text):
+        number |= (text[at] & 0x7F) << shift
+        at += 1
+        if text[at - 1] < 0x80:
+            break
+        shift += 7
+    return number, at
