@@ -1,0 +1,247 @@
+"""Replaying recorded events and outcomes through a running use case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import confluent_kafka
+from confluent_kafka import TopicPartition
+
+from tailrace.backends.codec import decode
+from tailrace.backends.kafka import admin, consumer, partitions_of, producer
+from tailrace.backends.settings import Settings
+from tailrace.contracts.records import WATERMARK_HEADER, RoutingTable
+from tailrace.contracts.topics import Topics
+from tailrace.errors import BrokerUnavailable
+from tailrace.local.barrier import Barrier
+from tailrace.local.recordings import Recording
+from tailrace.usecase.declaration import UseCase
+
+BATCH_S = 0.02
+"""How finely a timed replay is cut; finer costs processor time, coarser adds to latency."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a replay is. `stream_ms` is the end of the slice that was sent last."""
+
+    stream_ms: int
+    events: int
+    outcomes: int
+    events_total: int
+    elapsed_s: float
+    champion: str
+
+
+class ControlReader:
+    """Newest routing table of a use case, read without a consumer group."""
+
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        self._reader = consumer(
+            settings,
+            "tailrace.reader",
+            **{"group.protocol": "classic", "group.instance.id": "", "fetch.wait.max.ms": 10},
+        )
+        self._reader.assign([TopicPartition(topics.control, 0, 0)])
+        self.newest: RoutingTable | None = None
+        self._ended = False
+
+    def poll(self) -> RoutingTable | None:
+        """The newest table; None while there is none."""
+        deadline = time.monotonic() + 10
+        while not self._ended and time.monotonic() < deadline:
+            self._take(0.1)
+        self._take(0.0)
+        return self.newest
+
+    def epoch(self) -> int | None:
+        """Epoch of the newest table."""
+        table = self.poll()
+        return None if table is None else table.epoch
+
+    def champion(self) -> str:
+        """Version of the champion; "" while there is none."""
+        variants = self.newest.variants if self.newest is not None else []
+        return next((variant.model_version for variant in variants if variant.role == "champion"), "")
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._reader.close()
+
+    def _take(self, timeout_s: float) -> None:
+        for record in self._reader.consume(1_000, timeout=timeout_s):
+            error = record.error()
+            if error is not None:
+                self._ended = self._ended or error.code() == confluent_kafka.KafkaError._PARTITION_EOF
+            elif record.value():
+                table = decode(RoutingTable, record.value())
+                if self.newest is None or table.epoch >= self.newest.epoch:
+                    self.newest = table
+
+
+class Replay:
+    """Plays recordings into the topics of a use case whose services run.
+
+    Args:
+        settings: Address of the broker.
+        use_case: What runs.
+        events: Recording of its requests.
+        outcomes: Recording of its outcomes.
+        wait_for_training: Let a training in flight, and what rollout decides on it, finish before
+            the next slice. Without it a replay is faster than the trainer, and decisions fall later.
+        stall_s: Give up when no group moves for so long, seconds.
+        keep_going: Called now and then; raises to give up (a dead service, say).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        use_case: UseCase,
+        events: Recording,
+        outcomes: Recording,
+        *,
+        wait_for_training: bool = True,
+        stall_s: float = 180.0,
+        keep_going: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._events = events
+        self._outcomes = outcomes
+        self._stall_s = stall_s
+        self._keep_going = keep_going
+        self._barrier = Barrier(settings, use_case, training=wait_for_training)
+        self._producer = producer(settings, **{"linger.ms": 20})
+        client = admin(settings)
+        self._partitions = {
+            topic.name: partitions_of(client, topic.name) for topic in (use_case.requests, use_case.label.topic)
+        }
+        self._failed: str = ""
+        self._began = time.monotonic()
+        self._sent = [0, 0]
+        self.control = ControlReader(settings, Topics(use_case.name))
+
+    def play(
+        self,
+        slice_ms: int,
+        *,
+        from_ms: int | None = None,
+        until_ms: int | None = None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Progress:
+        """Plays as fast as the use case digests; every run decides alike.
+
+        How a slice of stream time is sent:
+          1. its outcomes, then the watermark "nothing older than the slice's end follows" on every partition;
+          2. wait until every consumer group has caught up and follows the newest routing table;
+          3. its events, then the same watermark;
+          4. wait again.
+        So every decision falls between two slices, whatever the machine is doing.
+
+        Args:
+            slice_ms: Length of a slice, stream milliseconds.
+            from_ms: First event time to send; None for the recording's first.
+            until_ms: Time to stop before; None for the end of both recordings.
+            on_progress: Called after each slice.
+
+        Raises:
+            NotSettled: a consumer group stands still.
+        """
+        begin, end = self._span(from_ms, until_ms, slice_ms)
+        progress = self._progress(begin)
+        for at in range(begin, end, slice_ms):
+            upto = min(at + slice_ms, end)
+            for position, recording in enumerate((self._outcomes, self._events)):
+                rows = recording.between(at, upto)
+                self._send(recording.topic.name, recording.encoded(rows))
+                self._sent[position] += rows.stop - rows.start
+                self._punctuate(recording.topic.name, upto)
+                self._flush()
+                self._barrier.wait(self._stall_s, self.control.epoch, self._keep_going)
+            progress = self._progress(upto)
+            on_progress(progress)
+        return progress
+
+    def play_timed(
+        self,
+        speed: float,
+        *,
+        from_ms: int | None = None,
+        until_ms: int | None = None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Progress:
+        """Plays by timetable, as a live producer would: no watermark records, no waiting.
+
+        Stream time is then the newest event time minus the declared lateness, and decisions depend
+        on how fast the machine is.
+
+        Args:
+            speed: Stream seconds per second.
+            from_ms: First event time to send; None for the recording's first.
+            until_ms: Time to stop before; None for the end of both recordings.
+            on_progress: Called once per second.
+        """
+        begin, end = self._span(from_ms, until_ms, 1)
+        started, reported, at = time.monotonic(), 0.0, begin
+        while at < end:
+            upto = min(end, begin + int((time.monotonic() - started) * speed * 1_000))
+            for position, recording in enumerate((self._outcomes, self._events)):
+                rows = recording.between(at, upto)
+                self._send(recording.topic.name, recording.encoded(rows))
+                self._sent[position] += rows.stop - rows.start
+            self._producer.poll(0)
+            at = max(at, upto)
+            self._keep_going()
+            if time.monotonic() - reported > 1:
+                reported = time.monotonic()
+                self.control.poll()
+                on_progress(self._progress(at))
+            time.sleep(BATCH_S)
+        self._flush()
+        return self._progress(end)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.control.close()
+
+    def _span(self, from_ms: int | None, until_ms: int | None, slice_ms: int) -> tuple[int, int]:
+        times = [r.times_ms for r in (self._events, self._outcomes) if len(r)]
+        if not times:
+            return 0, 0
+        first = min(int(t[0]) for t in times) if from_ms is None else from_ms
+        last = max(int(t[-1]) for t in times) + 1 if until_ms is None else until_ms
+        begin = first - first % slice_ms
+        # Whole slices: a watermark inside a slice would be one that no other run has.
+        end = -(-last // slice_ms) * slice_ms if until_ms is None else last
+        return begin, end
+
+    def _send(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+        produce, poll = self._producer.produce, self._producer.poll
+        for count, (key, value) in enumerate(records):
+            while True:
+                try:
+                    produce(topic, value, key, on_delivery=self._delivered)
+                    break
+                except BufferError:
+                    poll(0.05)
+            if count % 1_000 == 0:
+                poll(0)
+
+    def _punctuate(self, topic: str, watermark_ms: int) -> None:
+        headers = [(WATERMARK_HEADER, str(watermark_ms).encode())]
+        for partition in self._partitions[topic]:
+            self._producer.produce(topic, None, None, partition, headers=headers, on_delivery=self._delivered)
+
+    def _flush(self) -> None:
+        left = self._producer.flush(60)
+        if left or self._failed:
+            raise BrokerUnavailable(f"{left} records were not acknowledged: {self._failed or 'time-out'}")
+
+    def _delivered(self, error: confluent_kafka.KafkaError | None, _: object) -> None:
+        if error is not None:
+            self._failed = error.str()
+
+    def _progress(self, stream_ms: int) -> Progress:
+        outcomes, events = self._sent
+        elapsed_s = time.monotonic() - self._began
+        return Progress(stream_ms, events, outcomes, len(self._events), elapsed_s, self.control.champion())

@@ -1,0 +1,1 @@
+"""What tests and demos need: seeded streams, malformed records, laws."""
