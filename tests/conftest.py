@@ -1,0 +1,59 @@
+"""Fixtures shared by all tests: an embedded Kafka and Redis, started once for the session when first used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tailrace.backends.settings import Settings
+from tailrace.errors import TailraceError
+from tailrace.local.broker import Broker
+from tailrace.local.online_store import OnlineStoreServer
+
+
+def _absent(what: str, error: TailraceError) -> None:
+    message = f"{what} cannot be started: {error}"
+    if os.environ.get("TAILRACE_REQUIRE_INTEGRATION") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a Kafka broker."""
+    given = os.environ.get("TAILRACE_TEST_BROKER")
+    if given:
+        yield given
+        return
+    server = Broker(tmp_path_factory.mktemp("broker"))
+    try:
+        server.start()
+    except TailraceError as error:
+        _absent("Kafka", error)
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Redis-compatible server."""
+    given = os.environ.get("TAILRACE_TEST_REDIS")
+    if given:
+        yield given
+        return
+    server = OnlineStoreServer(tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+    except TailraceError as error:
+        _absent("Redis", error)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def settings(broker: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings that point at both servers, with a state directory of the test's own."""
+    return Settings(kafka_bootstrap=broker, redis_url=redis_url, state_dir=tmp_path, use_cases=Path("feature_repo"))
