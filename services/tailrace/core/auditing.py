@@ -198,7 +198,7 @@ def recount(keys: Ints, times_ms: Ints, span_ms: int) -> Ints:
     reach = int(relative.max()) + 1
     place = group * reach + relative
     begin = group * reach + np.maximum(relative - span_ms, -1)
-    counts = np.arange(1, n + 1) - np.searchsorted(place, begin, side="right")
+    counts: Ints = np.arange(1, n + 1) - np.searchsorted(place, begin, side="right")
     disordered = np.unique(group[1:][(group[1:] == group[:-1]) & (np.diff(relative) < 0)])
     for late in disordered:
         low, high = np.searchsorted(group, [late, late + 1])
@@ -206,7 +206,7 @@ def recount(keys: Ints, times_ms: Ints, span_ms: int) -> Ints:
         for at in range(len(times)):
             come = times[: at + 1]
             counts[low + at] = np.count_nonzero((come > times[at] - span_ms) & (come <= times[at]))
-    return counts.astype(np.int64)
+    return counts
 
 
 def audit_chain(claimed: Sequence[str], actual: Sequence[str]) -> list[Finding]:

@@ -75,8 +75,8 @@ class ControlReader:
             error = record.error()
             if error is not None:
                 self._ended = self._ended or error.code() == confluent_kafka.KafkaError._PARTITION_EOF
-            elif record.value():
-                table = decode(RoutingTable, record.value())
+            elif (value := record.value()) is not None:
+                table = decode(RoutingTable, value)
                 if self.newest is None or table.epoch >= self.newest.epoch:
                     self.newest = table
 
@@ -228,7 +228,7 @@ class Replay:
                 poll(0)
 
     def _punctuate(self, topic: str, watermark_ms: int) -> None:
-        headers = [(WATERMARK_HEADER, str(watermark_ms).encode())]
+        headers: list[tuple[str, str | bytes | None]] = [(WATERMARK_HEADER, str(watermark_ms).encode())]
         for partition in self._partitions[topic]:
             self._producer.produce(topic, None, None, partition, headers=headers, on_delivery=self._delivered)
 

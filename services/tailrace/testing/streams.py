@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ START_MS = 1_736_121_600_000
 """2025-01-06 00:00 UTC, a Monday: far enough back that no event lies ahead of the wall clock."""
 CHANNELS = ("web", "pos", "atm")
 
-Columns = dict[str, NDArray[np.generic]]
+Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
