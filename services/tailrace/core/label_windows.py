@@ -173,7 +173,7 @@ class LabelState:
         return ring[begin:].copy() if begin else ring
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
 def _evaluate(times_ms, counts, sums, bounds, as_of_ms, spans, kinds):  # type: ignore[no-untyped-def]  # compiled
     n, d = as_of_ms.size, spans.size
     out = np.zeros((n, d))

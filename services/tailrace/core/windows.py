@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tailrace.core.event_windows import WindowState, stable_hash
 from tailrace.core.label_windows import LabelState, evaluate
 
-__all__ = ["LabelState", "evaluate"]
+__all__ = ["LabelState", "WindowState", "evaluate", "stable_hash"]
