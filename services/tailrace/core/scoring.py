@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.errors import ArtifactInvalid
+
 STEPS_PER_UNIT = 128
 LIMIT = 16
 BINS = 2 * LIMIT * STEPS_PER_UNIT + 1
@@ -52,3 +54,15 @@ def on_grid(scores: NDArray[np.floating]) -> NDArray[np.float64]:
         0.5
     """
     return score_of(bin_of(scores))
+
+
+def checked_probabilities(scores: NDArray[np.floating], count: int) -> NDArray[np.float64]:
+    """Checks what a model gave: float64 (count,).
+
+    Raises:
+        ArtifactInvalid: not `count` numbers in [0, 1].
+    """
+    flat = np.asarray(scores, dtype=np.float64).reshape(-1)
+    if flat.shape != (count,) or not bool(np.all((flat >= 0.0) & (flat <= 1.0))):
+        raise ArtifactInvalid(f"the model gave no {count} probabilities in [0, 1] (shape {np.shape(scores)})")
+    return flat

@@ -1,0 +1,52 @@
+"""Runs models exported by torch; torch is imported only when such a bundle is loaded."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tailrace.core.scoring import checked_probabilities
+from tailrace.errors import ArtifactInvalid
+
+
+class TorchExecutor:
+    """A program made by `torch.export`, float32 (n, d) to n probabilities, on CUDA where there is one.
+
+    Args:
+        model: The serialised program (`torch.export.save`).
+        width: Number of columns d of the plan.
+        threads: CPU threads for one run.
+
+    Raises:
+        ArtifactInvalid: the bytes are no exported program.
+    """
+
+    def __init__(self, model: bytes, *, width: int, threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._width = width
+        try:
+            self._module = torch.export.load(io.BytesIO(model)).module().to(self._device)
+        except Exception as error:  # noqa: BLE001  # the loader raises exceptions of many kinds
+            raise ArtifactInvalid(f"torch cannot load the model: {error}") from error
+
+    def warm(self, rows: int) -> None:
+        """Runs dummy batches of 2 and `rows` rows."""
+        for count in (2, rows):
+            self.run(np.zeros((count, self._width), dtype=np.float32))
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores float32 (n, d), NaN = missing; returns float64 (n,) in [0, 1].
+
+        Raises:
+            ArtifactInvalid: the model fails, or gives no probabilities.
+        """
+        try:
+            with torch.inference_mode():
+                scores = self._module(torch.from_numpy(np.ascontiguousarray(matrix)).to(self._device)).cpu().numpy()
+        except RuntimeError as error:
+            raise ArtifactInvalid(f"the model failed on {matrix.shape} rows: {error}") from error
+        return checked_probabilities(scores, len(matrix))
