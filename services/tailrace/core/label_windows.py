@@ -80,10 +80,11 @@ class LabelState:
     """
 
     def __init__(self, view: WindowView) -> None:
-        self._view = view
+        self.view = view
         self._keep_ms = view.longest_span_ms + max(view.longest_span_ms // 4, SLACK_MS)
         self._rings: dict[str, NDArray[np.void]] = {}
         self._dirty: set[str] = set()
+        self._changed: set[str] = set()
         self.duplicates = 0
         self.dropped = 0
 
@@ -121,13 +122,20 @@ class LabelState:
             ring = ring[np.lexsort((ring["version"], ring["id"], ring["time_ms"]))]
         self._rings[key] = self._bounded(ring)
         self._dirty.add(key)
+        self._changed.add(key)
         return True
 
     def take_dirty(self) -> list[str]:
-        """Entities changed since the last call, in sorted order."""
+        """Entities whose snapshot changed since the last call, sorted."""
         dirty = sorted(self._dirty)
         self._dirty.clear()
         return dirty
+
+    def take_changed(self) -> list[str]:
+        """Entities whose online row changed since the last call, sorted."""
+        changed = sorted(self._changed)
+        self._changed.clear()
+        return changed
 
     def rows(self, keys: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64], list[bytes]]:
         """Online rows: values as of the newest entry, float64 (n, d); its time, int64 (n,); packed rings."""
@@ -139,7 +147,7 @@ class LabelState:
                 lean[name] = ring[name]
             packed.append(_HEADER.pack(FORMAT, 0, ring.size) + lean.tobytes())
             times[at] = ring["time_ms"][-1]
-        return evaluate(self._view, packed, times), times, packed
+        return evaluate(self.view, packed, times), times, packed
 
     def snapshot(self, keys: Sequence[str]) -> list[bytes]:
         """Packed state per key, for the changelog."""
@@ -154,7 +162,7 @@ class LabelState:
         for key, state in states.items():
             form, stored, size = _HEADER.unpack_from(state)
             if (form, stored) != (FORMAT, 1) or len(state) != _HEADER.size + size * _STORED.itemsize:
-                raise StateCorrupt(f"label state of {key!r} in view {self._view.name!r} has format {form}")
+                raise StateCorrupt(f"label state of {key!r} in view {self.view.name!r} has format {form}")
             self._rings[key] = np.frombuffer(state, _STORED, offset=_HEADER.size).copy()
 
     @property

@@ -1,0 +1,1 @@
+"""Features: exact windows over events and labels, as they flow."""

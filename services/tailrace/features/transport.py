@@ -1,0 +1,159 @@
+"""Faust with one event per fetch, carrying what was fetched.
+
+Stock Faust makes one event per record, which costs more than our whole processing. This module is
+the only one that touches private names of Faust and aiokafka; `tests/features/test_transport.py`
+fails when one of them is gone, and the versions are pinned in pyproject.toml.
+
+What is ours: the drain loop (one fetch at a time, so that nothing fetched is unprocessed when
+offsets are committed) and the commit (at a consumer's position, which lies behind transaction markers).
+What stays Faust's: membership, assignment, rebalancing, seeking, agents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import aiokafka
+import faust
+from faust.transport.consumer import TopicPartitionGroup  # noqa: F401  # proves the module is the one we know
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from tailrace.backends.ports import Message
+
+FETCH_WAIT_MS = 100
+"""How long a broker may hold a fetch back; Faust's 1,500 ms would delay every shutdown by as much."""
+
+
+class Fetch:
+    """Records of one fetch, and the sign that they are done."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self.done = asyncio.Event()
+
+
+class Sink(Protocol):
+    """What the shell does at the turns of a partition's life; called on the event loop."""
+
+    async def idle(self) -> None:
+        """Called after every fetch, also an empty one, when everything fetched is processed."""
+
+    async def assigned(self, partitions: set[TP]) -> None:
+        """Partitions were added; nothing of them is delivered before this returns."""
+
+    async def revoked(self, partitions: set[TP]) -> None:
+        """Partitions are about to go; offsets can still be committed."""
+
+
+class FetchThread(driver.AIOKafkaConsumerThread):
+    """Stock consumer thread that reads committed records only, because LABELS is transactional."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
+
+
+class FetchConsumer(driver.Consumer):
+    """Stock consumer with the drain loop and the commit replaced."""
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return FetchThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def sink(self) -> Sink:
+        """The shell; set on the app."""
+        found: Sink = self.app.fetch_sink
+        return found
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        while not (self.should_stop or fetcher.should_stop):
+            records, _ = await self._wait_next_records(0.1)
+            await self.sleep(0)
+            if not self.flow_active or self.should_stop:
+                continue
+            fetch = Fetch(_messages(records or {}))
+            if fetch.messages:
+                await self.callback(self._carrier(fetch))
+                await self.wait_first(fetch.done.wait(), self.suspend_flow.wait())
+                if not fetch.done.is_set():
+                    # A rebalance waits for `revoked`, which comes after the processing thread is free.
+                    await fetch.done.wait()
+            await self.sink.idle()
+
+    def _carrier(self, fetch: Fetch) -> Any:
+        first = fetch.messages[0]
+        at = TP(first.topic, first.partition)
+        return driver.ConsumerMessage(
+            first.topic, first.partition, first.offset, first.timestamp_ms / 1000, 0, [], None, fetch, None, 0, 0, at,
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+    def positions(self) -> dict[TP, int]:
+        """Offset behind everything fetched and behind transaction markers, by partition."""
+        client = self._thread._ensure_consumer()
+        out = {}
+        subscription = client._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        for at in () if assignment is None else assignment.tps:
+            state = assignment.state_value(at)
+            if state is not None and state.has_valid_position:
+                out[TP(at.topic, at.partition)] = state.position
+        return out
+
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
+        """Commits offsets; False when the group has moved on."""
+        return bool(await self._commit(offsets))
+
+    def ack(self, message: Any) -> bool:
+        """A delivered fetch needs no bookkeeping: offsets are committed at positions."""
+        message.acked = True
+        self._unacked_messages.discard(message)
+        return False
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Stock commits are off."""
+        return False
+
+    async def wait_empty(self) -> None:
+        """Nothing is open between fetches."""
+
+    async def verify_all_partitions_active(self) -> None:
+        """Stock check goes by messages and acks, which do not exist here."""
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Restores before delivery starts."""
+        await self.sink.assigned(set(assigned))
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Checkpoints while the partitions are still ours."""
+        await self.sink.revoked(set(revoked))
+        await super().on_partitions_revoked(revoked)
+
+
+class FetchTransport(driver.Transport):
+    """Stock transport with our consumer."""
+
+    Consumer = FetchConsumer
+
+
+class FetchApp(faust.App):
+    """Faust app whose streams carry `Fetch` values; `fetch_sink` must be set before it starts."""
+
+    fetch_sink: Sink
+
+    def _new_transport(self) -> FetchTransport:
+        return FetchTransport(self.conf.broker_consumer, self)
+
+
+def _messages(records: Mapping[Any, Sequence[Any]]) -> list[Message]:
+    return [
+        Message(at.topic, at.partition, r.offset, r.timestamp, r.key, r.value, list(r.headers))
+        for at, run in records.items()
+        for r in run
+    ]

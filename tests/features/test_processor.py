@@ -1,0 +1,152 @@
+"""The features service without Kafka."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+import tailrace.usecase.features as f
+from tailrace.backends.ports import Message, Output
+from tailrace.contracts.records import DEAD_LETTER_HEADER, WATERMARK_HEADER, FeatureRow, LabelledPrediction
+from tailrace.core.windows import evaluate
+from tailrace.features.processor import FeatureProcessor
+from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.policies import Binary
+from tailrace.usecase.sources import Event, Label, Topic
+
+DAY = 86_400_000
+NOW = 400 * DAY
+
+
+class Payment(Event, frozen=True):
+    payment_id: int
+    card: str
+    terminal: str
+    amount: float
+    at_ms: int
+
+
+class Outcome(Event, frozen=True):
+    payment_id: int
+    fraud: bool
+    at_ms: int
+
+
+PAYMENTS = Topic("payments", Payment, key="card", event_time="at_ms")
+LABEL = Label(
+    Topic("outcomes", Outcome, key="payment_id", event_time="at_ms"), on="payment_id", value="fraud", matures_after="7d"
+)
+
+
+def use_case() -> UseCase:
+    return UseCase(
+        name="pay",
+        requests=PAYMENTS,
+        prediction_id="payment_id",
+        features=[
+            f.Field("amount"),
+            f.IsNight(),
+            *f.GroupBy(PAYMENTS, by="card", windows=["1d"]).aggregate(f.Count(), f.Sum("amount"), f.SinceLast()),
+            *f.GroupBy(LABEL, by="terminal", windows=["1d"]).aggregate(f.Count(), f.Mean("fraud")),
+        ],
+        label=LABEL,
+        model=Binary(train="pay.train:fit"),
+    )
+
+
+def payment(offset: int, card: str = "a", amount: float = 1.0, at_ms: int = 100 * DAY) -> Message:
+    value = json.dumps({"payment_id": offset, "card": card, "terminal": "t", "amount": amount, "at_ms": at_ms})
+    return Message("payments", 0, offset, 7, card.encode(), value.encode(), [])
+
+
+def label(
+    offset: int, version: int, value: float | None, reason: str = "outcome", variant: str = "champion"
+) -> Message:
+    record = LabelledPrediction(
+        prediction_id=f"1:{variant}",
+        event_id="1",
+        use_case="pay",
+        label_name="fraud",
+        label_version=version,
+        label=value,
+        status="final",
+        reason=reason,  # type: ignore[arg-type]
+        event_time_ms=0,
+        known_at_ms=1_000 + version,
+        outcome_time_ms=None,
+        variant=variant,
+        model_version="1",
+        score=0.5,
+        decision=False,
+        key="a",
+        entities={"card": "a", "terminal": "t"},
+        slices={},
+    )
+    return Message("pay.labels", 0, offset, 7, b"1", msgspec.json.encode(record), [])
+
+
+def started(changelog: list[Output] | None = None) -> FeatureProcessor:
+    processor = FeatureProcessor(use_case())
+    records = [Message(o.topic, o.partition or 0, at, 0, o.key, o.value, []) for at, o in enumerate(changelog or [])]
+    processor.assigned([("payments", 0), ("pay.labels", 0)], lambda: records)
+    return processor
+
+
+def values(outputs: list[Output]) -> list[list[float | None]]:
+    return [msgspec.json.decode(o.value or b"", type=FeatureRow).values for o in outputs]
+
+
+def test_each_event_carries_the_row_as_of_itself() -> None:
+    step = started().process([payment(0), payment(1, amount=2.5), payment(2, card="b")], NOW)
+    assert [[1.0, 1.0, 1.0, 1.0, None], [2.5, 1.0, 2.0, 3.5, 0.0], [1.0, 1.0, 1.0, 1.0, None]] == values(step.outputs)
+    row = msgspec.json.decode(step.outputs[1].value or b"", type=FeatureRow)
+    assert ("1", "a", {"card": "a", "terminal": "t"}, 7) == (row.event_id, row.key, row.entities, row.produced_at_ms)
+    assert ["a", "b"] == step.rows[0].keys
+
+
+def test_bad_records_travel_in_their_place_with_the_reason() -> None:
+    bad = payment(1)._replace(value=b'{"payment_id": 1')
+    ahead = payment(2, at_ms=NOW + DAY)
+    step = started().process([payment(0), bad, ahead, payment(3)], NOW)
+    assert [0, 1, 1, 0] == [sum(name == DEAD_LETTER_HEADER for name, _ in o.headers) for o in step.outputs]
+    assert b'{"payment_id": 1' == step.outputs[1].value
+    assert ["not_json", "event_time_ahead"] == step.bad
+
+
+def test_watermarks_stay_behind_what_they_speak_of() -> None:
+    mark = Message("payments", 0, 1, 7, None, None, [(WATERMARK_HEADER, b"5")])
+    step = started().process([payment(0), mark, payment(2)], NOW)
+    assert [False, True, False] == [o.value is None for o in step.outputs]
+    assert [(WATERMARK_HEADER, b"5")] == step.outputs[1].headers
+
+
+def test_a_restart_continues_and_a_replay_gives_the_same_rows() -> None:
+    first = started()
+    stream = [payment(at, amount=at / 2) for at in range(6)]
+    rows = first.process(stream[:4], NOW).outputs
+    second = started(first.changelog())
+    step = second.process(stream[2:], NOW)
+    assert 2 == step.duplicates
+    assert rows[2:] == step.outputs[:2]
+    assert values(started().process(stream, NOW).outputs)[4:] == values(step.outputs)[2:]
+
+
+def test_labels_reach_the_row_once_and_a_revision_replaces() -> None:
+    processor = started()
+    view = use_case().plan.online_views[0]
+
+    def row(*messages: Message) -> list[float]:
+        step = processor.process(messages, NOW)
+        return list(step.rows[-1].values[0]) if step.rows else []
+
+    assert [1.0, 1.0] == row(label(0, 1, 1.0))
+    assert [] == row(label(0, 1, 1.0), label(1, 1, 1.0, variant="shadow"))
+    assert [1.0, 0.0] == row(label(2, 2, 0.0, "correction"))
+    assert [0.0, 0.0] == row(label(3, 3, None, "retract"))
+    restored = started(processor.changelog())
+    written = restored.label_rows()[0]
+    assert restored.process([label(3, 3, None, "retract")], NOW).rows == []
+    assert ["t"] == written.keys
+    assert written.state is not None
+    assert [[1.0, 1.0]] == evaluate(view, written.state, written.timestamps_ms - 2).tolist()
