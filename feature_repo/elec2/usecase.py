@@ -44,6 +44,9 @@ usecase = tr.UseCase(
         tr.Field("vicprice"),
         tr.Field("vicdemand"),
         tr.Field("transfer"),
+        *tr.GroupBy(half_hours, by="market", windows=["1d"]).aggregate(
+            tr.Mean("nswdemand"), tr.Mean("vicprice"), tr.Mean("transfer")
+        ),
     ],
     label=up,
     model=tr.Binary(train="boosting", threshold=0.5, on_failure=tr.Default(0.5)),
@@ -53,7 +56,7 @@ usecase = tr.UseCase(
         tr.metrics.ROCAUC("7d"),
         tr.drift.ADWIN("log_loss"),
     ],
-    retrain=tr.Retrain(on=[], at_least_every="1d", at_most_every="1d", window="7d", min_labels=300),
+    retrain=tr.Retrain(on=[], at_least_every="1d", at_most_every="1d", window="30d", min_labels=1_000),
     gates=[],
     rollout=tr.Immediate(),
 )
