@@ -1,0 +1,1 @@
+"""The inference service: FEATURES in, PREDICTIONS out, exactly once."""
