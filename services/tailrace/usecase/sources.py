@@ -8,7 +8,12 @@ from typing import Any
 import msgspec
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+# Subclasses are frozen too, but type checkers do not see options inherited and would refuse every
+# event type that does not repeat them.
+_EVENT_OPTIONS: Any = {"frozen": True, "kw_only": True}
+
+
+class Event(msgspec.Struct, **_EVENT_OPTIONS):
     """Base of a user's event type: one annotated field per payload column.
 
     Unknown fields of a record are ignored, missing or mistyped ones dead-letter it.
