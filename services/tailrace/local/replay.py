@@ -156,8 +156,7 @@ class Replay:
                 self._send(recording.topic.name, recording.encoded(rows))
                 self._sent[position] += rows.stop - rows.start
                 self._punctuate(recording.topic.name, upto)
-                self._flush()
-                self._barrier.wait(self._stall_s, self.control.epoch, self._keep_going)
+                self.settle()
             progress = self._progress(upto)
             on_progress(progress)
         return progress
@@ -199,6 +198,15 @@ class Replay:
             time.sleep(BATCH_S)
         self._flush()
         return self._progress(end)
+
+    def settle(self) -> None:
+        """Blocks until everything that was sent is digested.
+
+        Raises:
+            NotSettled: a consumer group stands still.
+        """
+        self._flush()
+        self._barrier.wait(self._stall_s, self.control.epoch, self._keep_going)
 
     def close(self) -> None:
         """Closes the connections."""
