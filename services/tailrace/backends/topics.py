@@ -1,0 +1,70 @@
+"""Creating the topics of a use case, and checking those that exist."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import NewTopic
+
+from tailrace.backends.kafka import MAX_MESSAGE_BYTES, admin, partitions_of
+from tailrace.backends.settings import Settings
+from tailrace.contracts.topics import Topics, TopicSpec
+from tailrace.errors import BrokerUnavailable, ConfigError
+from tailrace.usecase.declaration import UseCase
+
+
+def specs_of(use_case: UseCase) -> list[TopicSpec]:
+    """Every topic of a use case: the user's two, then Tailrace's own."""
+    users = [TopicSpec(use_case.requests.name), TopicSpec(use_case.label.topic.name)]
+    return users + Topics(use_case.name).owned()
+
+
+def apply(settings: Settings, use_case: UseCase) -> list[str]:
+    """Creates what is missing.
+
+    Returns:
+        Names of the topics that were created.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer.
+        ConfigError: topics that must have the same number of partitions have not.
+    """
+    client = admin(settings)
+    wanted = [_new(spec, settings) for spec in specs_of(use_case)]
+    created = []
+    for name, future in client.create_topics(wanted, operation_timeout=30, request_timeout=30).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise BrokerUnavailable(f"topic {name!r} could not be created: {error.args[0].str()}") from error
+    _check(settings, use_case)
+    return created
+
+
+def _new(spec: TopicSpec, settings: Settings) -> NewTopic:
+    config = {
+        "cleanup.policy": "compact" if spec.compacted else "delete",
+        "retention.ms": str(spec.retention_ms),
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    }
+    return NewTopic(
+        spec.name,
+        num_partitions=spec.partitions or settings.partitions,
+        replication_factor=settings.replication,
+        config=config,
+    )
+
+
+def _check(settings: Settings, use_case: UseCase) -> None:
+    client = admin(settings)
+    topics = Topics(use_case.name)
+    count = len(partitions_of(client, use_case.requests.name))
+    for name in (topics.features, topics.features_changelog, topics.predictions, topics.shadow):
+        found = len(partitions_of(client, name))
+        if found != count:
+            raise ConfigError(
+                f"topic {name!r} has {found} partitions, the requests topic {use_case.requests.name!r} has {count}; a row "
+                f"keeps the partition of its event, so they must agree: add partitions with "
+                f"`kafka-topics.sh --alter --topic {name} --partitions {count}`"
+            )

@@ -1,0 +1,217 @@
+"""The command `tailrace`.
+
+Exit codes: 0 done, 1 failed or found wanting, 2 wrong usage, 78 wrong configuration or declaration.
+Heavy modules are imported inside the commands that need them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tailrace import cli_models, cli_stream, cli_usecase
+from tailrace.backends.settings import Settings, load_settings
+from tailrace.errors import ConfigError, Fatal, TailraceError, UseCaseError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Closed-loop streaming machine learning on Kafka.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+topics_app = typer.Typer(no_args_is_help=True, help="Topics of a use case.")
+app.add_typer(topics_app, name="topics")
+for part in (cli_usecase.app, cli_models.app, cli_stream.app):
+    app.registered_commands.extend(part.registered_commands)
+    app.registered_groups.extend(part.registered_groups)
+
+Directory = Annotated[Path | None, typer.Option("--dir", help="Folder of all state; default TAILRACE_STATE_DIR.")]
+UseCases = Annotated[list[str] | None, typer.Option("--use-case", help="Use case; repeat for several, none for all.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+CONFIG_EXIT = 78
+
+
+@app.command()
+def up(
+    use_case: UseCases = None,
+    directory: Directory = None,
+    detach: Annotated[bool, typer.Option(help="Return once everything is up, and leave it running.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run Kafka, Redis and the services on this machine until interrupted."""
+    from tailrace.local.supervisor import Embedded, running_state
+    from tailrace.usecase.load import use_case_names
+
+    settings = load_settings()
+    state_dir = directory or settings.state_dir
+    names = use_case or use_case_names(settings.use_cases)
+    if detach:
+        log = state_dir / "logs" / "supervisor.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        words = [word for name in names for word in ("--use-case", name)]
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "tailrace", "up", "--dir", str(state_dir), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        while running_state(state_dir) is None:
+            if child.poll() is not None:
+                raise ConfigError(f"it did not come up: {log.read_text(errors='replace')[-800:]}")
+            time.sleep(0.1)
+        _say_addresses(Embedded(state_dir, settings=settings).addresses(), as_json=as_json)
+        return
+    embedded = Embedded(state_dir, settings=settings)
+    stop = _stop_on_signals()
+    try:
+        embedded.start(names)
+        _say_addresses(embedded.addresses(), as_json=as_json)
+        while not stop:
+            embedded.check()
+            time.sleep(0.2)
+    finally:
+        embedded.stop()
+
+
+@app.command()
+def down(directory: Directory = None) -> None:
+    """End what `up` started; data stay."""
+    import psutil
+
+    from tailrace.local.supervisor import running_state
+
+    state_dir = directory or load_settings().state_dir
+    state = running_state(state_dir)
+    if state is None:
+        typer.echo(f"nothing runs in {state_dir}")
+        return
+    os.kill(state.supervisor_pid, signal.SIGTERM)
+    process = psutil.Process(state.supervisor_pid) if psutil.pid_exists(state.supervisor_pid) else None
+    if process is not None:
+        process.wait(60)
+    typer.echo("ended; data stay in " + str(state_dir))
+
+
+@app.command()
+def status(directory: Directory = None, as_json: AsJson = False) -> None:
+    """Show every process that `up` started; exits with 1 when something is not running."""
+    import psutil
+
+    from tailrace.local.supervisor import running_state
+
+    state_dir = directory or load_settings().state_dir
+    state = running_state(state_dir)
+    if state is None:
+        typer.echo(f"nothing runs in {state_dir}; start it with `tailrace up`")
+        raise typer.Exit(1)
+    rows = []
+    for process in state.processes:
+        alive = psutil.pid_exists(process.pid) and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
+        memory_mb = psutil.Process(process.pid).memory_info().rss // 2**20 if alive else 0
+        word = "given up" if process.gave_up else "running" if alive else "restarting"
+        rows.append(
+            {"name": process.name, "state": word, "pid": process.pid, "restarts": process.restarts, "rss_mb": memory_mb}
+        )
+    if as_json:
+        typer.echo(json.dumps({"directory": str(state_dir), "processes": rows}))
+    else:
+        table = Table("process", "state", "pid", "restarts", "memory, MB")
+        for row in rows:
+            table.add_row(*(str(row[name]) for name in ("name", "state", "pid", "restarts", "rss_mb")))
+        Console().print(table)
+    if any(row["state"] != "running" for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check Kafka, the online store and the use cases, and name the cause of what is wrong; exits with 78 then."""
+    from tailrace.local.doctor import examine
+
+    findings = examine(_connected(load_settings()))
+    if as_json:
+        typer.echo(json.dumps([{"subject": f.subject, "ok": f.ok, "detail": f.detail} for f in findings]))
+    else:
+        for finding in findings:
+            mark = "[green]ok[/]   " if finding.ok else "[red]wrong[/]"
+            Console().print(f"{mark} {finding.subject}: {finding.detail}", highlight=False)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(CONFIG_EXIT)
+
+
+@app.command()
+def run(
+    service: Annotated[str, typer.Argument(help="features, inference, feedback, trainer, rollout or ops.")],
+    use_case: Annotated[str, typer.Option("--use-case", help="Use case to serve.")],
+) -> None:
+    """Run one service in the foreground."""
+    from tailrace.runtime.service import SERVICES, run_service
+
+    if service not in SERVICES:
+        raise typer.BadParameter(f"{service!r} is no service; choose one of {', '.join(SERVICES)}")
+    run_service(service, use_case, load_settings())
+
+
+@topics_app.command("apply")
+def topics_apply(use_case: UseCases = None, directory: Directory = None) -> None:
+    """Create the topics of use cases where they are missing."""
+    from tailrace.backends import topics
+    from tailrace.usecase.load import load_use_case, use_case_names
+
+    settings = _connected(load_settings(), directory)
+    for name in use_case or use_case_names(settings.use_cases):
+        created = topics.apply(settings, load_use_case(settings.use_cases, name))
+        typer.echo(f"{name}: {len(created)} topic(s) created")
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code."""
+    try:
+        app()
+    except (ConfigError, UseCaseError) as error:
+        _fail(error, CONFIG_EXIT)
+    except Fatal as error:
+        _fail(error, 70)
+    except TailraceError as error:
+        _fail(error, 1)
+
+
+def _fail(error: TailraceError, code: int) -> None:
+    Console(stderr=True).print(f"[red]tailrace:[/] {error}", highlight=False, markup=True)
+    sys.exit(code)
+
+
+def _connected(settings: Settings, directory: Path | None = None) -> Settings:
+    """Settings that point at the embedded system when one runs and nothing else was asked for."""
+    from tailrace.local.supervisor import connected
+
+    return connected(settings, directory)
+
+
+def _say_addresses(addresses: dict[str, str], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(addresses))
+        return
+    for name, address in addresses.items():
+        Console().print(f"{name:8} {address}", highlight=False)
+
+
+def _stop_on_signals() -> list[int]:
+    """A list that fills when the process is asked to end."""
+    seen: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: seen.append(received))
+    return seen

@@ -1,0 +1,297 @@
+"""The whole system on one machine: Kafka, Redis and the services, supervised."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from tailrace.backends import topics
+from tailrace.backends.settings import Settings
+from tailrace.errors import ConfigError, TailraceError
+from tailrace.local.broker import Broker
+from tailrace.local.online_store import OnlineStoreServer
+from tailrace.local.processes import Child, free_port, port_is_free, spawn
+from tailrace.runtime.service import SERVICES
+from tailrace.usecase.load import load_use_case
+
+STATE_FILE = "tailrace.json"
+CONFIG_EXIT = 78
+MAX_CRASHES = 5
+QUICK_S = 30.0
+WATCH_S = 0.2
+STOP_S = 20.0
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Ports of an embedded system; kept, so that addresses survive a restart."""
+
+    kafka: int
+    controller: int
+    redis: int
+    ops: int
+
+
+class ProcessState(msgspec.Struct):
+    """One supervised process as `tailrace status` shows it."""
+
+    name: str
+    pid: int
+    restarts: int = 0
+    gave_up: str = ""
+
+
+class SystemState(msgspec.Struct, kw_only=True):
+    """What stands in the state file."""
+
+    supervisor_pid: int
+    started_at_ms: int
+    ports: Ports
+    use_cases: list[str]
+    processes: list[ProcessState]
+
+
+class _Service:
+    """A service process and its restarts."""
+
+    def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.name = name
+        self._command = command
+        self._log = log
+        self._environment = environment
+        self.restarts = 0
+        self.gave_up = ""
+        self._quick_crashes = 0
+        self._started_at = 0.0
+        self._start_again_at: float | None = None
+        self.child = self._spawn()
+
+    def watch(self) -> bool:
+        """Restarts the process when it has ended; True if anything changed."""
+        if self.gave_up or self.child.running:
+            return False
+        now = time.monotonic()
+        if self._start_again_at is None:
+            return self._plan_restart(now)
+        if now < self._start_again_at:
+            return False
+        self._start_again_at = None
+        self.restarts += 1
+        self.child = self._spawn()
+        return True
+
+    def _plan_restart(self, now: float) -> bool:
+        code = self.child.exit_code
+        self._quick_crashes = self._quick_crashes + 1 if now - self._started_at < QUICK_S and code != -9 else 0
+        if code == CONFIG_EXIT or self._quick_crashes >= MAX_CRASHES:
+            why = "its configuration is wrong" if code == CONFIG_EXIT else f"it crashed {MAX_CRASHES} times in a row"
+            self.gave_up = f"{self.name} was given up, {why} (exit code {code}); see {self._log}"
+            return True
+        self._start_again_at = now + (0.0 if code == -9 else min(0.5 * 2**self._quick_crashes, 10.0))
+        return False
+
+    def _spawn(self) -> Child:
+        self._started_at = time.monotonic()
+        return spawn(self.name, self._command, self._log, self._environment)
+
+
+class Embedded:
+    """Kafka, Redis and the six services of each use case as child processes.
+
+    Args:
+        directory: Holds all state: data, bundles, logs, and the ports in use.
+        settings: Settings to pass on; addresses and `state_dir` are replaced by the embedded ones.
+    """
+
+    def __init__(self, directory: Path, *, settings: Settings) -> None:
+        self.directory = directory.expanduser().resolve()
+        self._ports = _ports(self.directory)
+        self.broker = Broker(self.directory, self._ports.kafka, self._ports.controller)
+        self.online_store = OnlineStoreServer(self.directory, self._ports.redis)
+        self.settings = settings.model_copy(
+            update={
+                "kafka_bootstrap": self.broker.address,
+                "redis_url": self.online_store.url,
+                "state_dir": self.directory,
+                "ops_port": self._ports.ops,
+                "use_cases": settings.use_cases.resolve(),
+            }
+        )
+        self._use_cases: list[str] = []
+        self._services: list[_Service] = []
+        self._stopping = threading.Event()
+        self._broker_lock = threading.Lock()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def start(self, use_cases: Sequence[str]) -> None:
+        """Brings everything up; returns when Kafka and Redis answer and the services have been started.
+
+        Raises:
+            ConfigError: it runs already, a port is taken, memory is short, or nothing is to be served.
+            UseCaseError: a use case is wrong.
+        """
+        running = running_state(self.directory)
+        if running is not None:
+            raise ConfigError(
+                f"{self.directory} is in use by process {running.supervisor_pid}; `tailrace down --dir` ends it"
+            )
+        loaded = [load_use_case(self.settings.use_cases, name) for name in use_cases]
+        if not loaded:
+            raise ConfigError("no use case to serve; name one with --use-case, or add one to the use case folder")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.online_store.start()
+        self.broker.start()
+        for use_case in loaded:
+            topics.apply(self.settings, use_case)
+        self._use_cases = list(use_cases)
+        self._services = [self._service(service, name) for name in use_cases for service in SERVICES]
+        self._write_state()
+        self._watcher.start()
+
+    def addresses(self) -> dict[str, str]:
+        """Where to reach what runs."""
+        return {
+            "kafka": self.broker.address,
+            "redis": self.online_store.url,
+            "console": f"http://127.0.0.1:{self._ports.ops}/",
+            "metrics": f"http://127.0.0.1:{self._ports.ops}/metrics",
+            "logs": str(self.directory / "logs"),
+        }
+
+    def check(self) -> None:
+        """Raises when a process was given up.
+
+        Raises:
+            TailraceError: names the process, the reason and its log.
+        """
+        for service in self._services:
+            if service.gave_up:
+                raise TailraceError(service.gave_up)
+
+    def kill(self, service: str, use_case: str | None = None) -> int:
+        """Kills a service with SIGKILL; the supervisor brings it back. Returns the process id."""
+        wanted = f"{use_case or self._use_cases[0]}.{service}"
+        child = next(s.child for s in self._services if s.name == wanted)
+        child.kill()
+        return child.pid
+
+    def restart_broker(self) -> None:
+        """Kills the broker as a power cut would and starts it again."""
+        with self._broker_lock:
+            self.broker.kill()
+            self.broker.start()
+
+    def stop(self) -> None:
+        """Stops services first, then Redis and Kafka; data stay."""
+        self._stopping.set()
+        for service in self._services:
+            if service.child.running:
+                service.child.process.terminate()
+        deadline = time.monotonic() + STOP_S
+        for service in self._services:
+            service.child.stop(max(0.1, deadline - time.monotonic()))
+        self.online_store.stop()
+        self.broker.stop()
+        if self._watcher.is_alive():
+            self._watcher.join(5)
+        if self._services:
+            self._write_state(ended=True)
+
+    def _service(self, service: str, use_case: str) -> _Service:
+        name = f"{use_case}.{service}"
+        command = [sys.executable, "-m", "tailrace", "run", service, "--use-case", use_case]
+        environment = _environment(self.settings)
+        if self._use_cases.index(use_case) > 0:
+            environment["TAILRACE_OPS_PORT"] = "0"
+        return _Service(name, command, self.directory / "logs" / f"{name}.log", environment)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(WATCH_S):
+            changed = [service for service in self._services if not self._stopping.is_set() and service.watch()]
+            if changed:
+                self._write_state()
+            self._watch_broker()
+
+    def _watch_broker(self) -> None:
+        with self._broker_lock:
+            child = self.broker.child
+            if child is not None and not child.running and not self._stopping.is_set():
+                with contextlib.suppress(TailraceError):
+                    self.broker.start()
+
+    def _write_state(self, *, ended: bool = False) -> None:
+        processes = [ProcessState(s.name, s.child.pid, s.restarts, s.gave_up) for s in self._services]
+        for child in (self.broker.child, self.online_store.child):
+            if child is not None:
+                processes.insert(0, ProcessState(child.name, child.pid))
+        state = SystemState(
+            supervisor_pid=0 if ended else os.getpid(),
+            started_at_ms=time.time_ns() // 1_000_000,
+            ports=self._ports,
+            use_cases=self._use_cases,
+            processes=[] if ended else processes,
+        )
+        path = self.directory / STATE_FILE
+        part = path.with_suffix(".part")
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
+        part.replace(path)
+
+
+def read_state(directory: Path) -> SystemState | None:
+    """The state file of a directory; None when nothing ever ran there.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    path = directory.expanduser() / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=SystemState)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is damaged ({error}); remove it, the data beside it stay") from error
+
+
+def running_state(directory: Path) -> SystemState | None:
+    """The state of a system that runs from this directory; None when none does."""
+    state = read_state(directory)
+    if state is None or state.supervisor_pid in (0, os.getpid()) or not psutil.pid_exists(state.supervisor_pid):
+        return None
+    # A process id is reused sooner or later: ours is a Python that was there when the file was written.
+    process = psutil.Process(state.supervisor_pid)
+    younger = process.create_time() * 1000 > state.started_at_ms
+    return None if younger else state
+
+
+def _ports(directory: Path) -> Ports:
+    known = read_state(directory)
+    if known is not None:
+        return known.ports
+    ops = 8800 if port_is_free(8800) else free_port()
+    return Ports(free_port(), free_port(), free_port(), ops)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    values = settings.model_dump()
+    values["kafka_password"] = settings.kafka_password.get_secret_value()
+    # One BLAS or OpenMP pool per service would fight over the cores.
+    threads = {name: str(settings.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    return {f"TAILRACE_{name.upper()}": str(value) for name, value in values.items()} | threads
+
+
+def connected(settings: Settings, directory: Path | None = None) -> Settings:
+    """Settings for a command: the embedded system's addresses while one runs, unless the environment names others."""
+    if directory is None and "TAILRACE_KAFKA_BOOTSTRAP" in os.environ:
+        return settings
+    state_dir = (directory or settings.state_dir).expanduser()
+    state = running_state(state_dir)
+    if state is None:
+        return settings
+    return Embedded(state_dir, settings=settings).settings
