@@ -1,0 +1,209 @@
+"""Live metrics as exact functions of integer score histograms.
+
+Published scores lie on the grid of `core.scoring`, so a histogram over it holds all that any metric
+of them can know. Histograms add: of days, of workers, of slices; a revised label takes its old count
+away and adds the new one, after which every figure equals a recomputation from the final table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.contracts.records import Quality
+from tailrace.core.scoring import BINS, bin_of, score_of
+
+CALIBRATION_BINS = 10
+
+METRIC_NAMES = (
+    "log_loss",
+    "roc_auc",
+    "pr_auc",
+    "brier",
+    "calibration_error",
+    "calibration",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "mean_score",
+    "base_rate",
+)
+"""Keys of `Quality.metrics`, in order; a value is None where the data cannot tell."""
+
+Counts = NDArray[np.int64]
+
+
+class ScoreHistogram:
+    """Sparse integer counts of final labels by grid position. Not thread-safe.
+
+    Example:
+        >>> histogram = ScoreHistogram()
+        >>> histogram.add(2048, positive=True)
+        >>> histogram.metrics(threshold=0.5)["base_rate"]
+        1.0
+    """
+
+    __slots__ = ("_cells",)
+
+    def __init__(self) -> None:
+        self._cells: dict[int, tuple[int, int]] = {}
+
+    def add(self, position: int, *, positive: bool, times: int = 1) -> None:
+        """Counts a label at a grid position in [0, BINS); `times` -1 takes it away again."""
+        n, positives = self._cells.get(position, (0, 0))
+        cell = (n + times, positives + times * positive)
+        if cell == (0, 0):
+            del self._cells[position]
+        else:
+            self._cells[position] = cell
+
+    def add_sparse(
+        self, bins: Iterable[int], n: Iterable[int], positives: Iterable[int]
+    ) -> None:
+        """Adds another histogram, in the form of `sparse`."""
+        for position, count, hits in zip(bins, n, positives, strict=True):
+            had, had_hits = self._cells.get(position, (0, 0))
+            self._cells[position] = (had + count, had_hits + hits)
+
+    def sparse(self) -> tuple[list[int], list[int], list[int]]:
+        """Grid positions in ascending order, labels and positive labels at each."""
+        items = sorted(self._cells.items())
+        return [p for p, _ in items], [c[0] for _, c in items], [c[1] for _, c in items]
+
+    @property
+    def labelled(self) -> int:
+        """Number of labels counted."""
+        return sum(n for n, _ in self._cells.values())
+
+    def metrics(self, *, threshold: float | None) -> dict[str, float | None]:
+        """Every metric of `METRIC_NAMES`; see `metrics_of_counts`."""
+        bins, n, positives = self.sparse()
+        return metrics_of_counts(
+            np.array(bins, dtype=np.int64),
+            np.array(n, dtype=np.int64),
+            np.array(positives, dtype=np.int64),
+            threshold=threshold,
+        )
+
+
+def metrics_of(
+    scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float
+) -> dict[str, float | None]:
+    """Metrics of scores as they would be published, that is, rounded to the grid.
+
+    Args:
+        scores: float (n,), probabilities in [0, 1] without NaN.
+        labels: bool, int or float (n,), 0 or 1 each.
+        threshold: Decisions are positive from this score on.
+
+    Returns:
+        Every name of `METRIC_NAMES`; None where the data cannot tell.
+
+    Raises:
+        ValueError: lengths differ, a score is no probability, or a label is neither 0 nor 1.
+    """
+    truth = np.asarray(labels, dtype=np.float64).reshape(-1)
+    flat = np.asarray(scores, dtype=np.float64).reshape(-1)
+    if flat.shape != truth.shape or not bool(np.all((truth == 0.0) | (truth == 1.0))):
+        raise ValueError(
+            f"needs one label, 0 or 1, per score; got {truth.shape[0]} for {flat.shape[0]}"
+        )
+    positions = bin_of(flat)
+    n = np.bincount(positions, minlength=BINS).astype(np.int64)
+    positives = np.bincount(positions[truth == 1.0], minlength=BINS).astype(np.int64)
+    bins = np.flatnonzero(n).astype(np.int64)
+    return metrics_of_counts(bins, n[bins], positives[bins], threshold=threshold)
+
+
+def merge(
+    qualities: Iterable[Quality], *, threshold: float | None = None
+) -> dict[str, float | None]:
+    """Metrics over several windows, slices or workers together.
+
+    Args:
+        qualities: Records whose histograms are disjoint; at most one per key.
+        threshold: That of the use case; without it the four metrics of decisions are None.
+    """
+    total = ScoreHistogram()
+    for quality in qualities:
+        total.add_sparse(quality.bins, quality.n, quality.positives)
+    return total.metrics(threshold=threshold)
+
+
+def metrics_of_counts(
+    bins: Counts, n: Counts, positives: Counts, *, threshold: float | None
+) -> dict[str, float | None]:
+    """Metrics of a score histogram.
+
+    Args:
+        bins: int64 (k,), grid positions, ascending, distinct.
+        n: int64 (k,), labels at each, >= 0.
+        positives: int64 (k,), positive labels at each, in [0, n].
+        threshold: Decisions are positive from this score on; None leaves the metrics of decisions None.
+    """
+    total, hits = int(n.sum()), int(positives.sum())
+    result: dict[str, float | None] = dict.fromkeys(METRIC_NAMES)
+    if total == 0:
+        return result
+    scores = score_of(bins)
+    misses = n - positives
+    predicted = float(n @ scores)
+    losses = -(positives @ np.log(scores)) - (misses @ np.log1p(-scores))
+    result["log_loss"] = float(losses) / total
+    result["brier"] = (
+        float(positives @ (1.0 - scores) ** 2 + misses @ scores**2) / total
+    )
+    result["calibration_error"] = _calibration_error(scores, n, positives) / total
+    result["mean_score"] = predicted / total
+    result["base_rate"] = hits / total
+    if hits:
+        result["calibration"] = predicted / hits
+        result["pr_auc"] = _average_precision(n, positives)
+    if hits and hits < total:
+        below = np.cumsum(misses) - misses
+        result["roc_auc"] = float(positives @ (below + misses / 2.0)) / (
+            hits * (total - hits)
+        )
+    if threshold is not None:
+        result.update(_of_decisions(scores >= threshold, n, positives))
+    return result
+
+
+def _calibration_error(
+    scores: NDArray[np.float64], n: Counts, positives: Counts
+) -> float:
+    """Sum over ten equal bins of |predicted - observed| positives."""
+    cells = np.minimum(
+        (scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
+    )
+    gaps = np.bincount(
+        cells, weights=n * scores - positives, minlength=CALIBRATION_BINS
+    )
+    return float(np.abs(gaps).sum())
+
+
+def _average_precision(n: Counts, positives: Counts) -> float:
+    """Sum of precision times gained recall over falling thresholds, as scikit-learn defines it."""
+    taken, found = np.cumsum(n[::-1]), np.cumsum(positives[::-1])
+    precision = found / np.maximum(taken, 1)
+    return float(positives[::-1] @ precision) / int(found[-1])
+
+
+def _of_decisions(
+    decided: NDArray[np.bool_], n: Counts, positives: Counts
+) -> dict[str, float | None]:
+    total, hits = int(n.sum()), int(positives.sum())
+    alarms, right = int(n[decided].sum()), int(positives[decided].sum())
+    wrong = alarms - right
+    missed = hits - right
+    return {
+        "accuracy": (total - wrong - missed) / total,
+        "precision": right / alarms if alarms else None,
+        "recall": right / hits if hits else None,
+        "f1": 2 * right / (2 * right + wrong + missed)
+        if right + wrong + missed
+        else None,
+    }
