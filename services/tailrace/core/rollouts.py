@@ -1,0 +1,255 @@
+"""The rollout controller: from candidate to champion by evidence, and back.
+
+    stage        event                       next stage
+    ----------   -------------------------   ------------------------------------------
+    (none)       candidate, no champion      champion
+    (none)       candidate, Immediate        champion, the old one stays warm
+    (none)       candidate, Shadow           shadow
+    shadow       newer candidate             shadow of the newer one; the old: superseded
+    shadow       hold over, evidence good    champion, the old one stays warm
+    shadow       hold over, evidence bad     refused
+    any          a person promotes           champion, the old one stays warm
+    champion     a person rolls back         the former champion
+
+All times are stream time. The state is what the newest routing table says plus the evidence of the
+candidate in shadow, so that it can be rebuilt from the topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tailrace.contracts.records import (
+    CandidateRegistered,
+    PromoteRequested,
+    Quality,
+    RollbackRequested,
+    RoutingTable,
+    Variant,
+)
+
+WARM = 2
+"""Former models kept loaded. One would do for a rollback; with two, a rollback can itself be taken back."""
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """How candidates become champion.
+
+    Args:
+        shadow: Whether candidates spend time in shadow.
+        hold_ms: Stream time in shadow.
+        min_predictions: Fewest shadow predictions before a decision.
+        max_disagreement: Largest share of decisions that may differ from the champion's.
+        max_loss_gap: Largest excess of the shadow's log loss over the champion's, where labels are in.
+        min_labels: Fewest final labels on both sides before log loss is compared.
+    """
+
+    use_case: str
+    shadow: bool
+    hold_ms: int = 0
+    min_predictions: int = 0
+    max_disagreement: float = 1.0
+    max_loss_gap: float = 0.02
+    min_labels: int = 200
+
+    def start(self, table: RoutingTable | None, registered: Iterable[CandidateRegistered] = ()) -> RolloutState:
+        """A controller that continues from the newest routing table and all candidates ever registered."""
+        return RolloutState(self, table, {record.model_version: record for record in registered})
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """A new routing table and what to write into the audit trail about it."""
+
+    table: RoutingTable
+    action: str
+    by: str
+    evidence: dict[str, str]
+
+
+class RolloutState:
+    """State of the controller of one use case; takes events, returns decisions."""
+
+    def __init__(self, spec: Rollout, table: RoutingTable | None, registered: dict[str, CandidateRegistered]) -> None:
+        self._spec = spec
+        self._registered = registered
+        self._quality: dict[tuple[int, str, str], Quality] = {}
+        self.table = table
+
+    @property
+    def champion(self) -> Variant | None:
+        """The model that serves."""
+        return _with_role(self.table, "champion")
+
+    @property
+    def shadow(self) -> Variant | None:
+        """The candidate in shadow."""
+        return _with_role(self.table, "shadow")
+
+    def candidate(self, record: CandidateRegistered) -> Decided | None:
+        """A candidate passed its gates. A candidate that is already known changes nothing."""
+        if record.model_version in self._registered:
+            return None
+        self._registered[record.model_version] = record
+        model = _variant(record, "champion")
+        if self.champion is None or not self._spec.shadow:
+            return self._install(
+                model, record.registered_at_ms, "promoted", "rollout", f"passed its gates ({record.run_id})"
+            )
+        old = self.shadow
+        reason = f"version {record.model_version} goes into shadow"
+        if old is not None:
+            reason += f"; it supersedes version {old.model_version}"
+        self._quality = {key: q for key, q in self._quality.items() if key[1] != "shadow"}
+        return self._decide(
+            [self.champion, msgspec.structs.replace(model, name="shadow", role="shadow", share=0.0)],
+            self._warm(),
+            record.registered_at_ms,
+            "shadowed",
+            "rollout",
+            reason,
+        )
+
+    def quality(self, record: Quality) -> Decided | None:
+        """A live metric moved; the candidate in shadow is judged when its hold is over."""
+        if record.slice:
+            return None
+        shadow, champion = self.shadow, self.champion
+        versions = {model.model_version for model in (shadow, champion) if model is not None}
+        if record.model_version in versions:
+            self._quality[record.window_start_ms, record.variant, record.model_version] = record
+        if shadow is None or champion is None or self.table is None:
+            return None
+        since = self._registered[shadow.model_version].registered_at_ms
+        if record.watermark_ms < since + self._spec.hold_ms:
+            return None
+        return self._judge(shadow, champion, record.watermark_ms)
+
+    def promote(self, request: PromoteRequested) -> Decided | None:
+        """A person makes a version champion; None when it is not registered or serves already."""
+        record = self._registered.get(request.model_version)
+        champion = self.champion
+        if record is None or (champion is not None and champion.model_version == request.model_version):
+            return None
+        return self._install(
+            _variant(record, "champion"), request.requested_at_ms, "promoted", request.by, request.reason
+        )
+
+    def roll_back(self, request: RollbackRequested) -> Decided | None:
+        """A person returns to the former champion; None when there is none."""
+        if self.table is None or not self.table.warm:
+            return None
+        former = msgspec.structs.replace(self.table.warm[0], name="champion", role="champion", share=1.0)
+        return self._install(former, request.requested_at_ms, "rolled_back", request.by, request.reason)
+
+    def validate(self) -> None:
+        """Asserts what must always hold."""
+        if self.table is None:
+            return
+        carrying = [v for v in self.table.variants if v.role != "shadow"]
+        assert sum(v.role == "champion" for v in carrying) == 1
+        assert abs(sum(v.share for v in carrying) - 1.0) < 1e-9
+        assert all(v.share == 0.0 for v in self.table.variants if v.role == "shadow")
+        assert len(self.table.warm) <= WARM
+        assert self.champion not in self.table.warm
+
+    def _judge(self, shadow: Variant, champion: Variant, now_ms: int) -> Decided | None:
+        seen = [
+            q
+            for (_, variant, version), q in self._quality.items()
+            if variant == "shadow" and version == shadow.model_version
+        ]
+        predictions = sum(q.predictions for q in seen)
+        if predictions < self._spec.min_predictions:
+            return None
+        paired = sum(q.paired for q in seen)
+        disagreement = sum(q.disagreements for q in seen) / paired if paired else 0.0
+        losses = self._losses(shadow, champion)
+        evidence = {"shadow_predictions": str(predictions), "disagreement": f"{disagreement:.6f}"}
+        if losses is not None:
+            evidence |= {"log_loss_shadow": f"{losses[0]:.6f}", "log_loss_champion": f"{losses[1]:.6f}"}
+        refusal = ""
+        if disagreement > self._spec.max_disagreement:
+            refusal = f"decides otherwise than the champion on {disagreement:.1%} of the events"
+        elif losses is not None and losses[0] - losses[1] > self._spec.max_loss_gap:
+            refusal = f"log loss {losses[0]:.4f} in shadow against the champion's {losses[1]:.4f}"
+        if refusal:
+            reason = f"version {shadow.model_version} refused: {refusal}"
+            return self._decide([champion], self._warm(), now_ms, "refused", "rollout", reason, evidence)
+        model = msgspec.structs.replace(shadow, name="champion", role="champion", share=1.0)
+        reason = f"version {shadow.model_version} held in shadow over {predictions} predictions"
+        return self._install(model, now_ms, "promoted", "rollout", reason, evidence)
+
+    def _losses(self, shadow: Variant, champion: Variant) -> tuple[float, float] | None:
+        """Log loss of shadow and champion over the windows that both were in, weighted by final labels."""
+        sums = [0.0, 0.0]
+        counts = [0, 0]
+        for start in {key[0] for key in self._quality}:
+            pair = (
+                self._quality.get((start, "shadow", shadow.model_version)),
+                self._quality.get((start, "champion", champion.model_version)),
+            )
+            for at, record in enumerate(pair):
+                loss = record.metrics.get("log_loss") if record is not None and all(pair) else None
+                if record is not None and loss is not None:
+                    sums[at] += loss * record.final
+                    counts[at] += record.final
+        if min(counts) < self._spec.min_labels:
+            return None
+        return sums[0] / counts[0], sums[1] / counts[1]
+
+    def _install(
+        self, model: Variant, now_ms: int, action: str, by: str, reason: str, evidence: dict[str, str] | None = None
+    ) -> Decided:
+        # Only the champion's own windows speak of it; those of its predecessor are done with.
+        self._quality = {}
+        return self._decide([model], self._warm(besides=model), now_ms, action, by, reason, evidence)
+
+    def _warm(self, besides: Variant | None = None) -> list[Variant]:
+        """Former champions to keep loaded, the newest first."""
+        if self.table is None:
+            return []
+        former = list(self.table.warm)
+        champion = self.champion
+        if besides is not None and champion is not None:
+            former.insert(0, msgspec.structs.replace(champion, name="former", share=0.0))
+        kept = [v for v in former if besides is None or v.model_version != besides.model_version]
+        return kept[:WARM]
+
+    def _decide(
+        self,
+        variants: list[Variant],
+        warm: list[Variant],
+        now_ms: int,
+        action: str,
+        by: str,
+        reason: str,
+        evidence: dict[str, str] | None = None,
+    ) -> Decided:
+        self.table = RoutingTable(
+            use_case=self._spec.use_case,
+            epoch=self.table.epoch + 1 if self.table is not None else 1,
+            decided_at_ms=now_ms,
+            reason=reason,
+            salt=self._spec.use_case,
+            variants=variants,
+            warm=warm,
+            by=by,
+        )
+        return Decided(self.table, action, by, {"champion": variants[0].model_version} | (evidence or {}))
+
+
+def _variant(record: CandidateRegistered, name: str) -> Variant:
+    return Variant(
+        name=name,
+        role="champion",
+        model_version=record.model_version,
+        bundle_uri=record.bundle_uri,
+        digest=record.digest,
+        share=1.0,
+    )
+
+
+def _with_role(table: RoutingTable | None, role: str) -> Variant | None:
+    return next((v for v in table.variants if v.role == role), None) if table is not None else None
