@@ -39,8 +39,9 @@ def replay(
     from tailrace.local.recordings import read_recording
     from tailrace.local.replay import Progress as Played
     from tailrace.local.replay import Replay
+    from tailrace.local.supervisor import connected
 
-    settings = load_settings()
+    settings = connected(load_settings())
     case = load_use_case(settings.use_cases, use_case)
     recordings = [read_recording(events, case.requests), read_recording(outcomes, case.label.topic)]
     console = Console(stderr=True)
@@ -75,8 +76,9 @@ def audit(
 ) -> None:
     """Recounts the guarantees from the topics alone; exit code 1 on any hole, double or mismatch."""
     from tailrace.local.audit import audit as recount
+    from tailrace.local.supervisor import connected
 
-    settings = load_settings()
+    settings = connected(load_settings())
     report = recount(settings, load_use_case(settings.use_cases, use_case))
     if json:
         typer.echo(msgspec.json.encode(report).decode())
