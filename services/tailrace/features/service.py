@@ -256,9 +256,7 @@ def _app(settings: Settings, use_case: UseCase, shell: Shell) -> FetchApp:
     )
     app.fetch_sink = shell
     shell.app = app
-    fetches = app.topic(
-        *shell.processor.subscriptions, value_serializer="raw", key_serializer="raw", allow_declare=False
-    )
+    fetches = app.topic(*shell.processor.subscriptions, value_serializer="raw", key_serializer="raw")
 
     @app.agent(fetches, name="features")
     async def features(stream: Any) -> None:
