@@ -1,0 +1,109 @@
+"""The join's truth table (docs: W=100, S=5, L=10, C=1000, H=50), row by row, with predictions at t=0."""
+
+from __future__ import annotations
+
+import pytest
+from tailrace.contracts.records import Prediction, Source
+from tailrace.core.joins import Change, JoinSpec, JoinState, Outcome
+
+SPEC = JoinSpec(
+    window_ms=100, skew_ms=5, lateness_ms=10, correction_ms=1000, hold_ms=50
+)
+
+
+def prediction(
+    variant: str = "champion", *, activated: bool = True, blocked: bool = False
+) -> Prediction:
+    return Prediction(
+        prediction_id=f"e:{variant}", event_id="e", use_case="u", key="k", entities={}, slices={}, event_time_ms=0,
+        predicted_at_ms=0, variant=variant, model_version="1", model_digest="", epoch=1, score=0.5, decision=True,
+        threshold=0.5, propensity=1.0, features=[], ages_ms={}, fingerprint="", degraded=[],
+        source=Source("t", 0, 0), produced_at_ms=0, activated=activated, blocked=blocked,
+    )  # fmt: skip
+
+
+def outcome(
+    time_ms: int, value: float = 1.0, revision: int = 0, *, retract: bool = False
+) -> Outcome:
+    return Outcome(revision, retract, value, time_ms)
+
+
+def play(
+    *steps: Prediction | Outcome | int, spec: JoinSpec = SPEC
+) -> tuple[JoinState, list[Change]]:
+    """Predictions and outcomes arrive, integers move the watermark."""
+    state, changes = JoinState(spec), []
+    for step in steps:
+        if isinstance(step, int):
+            changes += state.advance(step)
+        elif isinstance(step, Prediction):
+            changes += state.predict(step)
+        else:
+            changes += state.observe("e", step)
+    return state, changes
+
+
+def seen(changes: list[Change]) -> list[tuple[float | None, str, int]]:
+    return [(c.label, c.status, c.version) for c in changes]
+
+
+P = prediction()
+ROWS = {
+    "1": ([P, outcome(5), 110], [(1, "provisional", 1), (1, "final", 2)], {}),
+    "2a": ([P, 109], [], {}),
+    "2b": ([P, 110], [(0, "final", 1)], {}),
+    "3": ([outcome(5), P, 110], [(1, "provisional", 1), (1, "final", 2)], {}),
+    "4": ([outcome(5), 55, P, 110], [(0, "final", 1)], {"orphan": 1}),
+    "5a": ([P, outcome(99)], [(1, "provisional", 1)], {}),
+    "5b": ([P, outcome(100), 110], [(0, "final", 1)], {"out_of_window": 1}),
+    "6a": ([P, outcome(-5)], [(1, "provisional", 1)], {}),
+    "6b": ([P, outcome(-6), 110], [(0, "final", 1)], {"out_of_window": 1}),
+    "7": ([P, outcome(5), outcome(5)], [(1, "provisional", 1)], {"duplicate": 1}),
+    "8": (
+        [P, outcome(5, 1), outcome(5, 3, 1)],
+        [(1, "provisional", 1), (3, "provisional", 2)],
+        {},
+    ),
+    "9": (
+        [P, outcome(5, 3, 1), outcome(5, 1)],
+        [(3, "provisional", 1)],
+        {"stale_revision": 1},
+    ),
+    "10a": (
+        [P, outcome(5, 1), outcome(5, 2)],
+        [(1, "provisional", 1), (2, "provisional", 2)],
+        {"conflict": 1},
+    ),
+    "10b": (
+        [P, outcome(5, 2), outcome(5, 1)],
+        [(2, "provisional", 1)],
+        {"conflict": 1},
+    ),
+    "11": (
+        [P, outcome(5), outcome(6, 1, 1, retract=True), 110],
+        [(1, "provisional", 1), (None, "pending", 2), (0, "final", 3)],
+        {},
+    ),
+    "12": ([P, 110, outcome(50)], [(0, "final", 1), (1, "final", 2)], {}),
+    "13": (
+        [P, 110, outcome(50), outcome(50, 1, 1, retract=True)],
+        [(0, "final", 1), (1, "final", 2), (0, "final", 3)],
+        {},
+    ),
+    "14": ([P, 110, 1110, outcome(50)], [(0, "final", 1)], {"too_late": 1}),
+    "15": ([P, P, 110], [(0, "final", 1)], {"duplicate": 1}),
+    "19": ([prediction(activated=False), 10_000], [(None, "censored", 1)], {}),
+    "20": ([prediction(blocked=True), 10_000], [(None, "censored", 1)], {}),
+    "21": (
+        [P, prediction("shadow"), outcome(5)],
+        [(1, "provisional", 1), (1, "provisional", 1)],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_truth_table_row_gives_its_emissions(row: str) -> None:
+    steps, expected, counts = ROWS[row]
+    state, changes = play(*steps)
+    assert (expected, counts) == (seen(changes), dict(state.counts))
