@@ -159,8 +159,8 @@ def _run(
     ), seen
 
 
-def _promoted_after(seen: Observer, drift_ms: int) -> tuple[str, int] | None:
-    """Version and stream time of the first promotion of a model that was asked for because of the drift."""
+def _promotions(seen: Observer, drift_ms: int) -> list[int]:
+    """Stream times at which models that were asked for because of the drift became champion."""
     asked = {
         record.run_id
         for record in seen.retraining
@@ -173,26 +173,31 @@ def _promoted_after(seen: Observer, drift_ms: int) -> tuple[str, int] | None:
         for record in seen.retraining
         if isinstance(record, CandidateRegistered) and record.run_id in asked
     }
+    first: dict[str, int] = {}
     for table in seen.tables:
         if champion_of(table) in candidates:
-            return champion_of(table), table.decided_at_ms
-    return None
+            first.setdefault(champion_of(table), table.decided_at_ms)
+    return sorted(first.values())
 
 
 def _phases(seen: Observer, stream: CardFraudStream, end_ms: int) -> list[Phase]:
-    promoted = _promoted_after(seen, stream.drift_ms)
-    recovered_ms = end_ms if promoted is None else promoted[1]
-    first_day_of_new_ms = -(-recovered_ms // DAY_MS) * DAY_MS
-    spans = (
-        ("before", START_MS, stream.drift_ms),
-        ("during", stream.drift_ms, first_day_of_new_ms),
-        ("after", first_day_of_new_ms, end_ms),
-    )
-    return [
-        Phase(name, version, metrics)
-        for name, begin, end in spans
-        for version, metrics in seen.accuracy(begin, end).items()
-    ]
+    """Accuracy before, during and after the drift.
+
+    A first candidate may know too little of the new pattern: the drift counts as over at the first
+    promotion behind which accuracy has recovered, else at the last.
+    """
+    phases: list[Phase] = []
+    for promoted_ms in _promotions(seen, stream.drift_ms) or [end_ms]:
+        new_ms = min(-(-promoted_ms // DAY_MS) * DAY_MS, end_ms)
+        spans = (("before", START_MS, stream.drift_ms), ("during", stream.drift_ms, new_ms), ("after", new_ms, end_ms))
+        phases = [
+            Phase(name, version, metrics)
+            for name, begin, end in spans
+            for version, metrics in seen.accuracy(begin, end).items()
+        ]
+        if not _not_recovered(phases):
+            break
+    return phases
 
 
 def _missing(seen: Observer, stream: CardFraudStream, phases: list[Phase]) -> list[str]:
@@ -202,14 +207,18 @@ def _missing(seen: Observer, stream: CardFraudStream, phases: list[Phase]) -> li
         alarm.raised_at_ms >= stream.drift_ms and alarm.kind in ("drift", "metric_drop") for alarm in seen.alarms
     ):
         missing.append("no alarm after the drift")
-    if _promoted_after(seen, stream.drift_ms) is None:
+    if not _promotions(seen, stream.drift_ms):
         return [*missing, "no model that was asked for because of the drift was promoted"]
+    return missing + _not_recovered(phases)
+
+
+def _not_recovered(phases: list[Phase]) -> list[str]:
     before, during, after = (_log_loss(phases, name) for name in ("before", "during", "after"))
     if before is None or during is None or after is None:
-        missing.append("accuracy is not known before, during and after the drift")
-    elif during <= before or after > during - RECOVERED * (during - before):
-        missing.append(f"log loss did not recover: {before:.4f} before, {during:.4f} during, {after:.4f} after")
-    return missing
+        return ["accuracy is not known before, during and after the drift"]
+    if during <= before or after > during - RECOVERED * (during - before):
+        return [f"log loss did not recover: {before:.4f} before, {during:.4f} during, {after:.4f} after"]
+    return []
 
 
 def _log_loss(phases: list[Phase], name: str) -> float | None:
