@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tailrace.contracts.records import Prediction, Source
 from tailrace.core.joins import Change, JoinSpec, JoinState, Outcome
 
-SPEC = JoinSpec(
-    window_ms=100, skew_ms=5, lateness_ms=10, correction_ms=1000, hold_ms=50
-)
+SPEC = JoinSpec(window_ms=100, skew_ms=5, lateness_ms=10, correction_ms=1000, hold_ms=50)
 
 
-def prediction(
-    variant: str = "champion", *, activated: bool = True, blocked: bool = False
-) -> Prediction:
+def prediction(variant: str = "champion", *, activated: bool = True, blocked: bool = False) -> Prediction:
     return Prediction(
         prediction_id=f"e:{variant}", event_id="e", use_case="u", key="k", entities={}, slices={}, event_time_ms=0,
         predicted_at_ms=0, variant=variant, model_version="1", model_digest="", epoch=1, score=0.5, decision=True,
@@ -22,15 +21,11 @@ def prediction(
     )  # fmt: skip
 
 
-def outcome(
-    time_ms: int, value: float = 1.0, revision: int = 0, *, retract: bool = False
-) -> Outcome:
+def outcome(time_ms: int, value: float = 1.0, revision: int = 0, *, retract: bool = False) -> Outcome:
     return Outcome(revision, retract, value, time_ms)
 
 
-def play(
-    *steps: Prediction | Outcome | int, spec: JoinSpec = SPEC
-) -> tuple[JoinState, list[Change]]:
+def play(*steps: Prediction | Outcome | int, spec: JoinSpec = SPEC) -> tuple[JoinState, list[Change]]:
     """Predictions and outcomes arrive, integers move the watermark."""
     state, changes = JoinState(spec), []
     for step in steps:
@@ -48,7 +43,7 @@ def seen(changes: list[Change]) -> list[tuple[float | None, str, int]]:
 
 
 P = prediction()
-ROWS = {
+ROWS: dict[str, tuple[list[Prediction | Outcome | int], list[tuple[float | None, str, int]], dict[str, int]]] = {
     "1": ([P, outcome(5), 110], [(1, "provisional", 1), (1, "final", 2)], {}),
     "2a": ([P, 109], [], {}),
     "2b": ([P, 110], [(0, "final", 1)], {}),
@@ -107,3 +102,23 @@ def test_truth_table_row_gives_its_emissions(row: str) -> None:
     steps, expected, counts = ROWS[row]
     state, changes = play(*steps)
     assert (expected, counts) == (seen(changes), dict(state.counts))
+
+
+ARRIVALS = [P, prediction("shadow"), outcome(5), outcome(7, 0, 1), outcome(9, 1, 1), outcome(500), outcome(7, 0, 1)]
+
+
+@given(st.permutations(ARRIVALS))
+def test_arrival_order_does_not_change_the_final_table(order: list[Prediction | Outcome]) -> None:
+    def final(changes: list[Change]) -> dict[str, tuple[float | None, str]]:
+        return {c.prediction.prediction_id: (c.label, c.status) for c in changes}
+
+    _, changes = play(*order, 110)
+    assert final(play(*ARRIVALS, 110)[1]) == final(changes)
+    for identity in ("e:champion", "e:shadow"):
+        versions = [c.version for c in changes if c.prediction.prediction_id == identity]
+        assert list(range(1, len(versions) + 1)) == versions
+
+
+def test_event_is_forgotten_when_its_horizon_has_passed() -> None:
+    state, _ = play(P, outcome(5), 110, 1110)
+    assert state.events == {}

@@ -125,11 +125,16 @@ def merge(
 
     Args:
         qualities: Records whose histograms are disjoint; at most one per key.
-        threshold: That of the use case; without it the four metrics of decisions are None.
+        threshold: That of the use case. None takes it from `metrics["threshold"]` of the records; where
+            they lack it or disagree, the four metrics of decisions are None.
     """
     total = ScoreHistogram()
+    thresholds: set[float | None] = set()
     for quality in qualities:
         total.add_sparse(quality.bins, quality.n, quality.positives)
+        thresholds.add(quality.metrics.get("threshold"))
+    if threshold is None and len(thresholds) == 1:
+        threshold = thresholds.pop()
     return total.metrics(threshold=threshold)
 
 
