@@ -1,0 +1,44 @@
+# Everything runs in .venv, which is made from Python 3.11 alone.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bootstrap/bin/uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit check format lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.ready ## play the whole loop on this machine: planted drift, retraining, promotion, audit
+	@$(BIN)/tailrace demo
+
+test: $(VENV)/.ready ## every test, on an embedded Kafka and Redis; a skipped integration test fails
+	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest
+
+unit: $(VENV)/.ready ## the tests that need no server
+	$(BIN)/python -m pytest --ignore=tests/integration
+
+check: $(VENV)/.ready ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## resolve requirements.lock anew
+	$(UV) pip compile --quiet --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate pyproject.toml --output-file requirements.lock
+
+clean: ## remove the environment
+	rm -rf $(VENV)
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	@test -x "$(UV)" || { $(PYTHON) -m venv $(VENV)/bootstrap && $(VENV)/bootstrap/bin/pip install --quiet uv; }
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
