@@ -104,11 +104,19 @@ def test_truth_table_row_gives_its_emissions(row: str) -> None:
     assert (expected, counts) == (seen(changes), dict(state.counts))
 
 
-ARRIVALS = [P, prediction("shadow"), outcome(5), outcome(7, 0, 1), outcome(9, 1, 1), outcome(500), outcome(7, 0, 1)]
+ARRIVALS: list[Prediction | Outcome | int] = [
+    P,
+    prediction("shadow"),
+    outcome(5),
+    outcome(7, 0, 1),
+    outcome(9, 1, 1),
+    outcome(500),
+    outcome(7, 0, 1),
+]
 
 
 @given(st.permutations(ARRIVALS))
-def test_arrival_order_does_not_change_the_final_table(order: list[Prediction | Outcome]) -> None:
+def test_arrival_order_does_not_change_the_final_table(order: list[Prediction | Outcome | int]) -> None:
     def final(changes: list[Change]) -> dict[str, tuple[float | None, str]]:
         return {c.prediction.prediction_id: (c.label, c.status) for c in changes}
 

@@ -7,19 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+
 from tailrace.core.metrics import METRIC_NAMES, ScoreHistogram, metrics_of
 from tailrace.core.scoring import bin_of, on_grid
 
-cases = st.lists(
-    st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=60
-).filter(lambda rows: len({label for _, label in rows}) == 2)
+cases = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=60).filter(
+    lambda rows: len({label for _, label in rows}) == 2
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(cases, st.floats(0.05, 0.95))
-def test_every_metric_equals_scikit_learn_on_published_scores(
-    rows: list[tuple[float, bool]], threshold: float
-) -> None:
+def test_every_metric_equals_scikit_learn_on_published_scores(rows: list[tuple[float, bool]], threshold: float) -> None:
     scores = on_grid(np.array([score for score, _ in rows]))
     labels = np.array([label for _, label in rows])
     decided = scores >= threshold
@@ -36,13 +35,11 @@ def test_every_metric_equals_scikit_learn_on_published_scores(
         "calibration": scores.sum() / labels.sum(),
     }
     found = metrics_of(scores, labels, threshold)
-    assert {
-        name: pytest.approx(value, abs=1e-9) for name, value in expected.items()
-    } == {name: found[name] for name in expected}
+    assert {name: pytest.approx(value, abs=1e-9) for name, value in expected.items()} == {
+        name: found[name] for name in expected
+    }
     precision = sk.precision_score(labels, decided) if decided.any() else None
-    assert found["precision"] == (
-        precision if precision is None else pytest.approx(precision, abs=1e-9)
-    )
+    assert found["precision"] == (precision if precision is None else pytest.approx(precision, abs=1e-9))
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,9 +54,7 @@ def test_calibration_error_equals_the_naive_sum_over_ten_bins(
         inside = np.minimum(np.floor(scores * 10), 9) == cell
         if inside.any():
             naive += inside.mean() * abs(scores[inside].mean() - labels[inside].mean())
-    assert metrics_of(scores, labels, 0.5)["calibration_error"] == pytest.approx(
-        naive, abs=1e-9
-    )
+    assert metrics_of(scores, labels, 0.5)["calibration_error"] == pytest.approx(naive, abs=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -74,9 +69,7 @@ def test_sum_of_histograms_equals_histogram_of_all_and_subtraction_undoes_it(
     alone = total.sparse()
     total.add_sparse(*part.sparse())
     everything = left + right
-    expected = metrics_of(
-        np.array([s for s, _ in everything]), np.array([y for _, y in everything]), 0.5
-    )
+    expected = metrics_of(np.array([s for s, _ in everything]), np.array([y for _, y in everything]), 0.5)
     assert expected == total.metrics(threshold=0.5)
     for score, label in right:
         total.add(int(bin_of(np.array([score]))[0]), positive=label, times=-1)
@@ -89,7 +82,7 @@ def test_metrics_without_data_are_none() -> None:
 
 def test_ranking_metrics_of_one_class_are_none() -> None:
     found = metrics_of(np.array([0.2, 0.7]), np.array([0, 0]), 0.5)
-    assert (None, None, None) == (found["roc_auc"], found["pr_auc"], found["recall"])
+    assert (found["roc_auc"], found["pr_auc"], found["recall"]) == (None, None, None)
 
 
 def test_label_that_is_neither_0_nor_1_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
 
 SPEC = RetrainSpec(
@@ -30,9 +31,7 @@ CALM = Evidence(now_ms=1_000, has_champion=True, labels=5)
 def test_trigger_asks_for_a_model_when_its_condition_holds(
     changes: dict[str, object], asked_at_ms: int | None, expected: str | None
 ) -> None:
-    decided = RetrainState(asked_at_ms).decide(
-        SPEC, msgspec.structs.replace(CALM, **changes)
-    )
+    decided = RetrainState(asked_at_ms).decide(SPEC, msgspec.structs.replace(CALM, **changes))
     assert expected == (decided[0] if decided else None)
 
 

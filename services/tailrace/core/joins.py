@@ -129,11 +129,7 @@ class JoinState:
             return []
         state.outcomes = [outcome]
         self.touched.add(event_id)
-        return [
-            c
-            for judged in state.judged
-            for c in self._settle(state, judged, closed=state.closed)
-        ]
+        return [c for judged in state.judged for c in self._settle(state, judged, closed=state.closed)]
 
     def advance(self, watermark_ms: int) -> list[Change]:
         """Moves stream time: closes windows, drops orphans, forgets what can no longer be corrected."""
@@ -147,9 +143,7 @@ class JoinState:
             self.touched.add(event_id)
             if state.judged and not state.closed:
                 state.closed = True
-                for judged in sorted(
-                    state.judged, key=lambda j: j.prediction.prediction_id
-                ):
+                for judged in sorted(state.judged, key=lambda j: j.prediction.prediction_id):
                     changes += self._settle(state, judged, closed=True)
                 self._schedule(event_id, state)
             else:
@@ -179,9 +173,7 @@ class JoinState:
     def _hold(self, event_id: str, outcome: Outcome) -> None:
         if outcome.time_ms + self.spec.hold_ms <= self.watermark_ms:
             # The earliest event it can belong to ended its horizon by then: it came too late for one.
-            horizon_ms = (
-                outcome.time_ms + self.spec.lateness_ms + self.spec.correction_ms
-            )
+            horizon_ms = outcome.time_ms + self.spec.lateness_ms + self.spec.correction_ms
             self._aside(
                 event_id,
                 [outcome],
@@ -196,9 +188,7 @@ class JoinState:
         self.touched.add(event_id)
         self._schedule(event_id, state)
 
-    def _eligible(
-        self, of: Prediction, outcomes: list[Outcome], event_id: str = ""
-    ) -> list[Outcome]:
+    def _eligible(self, of: Prediction, outcomes: list[Outcome], event_id: str = "") -> list[Outcome]:
         first_ms, end_ms = (
             of.event_time_ms - self.spec.skew_ms,
             of.event_time_ms + self.spec.window_ms,
@@ -228,9 +218,7 @@ class JoinState:
         judged.prediction = max(judged.prediction, prediction, key=msgspec.json.encode)
         self.touched.add(prediction.event_id)
 
-    def _settle(
-        self, state: EventState, judged: Judged, *, closed: bool
-    ) -> list[Change]:
+    def _settle(self, state: EventState, judged: Judged, *, closed: bool) -> list[Change]:
         """What the label is now; a change only where it differs from what was said last."""
         prediction, outcome = (
             judged.prediction,
@@ -244,9 +232,7 @@ class JoinState:
         elif known and (closed or self.spec.closes_at_outcome):
             status = "final"
         elif closed:
-            label, status = (
-                (None, "censored") if self.spec.if_absent is None else (0.0, "final")
-            )
+            label, status = (None, "censored") if self.spec.if_absent is None else (0.0, "final")
         if (label, status) == (judged.label, judged.status):
             return []
         reason = _reason(judged, status, outcome)
@@ -270,19 +256,13 @@ class JoinState:
     def _next_ms(self, state: EventState) -> int:
         if not state.judged:
             return max(o.time_ms for o in state.outcomes) + self.spec.hold_ms
-        end_ms = (
-            state.judged[0].prediction.event_time_ms
-            + self.spec.window_ms
-            + self.spec.lateness_ms
-        )
+        end_ms = state.judged[0].prediction.event_time_ms + self.spec.window_ms + self.spec.lateness_ms
         return end_ms + self.spec.correction_ms if state.closed else end_ms
 
     def _schedule(self, event_id: str, state: EventState) -> None:
         heapq.heappush(self._due, (self._next_ms(state), event_id))
 
-    def _aside(
-        self, event_id: str, outcomes: list[Outcome] | list[None], reason: str
-    ) -> None:
+    def _aside(self, event_id: str, outcomes: list[Outcome] | list[None], reason: str) -> None:
         for outcome in outcomes:
             self.counts[reason] += 1
             self.side.append(Unattributed(event_id, outcome, reason))
@@ -292,9 +272,7 @@ def _rank(outcome: Outcome) -> tuple[int, bool, float, int]:
     return outcome.revision, outcome.retract, outcome.value, outcome.time_ms
 
 
-def _reason(
-    judged: Judged, status: LabelStatus, outcome: Outcome | None
-) -> LabelReason:
+def _reason(judged: Judged, status: LabelStatus, outcome: Outcome | None) -> LabelReason:
     if status == "censored":
         return "censored"
     if outcome is not None and outcome.retract and judged.version:
@@ -303,8 +281,4 @@ def _reason(
         return "correction"
     if status == "final" and outcome is None:
         return "timeout"
-    return (
-        "window_closed"
-        if judged.status == "provisional" and status == "final"
-        else "outcome"
-    )
+    return "window_closed" if judged.status == "provisional" and status == "final" else "outcome"

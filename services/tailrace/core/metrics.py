@@ -60,9 +60,7 @@ class ScoreHistogram:
         else:
             self._cells[position] = cell
 
-    def add_sparse(
-        self, bins: Iterable[int], n: Iterable[int], positives: Iterable[int]
-    ) -> None:
+    def add_sparse(self, bins: Iterable[int], n: Iterable[int], positives: Iterable[int]) -> None:
         """Adds another histogram, in the form of `sparse`."""
         for position, count, hits in zip(bins, n, positives, strict=True):
             had, had_hits = self._cells.get(position, (0, 0))
@@ -89,9 +87,7 @@ class ScoreHistogram:
         )
 
 
-def metrics_of(
-    scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float
-) -> dict[str, float | None]:
+def metrics_of(scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float) -> dict[str, float | None]:
     """Metrics of scores as they would be published, that is, rounded to the grid.
 
     Args:
@@ -108,9 +104,7 @@ def metrics_of(
     truth = np.asarray(labels, dtype=np.float64).reshape(-1)
     flat = np.asarray(scores, dtype=np.float64).reshape(-1)
     if flat.shape != truth.shape or not bool(np.all((truth == 0.0) | (truth == 1.0))):
-        raise ValueError(
-            f"needs one label, 0 or 1, per score; got {truth.shape[0]} for {flat.shape[0]}"
-        )
+        raise ValueError(f"needs one label, 0 or 1, per score; got {truth.shape[0]} for {flat.shape[0]}")
     positions = bin_of(flat)
     n = np.bincount(positions, minlength=BINS).astype(np.int64)
     positives = np.bincount(positions[truth == 1.0], minlength=BINS).astype(np.int64)
@@ -118,9 +112,7 @@ def metrics_of(
     return metrics_of_counts(bins, n[bins], positives[bins], threshold=threshold)
 
 
-def merge(
-    qualities: Iterable[Quality], *, threshold: float | None = None
-) -> dict[str, float | None]:
+def merge(qualities: Iterable[Quality], *, threshold: float | None = None) -> dict[str, float | None]:
     """Metrics over several windows, slices or workers together.
 
     Args:
@@ -158,9 +150,7 @@ def metrics_of_counts(
     predicted = float(n @ scores)
     losses = -(positives @ np.log(scores)) - (misses @ np.log1p(-scores))
     result["log_loss"] = float(losses) / total
-    result["brier"] = (
-        float(positives @ (1.0 - scores) ** 2 + misses @ scores**2) / total
-    )
+    result["brier"] = float(positives @ (1.0 - scores) ** 2 + misses @ scores**2) / total
     result["calibration_error"] = _calibration_error(scores, n, positives) / total
     result["mean_score"] = predicted / total
     result["base_rate"] = hits / total
@@ -169,24 +159,16 @@ def metrics_of_counts(
         result["pr_auc"] = _average_precision(n, positives)
     if hits and hits < total:
         below = np.cumsum(misses) - misses
-        result["roc_auc"] = float(positives @ (below + misses / 2.0)) / (
-            hits * (total - hits)
-        )
+        result["roc_auc"] = float(positives @ (below + misses / 2.0)) / (hits * (total - hits))
     if threshold is not None:
         result.update(_of_decisions(scores >= threshold, n, positives))
     return result
 
 
-def _calibration_error(
-    scores: NDArray[np.float64], n: Counts, positives: Counts
-) -> float:
+def _calibration_error(scores: NDArray[np.float64], n: Counts, positives: Counts) -> float:
     """Sum over ten equal bins of |predicted - observed| positives."""
-    cells = np.minimum(
-        (scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
-    )
-    gaps = np.bincount(
-        cells, weights=n * scores - positives, minlength=CALIBRATION_BINS
-    )
+    cells = np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.bincount(cells, weights=n * scores - positives, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum())
 
 
@@ -197,9 +179,7 @@ def _average_precision(n: Counts, positives: Counts) -> float:
     return float(positives[::-1] @ precision) / int(found[-1])
 
 
-def _of_decisions(
-    decided: NDArray[np.bool_], n: Counts, positives: Counts
-) -> dict[str, float | None]:
+def _of_decisions(decided: NDArray[np.bool_], n: Counts, positives: Counts) -> dict[str, float | None]:
     total, hits = int(n.sum()), int(positives.sum())
     alarms, right = int(n[decided].sum()), int(positives[decided].sum())
     wrong = alarms - right
@@ -208,7 +188,5 @@ def _of_decisions(
         "accuracy": (total - wrong - missed) / total,
         "precision": right / alarms if alarms else None,
         "recall": right / hits if hits else None,
-        "f1": 2 * right / (2 * right + wrong + missed)
-        if right + wrong + missed
-        else None,
+        "f1": 2 * right / (2 * right + wrong + missed) if right + wrong + missed else None,
     }

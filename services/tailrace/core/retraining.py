@@ -38,17 +38,11 @@ class RetrainState(msgspec.Struct):
     requested_at_ms: int | None = None
     pending: str = ""
 
-    def decide(
-        self, spec: RetrainSpec, evidence: Evidence
-    ) -> tuple[Trigger, str] | None:
+    def decide(self, spec: RetrainSpec, evidence: Evidence) -> tuple[Trigger, str] | None:
         """Which trigger asks for a model now, and why; None for none. The caller calls `requested`."""
         if self.pending or evidence.labels < spec.min_labels:
             return None
-        since_ms = (
-            None
-            if self.requested_at_ms is None
-            else evidence.now_ms - self.requested_at_ms
-        )
+        since_ms = None if self.requested_at_ms is None else evidence.now_ms - self.requested_at_ms
         if since_ms is not None and since_ms < spec.at_most_every_ms:
             return None
         if not evidence.has_champion:
