@@ -30,13 +30,13 @@ HOUR_MS = 3_600_000
 BEGIN_MS = 1_736_121_600_000
 
 
-class Payment(tr.Event, frozen=True):
+class Payment(tr.Event):
     payment_id: str
     card_id: str
     at_ms: int
 
 
-class Chargeback(tr.Event, frozen=True):
+class Chargeback(tr.Event):
     payment_id: str
     fraud: bool
     reported_at_ms: int
@@ -80,7 +80,7 @@ class StandIn(threading.Thread):
                 error = record.error()
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
-                        offsets[record.topic(), record.partition()] = record.offset()
+                        offsets[str(record.topic()), int(record.partition() or 0)] = int(record.offset() or 0)
                     continue
                 message = to_message(record)
                 for topic, value in self._react(message):

@@ -16,7 +16,7 @@ from tailrace.local.recordings import read_recording, to_recording
 from tailrace.usecase.sources import Event, Topic
 
 
-class Payment(Event, frozen=True):
+class Payment(Event):
     payment_id: str
     amount_eur: float
     fraud: bool

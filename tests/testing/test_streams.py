@@ -13,7 +13,7 @@ from tailrace.testing.streams import DAY_MS, HOUR_MS, CardFraudStream
 from tailrace.usecase.sources import Event, Topic
 
 
-class Payment(Event, frozen=True):
+class Payment(Event):
     payment_id: str
     amount_eur: float
     channel: Literal["web", "pos"]
