@@ -6,32 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.contracts.records import Prediction, Source
-from tailrace.core.joins import Change, JoinSpec, JoinState, Outcome
+from tailrace.core.joins import Change, JoinSpec, JoinState, Outcome, Scored
 
 SPEC = JoinSpec(window_ms=100, skew_ms=5, lateness_ms=10, correction_ms=1000, hold_ms=50)
 
 
-def prediction(variant: str = "champion", *, activated: bool = True, blocked: bool = False) -> Prediction:
-    return Prediction(
-        prediction_id=f"e:{variant}", event_id="e", use_case="u", key="k", entities={}, slices={}, event_time_ms=0,
-        predicted_at_ms=0, variant=variant, model_version="1", model_digest="", epoch=1, score=0.5, decision=True,
-        threshold=0.5, propensity=1.0, features=[], ages_ms={}, fingerprint="", degraded=[],
-        source=Source("t", 0, 0), produced_at_ms=0, activated=activated, blocked=blocked,
-    )  # fmt: skip
+def prediction(variant: str = "champion", *, activated: bool = True, blocked: bool = False) -> Scored:
+    return Scored(
+        f"e:{variant}", "e", "k", {}, {}, 0, variant, "1", 0.5, True, activated=activated, blocked=blocked
+    )
 
 
 def outcome(time_ms: int, value: float = 1.0, revision: int = 0, *, retract: bool = False) -> Outcome:
     return Outcome(revision, retract, value, time_ms)
 
 
-def play(*steps: Prediction | Outcome | int, spec: JoinSpec = SPEC) -> tuple[JoinState, list[Change]]:
+def play(*steps: Scored | Outcome | int, spec: JoinSpec = SPEC) -> tuple[JoinState, list[Change]]:
     """Predictions and outcomes arrive, integers move the watermark."""
     state, changes = JoinState(spec), []
     for step in steps:
         if isinstance(step, int):
             changes += state.advance(step)
-        elif isinstance(step, Prediction):
+        elif isinstance(step, Scored):
             changes += state.predict(step)
         else:
             changes += state.observe("e", step)
@@ -43,7 +39,7 @@ def seen(changes: list[Change]) -> list[tuple[float | None, str, int]]:
 
 
 P = prediction()
-ROWS: dict[str, tuple[list[Prediction | Outcome | int], list[tuple[float | None, str, int]], dict[str, int]]] = {
+ROWS: dict[str, tuple[list[Scored | Outcome | int], list[tuple[float | None, str, int]], dict[str, int]]] = {
     "1": ([P, outcome(5), 110], [(1, "provisional", 1), (1, "final", 2)], {}),
     "2a": ([P, 109], [], {}),
     "2b": ([P, 110], [(0, "final", 1)], {}),
@@ -104,7 +100,7 @@ def test_truth_table_row_gives_its_emissions(row: str) -> None:
     assert (expected, counts) == (seen(changes), dict(state.counts))
 
 
-ARRIVALS: list[Prediction | Outcome | int] = [
+ARRIVALS: list[Scored | Outcome | int] = [
     P,
     prediction("shadow"),
     outcome(5),
@@ -116,7 +112,7 @@ ARRIVALS: list[Prediction | Outcome | int] = [
 
 
 @given(st.permutations(ARRIVALS))
-def test_arrival_order_does_not_change_the_final_table(order: list[Prediction | Outcome | int]) -> None:
+def test_arrival_order_does_not_change_the_final_table(order: list[Scored | Outcome | int]) -> None:
     def final(changes: list[Change]) -> dict[str, tuple[float | None, str]]:
         return {c.prediction.prediction_id: (c.label, c.status) for c in changes}
 
@@ -128,5 +124,8 @@ def test_arrival_order_does_not_change_the_final_table(order: list[Prediction | 
 
 
 def test_event_is_forgotten_when_its_horizon_has_passed() -> None:
-    state, _ = play(P, outcome(5), 110, 1110)
-    assert state.events == {}
+    state, _ = play(P, outcome(5), 110, 1109)
+    assert [] == state.forget()
+    state.advance(1110)
+    assert 1 == len(state.forget())
+    assert {} == state.events

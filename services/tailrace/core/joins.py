@@ -12,7 +12,7 @@ from collections import Counter
 
 import msgspec
 
-from tailrace.contracts.records import LabelReason, LabelStatus, Prediction
+from tailrace.contracts.records import LabelReason, LabelStatus
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,16 +41,34 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     time_ms: int
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
-    """A label that changed; `prediction` says whose."""
+class Scored(msgspec.Struct, frozen=True, gc=False):
+    """The part of a `Prediction` that its label and the metrics need; decoded from the same bytes."""
 
-    prediction: Prediction
+    prediction_id: str
+    event_id: str
+    key: str
+    entities: dict[str, str]
+    slices: dict[str, str]
+    event_time_ms: int
+    variant: str
+    model_version: str
+    score: float
+    decision: bool
+    activated: bool = True
+    blocked: bool = False
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """A label that changed; `prediction` says whose, `previous` is the final label it replaces, if any."""
+
+    prediction: Scored
     version: int
     label: float | None
     status: LabelStatus
     reason: LabelReason
     known_at_ms: int
     outcome_time_ms: int | None
+    previous: float | None = None
 
 
 class Unattributed(msgspec.Struct, frozen=True, gc=False):
@@ -64,10 +82,16 @@ class Unattributed(msgspec.Struct, frozen=True, gc=False):
 class Judged(msgspec.Struct):
     """A prediction with the label last emitted for it."""
 
-    prediction: Prediction
+    prediction: Scored
     version: int = 0
     label: float | None = None
     status: LabelStatus = "pending"
+    known_at_ms: int = -1
+
+    @property
+    def final(self) -> float | None:
+        """The label that metrics count; None while there is none."""
+        return self.label if self.status == "final" else None
 
 
 class EventState(msgspec.Struct):
@@ -84,6 +108,7 @@ class JoinState:
     Attributes:
         counts: Duplicates, conflicts, stale revisions and unattributed outcomes by name.
         touched: Event ids whose state changed since the caller last cleared it, for the changelog.
+        side: Outcomes that judge nothing, since the caller last cleared it.
     """
 
     def __init__(self, spec: JoinSpec, watermark_ms: int = -1) -> None:
@@ -94,13 +119,14 @@ class JoinState:
         self.touched: set[str] = set()
         self.side: list[Unattributed] = []
         self._due: list[tuple[int, str]] = []
+        self._expiring: list[tuple[int, str]] = []
 
     def restore(self, event_id: str, state: EventState) -> None:
         """Takes back an event from the changelog."""
         self.events[event_id] = state
-        heapq.heappush(self._due, (self._next_ms(state), event_id))
+        self._schedule(event_id, state)
 
-    def predict(self, prediction: Prediction) -> list[Change]:
+    def predict(self, prediction: Scored) -> list[Change]:
         """Takes a prediction; gives the changes that outcomes held for it cause."""
         state = self._event(prediction.event_id)
         for judged in state.judged:
@@ -122,6 +148,9 @@ class JoinState:
         if state is None or not state.judged:
             self._hold(event_id, outcome)
             return []
+        if state.closed and self._next_ms(state) <= self.watermark_ms:
+            self._aside(event_id, [outcome], "too_late")
+            return []
         if not self._eligible(state.judged[0].prediction, [outcome], event_id):
             return []
         held = state.outcomes[0] if state.outcomes else None
@@ -132,25 +161,35 @@ class JoinState:
         return [c for judged in state.judged for c in self._settle(state, judged, closed=state.closed)]
 
     def advance(self, watermark_ms: int) -> list[Change]:
-        """Moves stream time: closes windows, drops orphans, forgets what can no longer be corrected."""
+        """Moves stream time: closes windows and drops orphans."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
         changes: list[Change] = []
         while self._due and self._due[0][0] <= self.watermark_ms:
             due_ms, event_id = heapq.heappop(self._due)
             state = self.events.get(event_id)
-            if state is None or self._next_ms(state) != due_ms:
+            if state is None or state.closed or self._next_ms(state) != due_ms:
                 continue
             self.touched.add(event_id)
-            if state.judged and not state.closed:
+            if state.judged:
                 state.closed = True
                 for judged in sorted(state.judged, key=lambda j: j.prediction.prediction_id):
                     changes += self._settle(state, judged, closed=True)
                 self._schedule(event_id, state)
             else:
                 del self.events[event_id]
-                if not state.judged:
-                    self._aside(event_id, state.outcomes, "orphan")
+                self._aside(event_id, state.outcomes, "orphan")
         return changes
+
+    def forget(self) -> list[EventState]:
+        """Forgets events that can no longer be corrected, and hands them over."""
+        forgotten = []
+        while self._expiring and self._expiring[0][0] <= self.watermark_ms:
+            _, event_id = heapq.heappop(self._expiring)
+            state = self.events.pop(event_id, None)
+            if state is not None:
+                self.touched.add(event_id)
+                forgotten.append(state)
+        return forgotten
 
     def _event(self, event_id: str) -> EventState:
         state = self.events.get(event_id)
@@ -188,7 +227,7 @@ class JoinState:
         self.touched.add(event_id)
         self._schedule(event_id, state)
 
-    def _eligible(self, of: Prediction, outcomes: list[Outcome], event_id: str = "") -> list[Outcome]:
+    def _eligible(self, of: Scored, outcomes: list[Outcome], event_id: str = "") -> list[Outcome]:
         first_ms, end_ms = (
             of.event_time_ms - self.spec.skew_ms,
             of.event_time_ms + self.spec.window_ms,
@@ -210,7 +249,7 @@ class JoinState:
             self.counts["conflict"] += 1
         return _rank(new) > _rank(held)
 
-    def _again(self, judged: Judged, prediction: Prediction) -> None:
+    def _again(self, judged: Judged, prediction: Scored) -> None:
         if judged.prediction == prediction:
             self.counts["duplicate"] += 1
             return
@@ -236,11 +275,13 @@ class JoinState:
         if (label, status) == (judged.label, judged.status):
             return []
         reason = _reason(judged, status, outcome)
+        previous = judged.final
         judged.version, judged.label, judged.status = judged.version + 1, label, status
         end_ms = prediction.event_time_ms + self.spec.window_ms + self.spec.lateness_ms
         at_end = outcome is None or reason in ("timeout", "window_closed", "censored")
         known_at_ms = end_ms if at_end or outcome is None else outcome.time_ms
         outcome_ms = outcome.time_ms if outcome is not None and known else None
+        judged.known_at_ms = known_at_ms
         return [
             Change(
                 prediction,
@@ -250,6 +291,7 @@ class JoinState:
                 reason,
                 known_at_ms,
                 outcome_ms,
+                previous,
             )
         ]
 
@@ -260,7 +302,7 @@ class JoinState:
         return end_ms + self.spec.correction_ms if state.closed else end_ms
 
     def _schedule(self, event_id: str, state: EventState) -> None:
-        heapq.heappush(self._due, (self._next_ms(state), event_id))
+        heapq.heappush(self._expiring if state.closed else self._due, (self._next_ms(state), event_id))
 
     def _aside(self, event_id: str, outcomes: list[Outcome] | list[None], reason: str) -> None:
         for outcome in outcomes:

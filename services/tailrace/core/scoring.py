@@ -8,6 +8,8 @@ and the public topic gives away less of the model (docs/adr/0002).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +41,11 @@ def bin_of(scores: NDArray[np.floating]) -> NDArray[np.int32]:
         logits = np.log(p) - np.log1p(-p)
     steps = np.rint(np.clip(logits, -LIMIT, LIMIT) * STEPS_PER_UNIT)
     return (steps + LIMIT * STEPS_PER_UNIT).astype(np.int32)
+
+
+def bin_of_score(score: float) -> int:
+    """Grid position of one score that lies on the grid; `bin_of` for a single float."""
+    return round((math.log(score) - math.log1p(-score)) * STEPS_PER_UNIT) + LIMIT * STEPS_PER_UNIT
 
 
 def score_of(bins: NDArray[np.integer]) -> NDArray[np.float64]:
