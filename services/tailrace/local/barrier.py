@@ -44,7 +44,7 @@ class Barrier:
         reads: dict[str, list[str]] = {
             "features": [use_case.requests.name] + ([topics.labels] if use_case.plan.online_views else []),
             "inference": [topics.features],
-            "feedback": [topics.predictions, topics.shadow, use_case.label.topic.name],
+            "feedback": [topics.predictions, topics.shadow, use_case.label.topic.name, topics.retraining],
         }
         if training:
             reads |= {"trainer": [topics.retraining], "rollout": [topics.retraining, topics.quality]}

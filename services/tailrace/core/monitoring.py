@@ -1,0 +1,318 @@
+"""What is decided at a tick of stream time: alarms raised and resolved, and whether to ask for a new model.
+
+Everything decided here depends on what is known at the tick, not on the order in which it came: counts
+commute, and losses are fed to the detectors sorted by the time they became known.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.contracts.records import Alarm, RetrainRequested
+from tailrace.core.drift import LossDetector, PSIState, start_loss_detector
+from tailrace.core.joins import Judged
+from tailrace.core.monitors import ADWIN, PSI, SMALLER_IS_BETTER, Detector, Metric, PageHinkley
+from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
+
+HOUR_MS = 3_600_000
+MATURE = 0.5
+"""Share of final labels from which a day takes part in a comparison with the champion's figures.
+Below it a day would mostly speak of whatever kind of outcome is reported first."""
+MIN_FINAL = 200
+"""Final labels below which a metric is too uncertain to raise an alarm."""
+
+
+class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to watch and when to ask for a new model; spans in milliseconds."""
+
+    use_case: str
+    names: tuple[str, ...]
+    threshold: float
+    metrics: tuple[Metric, ...]
+    metric_windows_ms: tuple[int, ...]
+    detectors: tuple[Detector, ...]
+    psi_every_ms: int
+    retrain: RetrainSpec
+    training_window_ms: int
+
+
+class Champion(msgspec.Struct, frozen=True):
+    """What feedback needs to know of the model that serves."""
+
+    version: str
+    metrics: dict[str, float | None]
+    reference: dict[str, Any]
+
+
+class MonitorSnapshot(msgspec.Struct, kw_only=True):
+    """State of a monitor as it is stored."""
+
+    format: int = 1
+    ticked_ms: int = -1
+    version: str = ""
+    psi_since_ms: int = -1
+    psi: dict[str, Any] | None = None
+    losses: list[dict[str, Any]] = []
+    drift: str = ""
+    alarms: dict[str, Alarm] = {}
+    retrain: RetrainState = msgspec.field(default_factory=RetrainState)
+
+
+class Monitor:
+    """State of the monitoring of one use case.
+
+    Args:
+        spec: What to watch.
+        snapshot: Where to go on from; None to begin.
+    """
+
+    def __init__(self, spec: MonitorSpec, snapshot: MonitorSnapshot | None = None) -> None:
+        self._spec = spec
+        self._state = snapshot or MonitorSnapshot()
+        self._champion: Champion | None = None
+        self._waiting: list[tuple[int, int, str, float, bool]] = []
+        self._psi_spec = next((d for d in spec.detectors if isinstance(d, PSI)), None)
+        self._loss_specs = [d for d in spec.detectors if isinstance(d, ADWIN | PageHinkley)]
+        self._psi: PSIState | None = None
+        self._detectors: list[LossDetector] = []
+
+    @property
+    def ticked_ms(self) -> int:
+        """Stream time of the last tick; -1 before the first."""
+        return self._state.ticked_ms
+
+    @property
+    def retrain(self) -> RetrainState:
+        """Memory of the retraining policy."""
+        return self._state.retrain
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether feature vectors are compared with a reference."""
+        return self._psi is not None
+
+    def serve(self, champion: Champion) -> None:
+        """Takes up a champion. Another version than before starts the detectors anew."""
+        same = champion.version == self._state.version
+        self._champion = champion
+        stored = self._state.losses if same else []
+        self._detectors = [
+            start_loss_detector(spec, stored[at] if at < len(stored) else None)
+            for at, spec in enumerate(self._loss_specs)
+        ]
+        if self._psi_spec is not None:
+            self._psi = PSIState(
+                self._psi_spec, self._spec.names, champion.reference, self._state.psi if same else None
+            )
+        if not same:
+            self._state.version = champion.version
+            self._state.drift = ""
+            self._state.psi_since_ms = self._state.ticked_ms
+            self._waiting = []
+
+    def vectors(self, matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> None:
+        """Takes the champion's inputs, float32 (n, d) in plan order, and its scores, float64 (n,)."""
+        if self._psi is not None:
+            self._psi.observe(matrix, scores)
+
+    def judged(self, judged: Judged) -> None:
+        """Takes a label that has just become final; its loss is fed at the next tick."""
+        prediction, label = judged.prediction, judged.final
+        if self._champion is None or prediction.model_version != self._champion.version or label is None:
+            return
+        if prediction.variant == "champion":
+            item = (
+                judged.known_at_ms,
+                prediction.event_time_ms,
+                prediction.prediction_id,
+                prediction.score,
+                label > 0.0,
+            )
+            heapq.heappush(self._waiting, item)
+
+    def restore_judged(self, judged: Judged) -> None:
+        """Takes a label again after a restart, unless a tick has fed it already."""
+        if judged.known_at_ms > self._state.ticked_ms:
+            self.judged(judged)
+
+    def tick(self, now_ms: int, windows: QualityWindows) -> list[Alarm | RetrainRequested]:
+        """Decides at `now_ms`, epoch milliseconds of stream time."""
+        self._state.ticked_ms = now_ms
+        found = self._feed_losses(now_ms)
+        decided: list[Alarm | RetrainRequested] = [*found, *self._watch_metrics(now_ms, windows)]
+        decided += self._watch_features(now_ms)
+        request = self._ask(now_ms, windows)
+        return [*decided, request] if request is not None else decided
+
+    def snapshot(self) -> MonitorSnapshot:
+        """State to store."""
+        self._state.psi = self._psi.snapshot() if self._psi is not None else None
+        self._state.losses = [detector.snapshot() for detector in self._detectors]
+        return self._state
+
+    def _feed_losses(self, now_ms: int) -> list[Alarm]:
+        taken = []
+        while self._waiting and self._waiting[0][0] <= now_ms:
+            taken.append(heapq.heappop(self._waiting))
+        if not taken:
+            return []
+        times = np.array([item[0] for item in taken], dtype=np.int64)
+        scores = np.array([item[3] for item in taken])
+        positive = np.array([item[4] for item in taken])
+        alarms = []
+        for spec, detector in zip(self._loss_specs, self._detectors, strict=True):
+            at_ms = detector.update(_losses(spec.metric, scores, positive, self._spec.threshold), times)
+            if at_ms is not None:
+                name = type(spec).__name__
+                self._state.drift = f"{name} on {spec.metric} of version {self._state.version}"
+                alarms.append(
+                    self._alarm("drift", spec.metric, name, detector.estimate, 0.0, at_ms, now_ms, self._state.drift)
+                )
+        return alarms
+
+    def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
+        alarms = []
+        for metric, span_ms in zip(self._spec.metrics, self._spec.metric_windows_ms, strict=True):
+            if metric.drop is None or self._champion is None:
+                continue
+            baseline = self._champion.metrics.get(metric.name)
+            value = self._sliding(metric.name, span_ms, windows)
+            if baseline is None or value is None:
+                continue
+            worse = value - baseline if metric.name in SMALLER_IS_BETTER else baseline - value
+            detail = f"{metric.name} {value:.4f} over {metric.window}, {baseline:.4f} at the gates"
+            alarm = self._level("metric_drop", metric.name, "gates", worse, metric.drop, now_ms, detail)
+            alarms += [alarm] if alarm is not None else []
+        return alarms
+
+    def _sliding(self, name: str, span_ms: int, windows: QualityWindows) -> float | None:
+        """A metric of the champion over its newest mature days; None without enough final labels."""
+        mature = [
+            key
+            for key in windows.keys()
+            if key.slice == ""
+            and key.variant == "champion"
+            and key.model_version == self._state.version
+            and windows.maturity(key) >= MATURE
+        ]
+        if not mature:
+            return None
+        newest_ms = max(key.start_ms for key in mature)
+        taken = [key for key in mature if key.start_ms > newest_ms - span_ms]
+        if sum(windows.final(key) for key in taken) < MIN_FINAL:
+            return None
+        return windows.metrics(taken, self._spec.threshold)[name]
+
+    def _watch_features(self, now_ms: int) -> list[Alarm]:
+        if self._psi is None or now_ms - self._state.psi_since_ms < self._spec.psi_every_ms:
+            return []
+        self._state.psi_since_ms = now_ms
+        findings = {finding.subject: finding for finding in self._psi.evaluate()}
+        alarms = []
+        for subject, value in self._psi.values().items():
+            found = findings.get(subject)
+            limit = (
+                found.threshold if found is not None else max(value, self._psi_spec.alarm if self._psi_spec else 0.0)
+            )
+            detail = f"{subject}: population stability index {value:.3f} against the training data"
+            alarm = self._level("drift", subject, "PSI", value, limit, now_ms, detail)
+            alarms += [alarm] if alarm is not None else []
+        self._psi.reset()
+        return alarms
+
+    def _level(
+        self,
+        kind: Literal["drift", "metric_drop"],
+        subject: str,
+        detector: str,
+        value: float,
+        limit: float,
+        now_ms: int,
+        detail: str,
+    ) -> Alarm | None:
+        """Raises when a value passes its limit, resolves when it is back; None while nothing changes."""
+        name = f"{detector}|{subject}"
+        active = self._state.alarms.get(name)
+        if value > limit and active is None:
+            alarm = self._alarm(kind, subject, detector, value, limit, now_ms, now_ms, detail)
+            self._state.alarms[name] = alarm
+            return alarm
+        if value <= limit and active is not None:
+            del self._state.alarms[name]
+            return msgspec.structs.replace(active, value=value, raised_at_ms=now_ms, detail=detail, resolved=True)
+        return None
+
+    def _alarm(
+        self,
+        kind: Literal["drift", "metric_drop"],
+        subject: str,
+        detector: str,
+        value: float,
+        limit: float,
+        since_ms: int,
+        now_ms: int,
+        detail: str,
+    ) -> Alarm:
+        return Alarm(
+            use_case=self._spec.use_case,
+            kind=kind,
+            subject=subject,
+            detector=detector,
+            value=value,
+            threshold=limit,
+            since_ms=since_ms,
+            raised_at_ms=now_ms,
+            detail=detail,
+        )
+
+    def _ask(self, now_ms: int, windows: QualityWindows) -> RetrainRequested | None:
+        drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
+        evidence = Evidence(
+            now_ms=now_ms,
+            has_champion=self._champion is not None,
+            labels=self._labels(windows),
+            drift=self._state.drift,
+            metric_drop="; ".join(drops),
+        )
+        decided = self._state.retrain.decide(self._spec.retrain, evidence)
+        if decided is None:
+            return None
+        trigger, reason = decided
+        run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"
+        self._state.retrain.requested(run_id, now_ms)
+        self._state.drift = ""
+        return RetrainRequested(
+            run_id=run_id,
+            use_case=self._spec.use_case,
+            trigger=trigger,
+            reason=reason,
+            requested_at_ms=now_ms,
+            train_until_ms=now_ms,
+        )
+
+    def _labels(self, windows: QualityWindows) -> int:
+        """Final labels in the span that a model would be trained on now."""
+        counted: dict[WindowKey, int] = {
+            key: windows.final(key) for key in windows.keys() if key.slice == "" and key.variant != "shadow"
+        }
+        newest_ms = max((key.start_ms for key, final in counted.items() if final), default=0)
+        return sum(
+            final for key, final in counted.items() if key.start_ms + DAY_MS > newest_ms - self._spec.training_window_ms
+        )
+
+
+def _losses(
+    metric: str, scores: NDArray[np.float64], positive: NDArray[np.bool_], threshold: float
+) -> NDArray[np.float64]:
+    """Loss of each prediction, float64 (n,): larger is worse."""
+    if metric == "brier":
+        return (scores - positive) ** 2
+    if metric == "accuracy":
+        return ((scores >= threshold) != positive).astype(np.float64)
+    return -np.log(np.where(positive, scores, 1.0 - scores))

@@ -1,0 +1,1 @@
+"""The feedback service: predictions and outcomes in; labels, live quality, alarms and requests out."""

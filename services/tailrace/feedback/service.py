@@ -1,0 +1,53 @@
+"""Shell of the feedback service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tailrace.backends.artifacts import open_bundle
+from tailrace.backends.kafka import read_topic
+from tailrace.backends.settings import Settings
+from tailrace.contracts.records import RoutingTable
+from tailrace.contracts.topics import Topics
+from tailrace.core.monitoring import Champion
+from tailrace.feedback.processor import FeedbackProcessor
+from tailrace.runtime.control import ControlFollower
+from tailrace.runtime.loop import run_transactional
+from tailrace.runtime.service import Lifecycle
+from tailrace.usecase.declaration import UseCase
+
+
+def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
+    """Joins and judges until the service is asked to stop."""
+    topics = Topics(use_case.name)
+    follower = ControlFollower(settings, topics)
+    waiting: list[RoutingTable] = []
+    table = follower.catch_up()
+    if table is not None:
+        waiting.append(table)
+
+    def follow() -> tuple[int, Champion] | None:
+        newer = follower.poll() or (waiting.pop() if waiting else None)
+        return (newer.epoch, champion_of(newer)) if newer is not None else None
+
+    def read_changelog() -> Iterator[tuple[bytes, bytes | None]]:
+        for message in read_topic(settings, topics.feedback_changelog):
+            if message.key is not None:
+                yield message.key, message.value
+
+    processor = FeedbackProcessor(use_case, read_changelog, follow, lifecycle.metrics)
+    group = topics.group("feedback")
+    subscriptions = [topics.predictions, topics.shadow, use_case.label.topic.name, topics.retraining]
+    run_transactional(settings, group, subscriptions, group, processor, lifecycle)
+    follower.close()
+
+
+def champion_of(table: RoutingTable) -> Champion:
+    """The champion of a routing table, with the figures of its bundle.
+
+    Raises:
+        ArtifactInvalid: the bundle is missing or damaged.
+    """
+    variant = next(variant for variant in table.variants if variant.role == "champion")
+    bundle = open_bundle(variant.bundle_uri, variant.digest)
+    return Champion(variant.model_version, bundle.metrics, bundle.reference)
