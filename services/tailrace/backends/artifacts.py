@@ -77,9 +77,11 @@ def write_bundle(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     for name, data in contents.items():
-        (unfinished / name).write_bytes(data)
-    shutil.rmtree(directory, ignore_errors=True)
-    unfinished.replace(directory)
+        with (unfinished / name).open("wb") as file:
+            file.write(data)
+            # Renaming is durable before the bytes are: after a power cut the directory could be there, and empty.
+            os.fsync(file.fileno())
+    _put_in_place(unfinished, directory)
     return _digest(contents["manifest.json"])
 
 
@@ -117,6 +119,15 @@ def open_bundle(uri: str, digest: str) -> Bundle:
         raise ArtifactInvalid(
             f"bundle {uri} cannot be read: {error}. Restore it, or promote another version."
         ) from error
+
+
+def _put_in_place(unfinished: Path, directory: Path) -> None:
+    """A directory is not replaced by renaming another one over it: the old one steps aside first."""
+    aside = unfinished.with_suffix(".old")
+    if directory.exists():
+        directory.replace(aside)
+    unfinished.replace(directory)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read(system: fs.FileSystem, path: str) -> bytes:

@@ -1,0 +1,174 @@
+"""One suite for every executor, and what is particular to each."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from tailrace.backends.ports import Executor
+from tailrace.backends.runtime_onnx import OnnxExecutor, usable_providers
+from tailrace.backends.runtime_torch import TorchExecutor
+from tailrace.core.scoring import on_grid
+from tailrace.errors import ArtifactInvalid
+
+WIDTH = 5
+GENERATOR = np.random.default_rng(7)
+WEIGHTS = [GENERATOR.normal(size=shape).astype(np.float32) for shape in ((WIDTH, 16), (16,), (16, 1), (1,))]
+ROWS = GENERATOR.normal(size=(300, WIDTH)).astype(np.float32)
+ROWS[::7, 2] = np.nan
+
+
+def onnx_bytes(
+    *, link: str = "Sigmoid", width: int = WIDTH, kind: int = TensorProto.FLOAT, rows: int | str = "n", inputs: int = 1
+) -> bytes:
+    """A network of one hidden layer that takes a missing value for 0."""
+    names = ("w0", "b0", "w1", "b1")
+    constants = [numpy_helper.from_array(array, name) for name, array in zip(names, WEIGHTS, strict=True)]
+    constants += [numpy_helper.from_array(np.array(0, np.float32), "zero")]
+    constants += [numpy_helper.from_array(np.array([-1]), "flat")]
+    nodes = [
+        helper.make_node("Cast", ["rows"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("IsNaN", ["cast"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "cast"], ["x0"]),
+        helper.make_node("Gemm", ["x0", "w0", "b0"], ["y0"]),
+        helper.make_node("Relu", ["y0"], ["x1"]),
+        helper.make_node("Gemm", ["x1", "w1", "b1"], ["y1"]),
+        helper.make_node(link, ["y1"], ["x2"]),
+        helper.make_node("Reshape", ["x2", "flat"], ["scores"]),
+    ]
+    taken = [helper.make_tensor_value_info("rows", kind, [rows, width])]
+    taken += [helper.make_tensor_value_info(f"more{at}", kind, [rows, width]) for at in range(1, inputs)]
+    given = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "network", taken, given, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    made: bytes = model.SerializeToString()
+    return made
+
+
+class Network(torch.nn.Module):
+    """The same network."""
+
+    def __init__(self, link: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.link = link
+        self.weights = torch.nn.ParameterList([torch.nn.Parameter(torch.from_numpy(array)) for array in WEIGHTS])
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        w0, b0, w1, b1 = self.weights
+        hidden = torch.relu(torch.where(torch.isnan(rows), 0.0, rows) @ w0 + b0)
+        return self.link(hidden @ w1 + b1).squeeze(1)
+
+
+def torch_bytes(link: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid, *, any_rows: bool = True) -> bytes:
+    shapes = {"rows": {0: torch.export.Dim("n")}} if any_rows else None
+    program = torch.export.export(Network(link).eval(), (torch.zeros(4, WIDTH),), dynamic_shapes=shapes)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def expected(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same network once more, by hand."""
+    w0, b0, w1, b1 = (array.astype(np.float64) for array in WEIGHTS)
+    hidden = np.maximum(np.nan_to_num(rows.astype(np.float64)) @ w0 + b0, 0.0)
+    made: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(hidden @ w1 + b1)))[:, 0]
+    return made
+
+
+MAKERS: dict[str, Callable[[], Executor]] = {
+    "onnx": lambda: OnnxExecutor(onnx_bytes(), width=WIDTH, threads=2),
+    "torch": lambda: TorchExecutor(torch_bytes(), width=WIDTH, threads=2),
+}
+# Outputs that are no probabilities: below 0, and the square root of a negative number.
+LIARS: dict[str, Sequence[Callable[[], Executor]]] = {
+    "onnx": [lambda link=link: OnnxExecutor(onnx_bytes(link=link), width=WIDTH) for link in ("Identity", "Sqrt")],  # type: ignore[misc]  # bound at once
+    "torch": [lambda link=link: TorchExecutor(torch_bytes(link), width=WIDTH) for link in (torch.neg, torch.sqrt)],  # type: ignore[misc]  # as above
+}
+JUNK: dict[str, Callable[[], Executor]] = {
+    "onnx": lambda: OnnxExecutor(b"junk", width=WIDTH),
+    "torch": lambda: TorchExecutor(b"junk", width=WIDTH),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(MAKERS))
+def runtime(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def executor(runtime: str) -> Executor:
+    return MAKERS[runtime]()
+
+
+def test_scores_are_those_of_the_model_and_missing_values_reach_it(executor: Executor) -> None:
+    scores = executor.run(ROWS)
+    assert np.float64 == scores.dtype
+    # ONNX Runtime approximates the sigmoid: absolute error about 1e-7, and 0 below log-odds of -18.
+    np.testing.assert_allclose(scores, expected(ROWS), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64, 299])
+def test_score_of_a_row_does_not_depend_on_its_batch(executor: Executor, size: int) -> None:
+    parts = [executor.run(ROWS[at : at + size]) for at in range(0, len(ROWS), size)]
+    np.testing.assert_array_equal(on_grid(np.concatenate(parts)), on_grid(executor.run(ROWS)))
+
+
+def test_rows_need_not_be_contiguous(executor: Executor) -> None:
+    np.testing.assert_array_equal(executor.run(ROWS[::2]), executor.run(ROWS[::2].copy()))
+
+
+def test_warming_needs_no_rows(executor: Executor) -> None:
+    executor.warm(8)
+
+
+def test_rows_of_another_width_are_refused(executor: Executor) -> None:
+    with pytest.raises(ArtifactInvalid, match="failed on"):
+        executor.run(np.zeros((3, WIDTH + 1), np.float32))
+
+
+def test_outputs_that_are_no_probabilities_are_refused(runtime: str) -> None:
+    for make in LIARS[runtime]:
+        with pytest.raises(ArtifactInvalid, match="probabilities"):
+            make().run(ROWS)
+
+
+def test_bytes_that_are_no_model_are_refused(runtime: str) -> None:
+    with pytest.raises(ArtifactInvalid, match="cannot load the model"):
+        JUNK[runtime]()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        onnx_bytes(kind=TensorProto.DOUBLE),
+        onnx_bytes(rows=1),
+        onnx_bytes(inputs=2),
+    ],
+    ids=["double", "one row only", "two inputs"],
+)
+def test_onnx_model_that_takes_other_inputs_is_refused_when_loaded(model: bytes) -> None:
+    with pytest.raises(ArtifactInvalid, match="needed is one input"):
+        OnnxExecutor(model, width=WIDTH)
+
+
+def test_onnx_model_of_another_plan_is_refused_when_loaded() -> None:
+    with pytest.raises(ArtifactInvalid, match=f"plan's {WIDTH + 1} columns"):
+        OnnxExecutor(onnx_bytes(), width=WIDTH + 1)
+
+
+def test_torch_program_of_a_fixed_number_of_rows_is_refused_when_warmed() -> None:
+    with pytest.raises(ArtifactInvalid, match="failed on"):
+        TorchExecutor(torch_bytes(any_rows=False), width=WIDTH).warm(16)
+
+
+def test_providers_end_with_the_processor_and_are_in_use() -> None:
+    found = OnnxExecutor(onnx_bytes(), width=WIDTH).providers
+    assert "CPUExecutionProvider" == usable_providers()[-1]
+    assert set(found) <= set(usable_providers())
