@@ -1,0 +1,70 @@
+"""Choosing the rows a model is trained, calibrated and judged on: mature, each once, in time order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIT_SHARE = 0.8
+CALIBRATION_SHARE = 0.1
+
+
+class DataSet(NamedTuple):
+    """Rows in time order.
+
+    `rows` float32 (n, d) in plan order, NaN = missing; `labels` bool (n,); `times_ms` int64 (n,).
+    """
+
+    rows: NDArray[np.float32]
+    labels: NDArray[np.bool_]
+    times_ms: NDArray[np.int64]
+
+
+class Split(NamedTuple):
+    """The parts of a data set, the oldest first. The gates see rows that nothing was fitted to."""
+
+    fit: DataSet
+    calibration: DataSet
+    gates: DataSet
+
+
+def final_labels(
+    codes: NDArray[np.int64],
+    versions: NDArray[np.int64],
+    labels: NDArray[np.float64],
+    final: NDArray[np.bool_],
+    known_at_ms: NDArray[np.int64],
+    until_ms: int,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Predictions whose label was final at a time, from all label versions there are.
+
+    Args:
+        codes: int64 (m,), number of the prediction each version speaks of.
+        versions: int64 (m,); the highest that was known holds.
+        labels: float64 (m,), NaN where there is none; positive when above 0.
+        final: bool (m,).
+        known_at_ms: int64 (m,), epoch milliseconds of stream time.
+        until_ms: Later versions are not looked at.
+
+    Returns:
+        Codes int64 (k,), ascending and distinct, and their labels bool (k,).
+    """
+    known = np.flatnonzero(known_at_ms <= until_ms)
+    order = known[np.lexsort((versions[known], codes[known]))]
+    newest = np.ones(len(order), dtype=np.bool_)
+    newest[:-1] = codes[order][1:] != codes[order][:-1]
+    taken = order[newest]
+    taken = taken[final[taken] & ~np.isnan(labels[taken])]
+    return codes[taken], labels[taken] > 0.0
+
+
+def split_by_time(data: DataSet) -> Split:
+    """Cuts a data set in time order: 80 % to fit, 10 % to calibrate, 10 % for the gates."""
+    first = int(len(data.labels) * FIT_SHARE)
+    second = int(len(data.labels) * (FIT_SHARE + CALIBRATION_SHARE))
+    parts = [
+        DataSet(*(column[start:end] for column in data)) for start, end in ((0, first), (first, second), (second, None))
+    ]
+    return Split(*parts)

@@ -1,0 +1,120 @@
+"""Gates: what a candidate must show, on rows nobody was fitted to, before it is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.contracts.records import GateResult
+from tailrace.core.monitors import SMALLER_IS_BETTER
+
+BASE_RATE_BOUNDS = (0.5, 2.0)
+"""Mean prediction over base rate. Outside, the candidate was calibrated on another population."""
+MAX_PARITY_GAP = 1e-4
+
+
+class GateSpec(NamedTuple):
+    """One declared gate: no worse than the champion by `margin`, or, where `value` is set, at least that good."""
+
+    metric: str
+    margin: float = 0.0
+    value: float | None = None
+
+
+Figures = Mapping[str, float | None]
+
+
+def judge(
+    gates: list[GateSpec], candidate: Figures, champion: Figures | None, scores: NDArray[np.float64]
+) -> list[GateResult]:
+    """Judges a candidate.
+
+    Args:
+        gates: The use case's gates.
+        candidate: Metrics of the candidate on the gate rows.
+        champion: Metrics of the champion on the same rows; None: there is no champion for this plan.
+        scores: float64 (n,), scores of the candidate on them.
+    """
+    results = [_sane(scores), _calibrated(candidate)]
+    for gate in gates:
+        results.append(_at_least(gate, candidate) if gate.value is not None else _not_worse(gate, candidate, champion))
+    return results
+
+
+def parity(ours: NDArray[np.float64], exported: NDArray[np.float64]) -> GateResult:
+    """Whether the exported model gives the scores of the trained one."""
+    gap = float(np.max(np.abs(ours - exported))) if len(ours) else 0.0
+    return GateResult(
+        name="export_parity",
+        passed=gap <= MAX_PARITY_GAP,
+        candidate=gap,
+        champion=None,
+        detail=f"largest difference of a score between trained and exported model {gap:.2e}, allowed {MAX_PARITY_GAP:.0e}",
+    )
+
+
+def _sane(scores: NDArray[np.float64]) -> GateResult:
+    finite = bool(np.all(np.isfinite(scores)))
+    spread = float(np.ptp(scores)) if finite and len(scores) else 0.0
+    return GateResult(
+        name="sane_scores",
+        passed=finite and spread > 0.0,
+        candidate=spread,
+        champion=None,
+        detail="scores are finite and differ" if finite and spread > 0.0 else "scores are not finite, or all the same",
+    )
+
+
+def _calibrated(candidate: Figures) -> GateResult:
+    ratio = candidate.get("calibration")
+    low, high = BASE_RATE_BOUNDS
+    passed = ratio is not None and low <= ratio <= high
+    shown = "unknown" if ratio is None else f"{ratio:.3f}"
+    return GateResult(
+        name="base_rate",
+        passed=passed,
+        candidate=ratio,
+        champion=None,
+        detail=f"mean prediction over base rate {shown}, allowed {low} to {high}",
+    )
+
+
+def _at_least(gate: GateSpec, candidate: Figures) -> GateResult:
+    value, bound = candidate.get(gate.metric), gate.value
+    smaller = gate.metric in SMALLER_IS_BETTER
+    passed = value is not None and bound is not None and (value <= bound if smaller else value >= bound)
+    word = "at most" if smaller else "at least"
+    return GateResult(
+        name=f"{gate.metric}_{word.replace(' ', '_')}",
+        passed=passed,
+        candidate=value,
+        champion=None,
+        detail=f"{gate.metric} {_figure(value)}, {word} {_figure(bound)} asked for",
+    )
+
+
+def _not_worse(gate: GateSpec, candidate: Figures, champion: Figures | None) -> GateResult:
+    value = candidate.get(gate.metric)
+    held = champion.get(gate.metric) if champion is not None else None
+    name = f"{gate.metric}_not_worse"
+    if held is None:
+        return GateResult(name=name, passed=True, candidate=value, champion=None, detail="no champion to compare with")
+    if value is None:
+        return GateResult(
+            name=name, passed=False, candidate=None, champion=held, detail=f"no {gate.metric} on these rows"
+        )
+    worse = value - held if gate.metric in SMALLER_IS_BETTER else held - value
+    return GateResult(
+        name=name,
+        passed=worse <= gate.margin,
+        candidate=value,
+        champion=held,
+        detail=f"{gate.metric} {value:.4f} against the champion's {held:.4f} on the same rows, margin {gate.margin:g}",
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

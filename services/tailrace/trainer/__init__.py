@@ -1,0 +1,1 @@
+"""The trainer service: requests in; candidates, proved and registered, or refusals with reasons out."""

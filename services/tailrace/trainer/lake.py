@@ -1,0 +1,196 @@
+"""The lake: predictions as served and their labels as Parquet, partitioned by day of event time.
+
+Files appear by rename, and the offsets behind them are written after. A crash in between writes the
+same records again under other names; readers therefore keep one row per prediction and label version.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from confluent_kafka import KafkaError, TopicPartition
+
+from tailrace.backends.codec import BatchDecoder
+from tailrace.backends.kafka import admin, consumer, end_offsets, partitions_of
+from tailrace.backends.settings import Settings
+from tailrace.contracts.topics import Topics
+from tailrace.errors import BadRecord, BrokerUnavailable
+
+DAY_MS = 86_400_000
+CHUNK = 50_000
+"""Records of one topic gathered before files are written."""
+IDLE_S = 60.0
+
+
+class ServedRow(msgspec.Struct, frozen=True, gc=False):
+    """The part of a `Prediction` that training needs."""
+
+    prediction_id: str
+    event_time_ms: int
+    model_version: str
+    score: float
+    features: list[float | None]
+    fingerprint: str
+
+
+class LabelRow(msgspec.Struct, frozen=True, gc=False):
+    """The part of a `LabelledPrediction` that training needs."""
+
+    prediction_id: str
+    event_time_ms: int
+    label_version: int
+    label: float | None
+    status: str
+    known_at_ms: int
+    variant: str
+
+
+class Lake:
+    """Copies PREDICTIONS and LABELS into Parquet files.
+
+    Args:
+        settings: Broker address and `state_dir`.
+        topics: Topics of the use case.
+    """
+
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        self._settings = settings
+        self._topics = topics
+        self.directory = settings.state_dir.expanduser() / "lake" / topics.use_case
+        self._kinds: dict[str, type] = {topics.predictions: ServedRow, topics.labels: LabelRow}
+
+    def catch_up(self) -> dict[str, str]:
+        """Copies everything up to the present ends of both topics.
+
+        Returns:
+            Lineage: end offsets per topic, as text.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        client = admin(self._settings)
+        known = self._offsets()
+        lineage = {}
+        for topic, kind in self._kinds.items():
+            ends = end_offsets(client, topic)
+            start = {number: known.get(f"{topic}-{number}", 0) for number in ends}
+            if any(start[number] < end for number, end in ends.items()):
+                self._copy(topic, kind, start, ends)
+                known |= {f"{topic}-{number}": end for number, end in ends.items()}
+                self._write_offsets(known)
+            lineage[f"{topic}.offsets"] = ",".join(f"{number}:{ends[number]}" for number in sorted(ends))
+        return lineage
+
+    def _copy(self, topic: str, kind: type, start: dict[int, int], ends: dict[int, int]) -> None:
+        reader = consumer(self._settings, "tailrace.reader", **{"group.protocol": "classic", "group.instance.id": ""})
+        waiting = {number for number, end in ends.items() if start[number] < end}
+        gathered: list[bytes] = []
+        decoder = BatchDecoder(kind)
+        try:
+            partitions_of(reader, topic)
+            reader.assign([TopicPartition(topic, number, start[number]) for number in waiting])
+            part = 0
+            while waiting:
+                records = reader.consume(10_000, timeout=IDLE_S if not gathered else 1.0)
+                if not records:
+                    raise BrokerUnavailable(f"{topic} gave no record for {IDLE_S:.0f} s before its end; try again")
+                for record in records:
+                    error = record.error()
+                    if error is None:
+                        value = record.value()
+                        if value is not None and record.offset() < ends[record.partition()]:
+                            gathered.append(value)
+                        if record.offset() + 1 >= ends[record.partition()]:
+                            waiting.discard(record.partition())
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        waiting.discard(record.partition())
+                if len(gathered) >= CHUNK or not waiting:
+                    self._write(kind, decoder.decode(gathered), f"{min(start.values())}-{part}-{os.getpid()}", start)
+                    gathered, part = [], part + 1
+        finally:
+            reader.close()
+
+    def _write(self, kind: type, rows: list[Any], name: str, start: dict[int, int]) -> None:
+        for row in rows:
+            if isinstance(row, BadRecord):
+                raise row
+        table = _predictions(rows) if kind is ServedRow else _labels(rows)
+        days = table["event_time_ms"].to_numpy() // DAY_MS
+        begun = "_".join(str(start[number]) for number in sorted(start))
+        for day in np.unique(days):
+            folder = self.directory / _folder(kind) / f"date={_date(int(day))}"
+            folder.mkdir(parents=True, exist_ok=True)
+            part = folder / f".{begun}-{name}.part"
+            pq.write_table(table.filter(pa.array(days == day)), part, compression="lz4")
+            part.rename(folder / f"{begun}-{name}.parquet")
+
+    def _offsets(self) -> dict[str, int]:
+        path = self.directory / "offsets.json"
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int]) if path.exists() else {}
+
+    def _write_offsets(self, offsets: dict[str, int]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        part = self.directory / ".offsets.part"
+        part.write_bytes(msgspec.json.encode(offsets))
+        part.rename(self.directory / "offsets.json")
+
+
+def read_days(directory: Path, kind: type, first_ms: int, last_ms: int) -> pa.Table | None:
+    """Rows of the days from `first_ms` to `last_ms`, epoch milliseconds; None when there are none."""
+    root = directory / _folder(kind)
+    days = range(first_ms // DAY_MS, last_ms // DAY_MS + 1)
+    files = [path for day in days for path in sorted((root / f"date={_date(day)}").glob("*.parquet"))]
+    return pa.concat_tables([pq.read_table(path) for path in files]) if files else None
+
+
+def newest_day_ms(directory: Path, kind: type) -> int | None:
+    """Start of the newest day the lake has, epoch milliseconds."""
+    names = sorted(path.name for path in (directory / _folder(kind)).glob("date=*"))
+    if not names:
+        return None
+    newest = dt.date.fromisoformat(names[-1].removeprefix("date="))
+    return (newest - dt.date(1970, 1, 1)).days * DAY_MS
+
+
+def _predictions(rows: list[ServedRow]) -> pa.Table:
+    width = len(rows[0].features) if rows else 0
+    matrix = np.array([row.features for row in rows], dtype=np.float32).reshape(-1)
+    return pa.table(
+        {
+            "prediction_id": [row.prediction_id for row in rows],
+            "event_time_ms": pa.array([row.event_time_ms for row in rows], pa.int64()),
+            "model_version": [row.model_version for row in rows],
+            "score": pa.array([row.score for row in rows], pa.float64()),
+            "fingerprint": [row.fingerprint for row in rows],
+            "features": pa.FixedSizeListArray.from_arrays(pa.array(matrix), width),
+        }
+    )
+
+
+def _labels(rows: list[LabelRow]) -> pa.Table:
+    kept = [row for row in rows if row.variant != "shadow"]
+    return pa.table(
+        {
+            "prediction_id": pa.array([row.prediction_id for row in kept], pa.string()),
+            "event_time_ms": pa.array([row.event_time_ms for row in kept], pa.int64()),
+            "label_version": pa.array([row.label_version for row in kept], pa.int64()),
+            "label": pa.array([row.label for row in kept], pa.float64()),
+            "final": pa.array([row.status == "final" for row in kept], pa.bool_()),
+            "known_at_ms": pa.array([row.known_at_ms for row in kept], pa.int64()),
+        }
+    )
+
+
+def _folder(kind: type) -> str:
+    return "predictions" if kind is ServedRow else "labels"
+
+
+def _date(day: int) -> str:
+    return (dt.date(1970, 1, 1) + dt.timedelta(days=day)).isoformat()

@@ -1,0 +1,94 @@
+"""What a trainer returns, and how its scores are calibrated and exported."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.linear_model import LogisticRegression
+
+CLIP = 1e-6
+"""Probabilities are kept this far from 0 and 1 before their log-odds are taken."""
+OPSET = 17
+
+
+class TrainedModel(Protocol):
+    """A fitted model.
+
+    A trainer is a function `fit(rows, labels, validation_rows, validation_labels, *, plan, seed)`:
+    float32 (n, d) in plan order with NaN for missing values, and bool (n,), in time order.
+    """
+
+    def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probabilities, float64 (n,), uncalibrated."""
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """The same as a graph: input "rows" float32 (n, d), first output float32 (n,) of probabilities."""
+
+
+class Calibration:
+    """Platt scaling on the log-odds: sigmoid(a * logit + b), a > 0 (Platt 1999).
+
+    Args:
+        scores: float64 (n,), uncalibrated probabilities of rows that the model was not fitted to.
+        labels: bool (n,), both classes.
+    """
+
+    def __init__(self, scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> None:
+        fitted = LogisticRegression(C=1e3).fit(_logits(scores).reshape(-1, 1), labels)
+        slope = float(fitted.coef_[0, 0])
+        # A slope of 0 or less would turn the order of the scores around; then only the mean is moved.
+        if slope <= 0.05:
+            slope, offset = 1.0, _offset(scores, labels)
+        else:
+            offset = float(fitted.intercept_[0])
+        self.slope = slope
+        self.offset = offset
+
+    def __call__(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Calibrated probabilities, float64 (n,)."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * _logits(scores) + self.offset))))
+
+    def append_to(self, model: onnx.ModelProto) -> bytes:
+        """The model with the calibration behind it, and "scores" as its only output."""
+        graph = model.graph
+        raw = graph.output[0].name
+        constants = {
+            "calibration_low": CLIP,
+            "calibration_high": 1.0 - CLIP,
+            "calibration_one": 1.0,
+            "calibration_slope": self.slope,
+            "calibration_offset": self.offset,
+        }
+        for name, value in constants.items():
+            graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+        flat = numpy_helper.from_array(np.array([-1], dtype=np.int64), "calibration_flat")
+        graph.initializer.append(flat)
+        for operator, inputs, output in (
+            ("Reshape", [raw, "calibration_flat"], "calibration_raw"),
+            ("Clip", ["calibration_raw", "calibration_low", "calibration_high"], "calibration_p"),
+            ("Sub", ["calibration_one", "calibration_p"], "calibration_q"),
+            ("Div", ["calibration_p", "calibration_q"], "calibration_odds"),
+            ("Log", ["calibration_odds"], "calibration_logit"),
+            ("Mul", ["calibration_logit", "calibration_slope"], "calibration_scaled"),
+            ("Add", ["calibration_scaled", "calibration_offset"], "calibration_moved"),
+            ("Sigmoid", ["calibration_moved"], "scores"),
+        ):
+            graph.node.append(helper.make_node(operator, inputs, [output]))
+        del graph.output[:]
+        graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"]))
+        onnx.checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+
+def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    p = np.clip(np.asarray(scores, dtype=np.float64), CLIP, 1.0 - CLIP)
+    return np.asarray(np.log(p) - np.log1p(-p))
+
+
+def _offset(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+    rate = float(np.clip(labels.mean(), CLIP, 1.0 - CLIP))
+    return float(np.log(rate / (1.0 - rate)) - _logits(scores).mean())
