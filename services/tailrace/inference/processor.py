@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.backends.codec import BatchDecoder, decode, encode
-from tailrace.backends.ports import Assigned, Message, OnlineStore, Output, ReadRequest
+from tailrace.backends.ports import Assigned, Message, OnlineStore, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import DEAD_LETTER_HEADER, DeadLetter, FeatureRow, Prediction, Variant
 from tailrace.contracts.topics import Topics
-from tailrace.core.freshness import judge
 from tailrace.core.plan import Plan
 from tailrace.core.scoring import on_grid
 from tailrace.core.watermarks import watermark_of
-from tailrace.core.windows import evaluate
-from tailrace.errors import ArtifactInvalid, BadRecord, StoreUnavailable
-from tailrace.inference.models import ModelPool, Serving
+from tailrace.errors import BadRecord, StateCorrupt
+from tailrace.inference.inputs import InputReader, Inputs
+from tailrace.inference.models import ModelPool, Serving, scores_of
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 
-STORE_PAUSE_MS = 1_000
-"""How long an online store that failed is left alone: a dead store costs one time-out a second, not one a batch."""
+NO_MODEL = Variant(name="default", role="champion", model_version="0", bundle_uri="", digest="", share=1.0)
+"""Stands in before the first model: events are answered with the default score, and logged to learn from."""
 
 
 class Position(msgspec.Struct):
@@ -33,17 +34,18 @@ class Position(msgspec.Struct):
     source: int = -1
 
 
-class Inputs(msgspec.Struct, frozen=True):
-    """A micro-batch ready to score.
+class Scored(msgspec.Struct, frozen=True):
+    """What one variant says of some rows of a micro-batch.
 
-    `matrix` float32 (n, d) in plan order; `ages_ms` maps each online view to int64 (n,), -1 without a row;
-    `degraded` holds, per row, the views that were replaced by defaults.
+    `places` intp (m,) are the rows; `scores` float64 (m,) in [0, 1], NaN where there is none, which is
+    published as the default and flagged as `failure`.
     """
 
-    rows: list[FeatureRow]
-    matrix: NDArray[np.float32]
-    ages_ms: dict[str, NDArray[np.int64]]
-    degraded: list[list[str]]
+    variant: Variant
+    epoch: int
+    places: NDArray[np.intp]
+    scores: NDArray[np.float64]
+    failure: str = "model_failed"
 
 
 class ScoringProcessor:
@@ -58,24 +60,36 @@ class ScoringProcessor:
         pool: Models in service.
         store: Online store with the rows that FEATURES does not carry.
         metrics: Prometheus handles.
+        log: Structured logger.
     """
 
-    def __init__(self, plan: Plan, pool: ModelPool, store: OnlineStore, metrics: Metrics) -> None:
+    def __init__(self, plan: Plan, pool: ModelPool, store: OnlineStore, metrics: Metrics, log: Any) -> None:
         self._plan = plan
         self._topics = Topics(plan.use_case)
         self._pool = pool
-        self._store = store
+        self._inputs = InputReader(plan, store, log)
         self._metrics = metrics
         self._decoder = BatchDecoder(FeatureRow)
         self._fingerprint = plan.fingerprint
+        self._width = len(plan.own_order)
+        self._entities = frozenset(view.entity for view in plan.online_views)
         self._positions: dict[int, Position] = {}
-        self._store_paused_until_ms = 0
         self._quarantine = Quarantine()
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
-        """Takes over partitions with the last source offset of each."""
+        """Takes over partitions with the last source offset of each.
+
+        Raises:
+            StateCorrupt: someone else committed for this group, so that nothing says what was predicted.
+        """
         for at in partitions:
-            self._positions[at.partition] = decode(Position, at.metadata.encode()) if at.metadata else Position()
+            try:
+                self._positions[at.partition] = decode(Position, at.metadata.encode()) if at.metadata else Position()
+            except BadRecord as error:
+                raise StateCorrupt(
+                    f"commit metadata of {at.topic}/{at.partition} is not ours ({at.metadata!r}): another program "
+                    f"commits to this consumer group. Stop it, then reset the group to an offset of your choice"
+                ) from error
 
     def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Forgets partitions."""
@@ -94,55 +108,74 @@ class ScoringProcessor:
 
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
         """Scores a micro-batch; dead letters and watermarks are passed on in their place."""
-        self._pool.refresh()
+        self._pool.refresh(now_ms)
+        self._metrics.epoch.set(self._pool.epoch)
         if not batch:
             return []
         outputs: list[list[Output]] = [[] for _ in batch]
         rows: list[FeatureRow] = []
         places: list[int] = []
-        bad = 0
+        letters = 0
         for place, (message, row) in enumerate(zip(batch, self._decode(batch), strict=True)):
-            if isinstance(row, FeatureRow):
-                if self._is_new(message.partition, row.source.offset):
+            if not isinstance(row, FeatureRow):
+                outputs[place] = self._refuse(message, row, now_ms) if row is not None else self._pass_on(message)
+                letters += any(output.topic == self._topics.dead_letters for output in outputs[place])
+            elif self._is_new(message.partition, row.source.offset):
+                misfit = self._misfit(row)
+                if misfit is None:
                     rows.append(row)
                     places.append(place)
-            elif isinstance(row, BadRecord):
-                outputs[place].append(dead_letter(self._topics, "inference", message, row, now_ms))
-                bad += 1
-            else:
-                passed_on = self._pass_on(message)
-                bad += sum(output.topic == self._topics.dead_letters for output in passed_on)
-                outputs[place].extend(passed_on)
-        self._quarantine.observe(len(rows), bad)
+                    continue
+                # Filed under the event's own place, so that the event is accounted for.
+                event = message._replace(
+                    topic=row.source.topic, partition=row.source.partition, offset=row.source.offset
+                )
+                outputs[place] = self._refuse(event, misfit, now_ms)
+                letters += 1
+        self._quarantine.observe(len(rows), letters)
         if rows:
             for place, predictions in zip(places, self._score(rows, now_ms), strict=True):
                 outputs[place] = [output._replace(partition=batch[place].partition) for output in predictions]
         return [output for at_place in outputs for output in at_place]
 
     def _decode(self, batch: Sequence[Message]) -> list[FeatureRow | BadRecord | None]:
-        plain = [place for place, message in enumerate(batch) if message.value is not None and not _is_letter(message)]
+        """Feature rows, what is wrong with them, or None for a record that is to be passed on."""
         found: list[FeatureRow | BadRecord | None] = [None] * len(batch)
+        plain = []
+        for place, message in enumerate(batch):
+            letter = _letter_of(message)
+            if isinstance(letter, BadRecord):
+                found[place] = letter
+            elif letter is None and watermark_of(message.value, message.headers) is None:
+                plain.append(place)
         for place, row in zip(plain, self._decoder.decode([batch[place].value for place in plain]), strict=True):
-            if isinstance(row, FeatureRow) and row.fingerprint != self._fingerprint:
-                row = BadRecord("other_plan", f"made by plan {row.fingerprint}, this worker serves {self._fingerprint}")
             found[place] = row
         return found
 
+    def _misfit(self, row: FeatureRow) -> BadRecord | None:
+        if row.fingerprint != self._fingerprint:
+            return BadRecord("other_plan", f"made by plan {row.fingerprint}, this worker serves {self._fingerprint}")
+        if len(row.values) != self._width or not self._entities <= row.entities.keys():
+            missing = sorted(self._entities - row.entities.keys())
+            return BadRecord("wrong_shape", f"{len(row.values)} values of {self._width}, entities missing: {missing}")
+        return None
+
+    def _refuse(self, message: Message, error: BadRecord, now_ms: int) -> list[Output]:
+        self._metrics.dead_letters.labels(error.reason).inc()
+        return [dead_letter(self._topics, "inference", message, error, now_ms)]
+
     def _pass_on(self, message: Message) -> list[Output]:
         """What becomes of a record that is no feature row: a dead letter of `features`, or a watermark."""
-        if watermark_of(message.value, message.headers) is not None:
-            return [
-                Output(topic, message.key, None, message.partition, message.headers)
-                for topic in (self._topics.predictions, self._topics.shadow)
-            ]
-        for name, value in message.headers:
-            if name == DEAD_LETTER_HEADER:
-                letter = decode(DeadLetter, value)
-                if not self._is_new(message.partition, letter.source.offset):
-                    return []
-                self._metrics.dead_letters.labels(letter.reason).inc()
-                return [Output(self._topics.dead_letters, message.key, message.value, None, message.headers)]
-        return []
+        letter = _letter_of(message)
+        if isinstance(letter, DeadLetter):
+            if not self._is_new(message.partition, letter.source.offset):
+                return []
+            self._metrics.dead_letters.labels(letter.reason).inc()
+            return [Output(self._topics.dead_letters, message.key, message.value, None, message.headers)]
+        return [
+            Output(topic, message.key, None, message.partition, message.headers)
+            for topic in (self._topics.predictions, self._topics.shadow)
+        ]
 
     def _is_new(self, partition: int, source_offset: int) -> bool:
         position = self._positions[partition]
@@ -153,97 +186,45 @@ class ScoringProcessor:
         return True
 
     def _score(self, rows: list[FeatureRow], now_ms: int) -> list[list[Output]]:
-        inputs = self._inputs(rows, now_ms)
-        serving = self._pool.serving
-        if serving is None:
-            scores = np.full(len(rows), self._plan.default_score)
-            none = Variant(name="default", role="champion", model_version="0", bundle_uri="", digest="", share=1.0)
-            for flags in inputs.degraded:
-                flags.append("no_model")
-            return self._outputs(inputs, np.arange(len(rows)), none, scores, 0, now_ms)
+        inputs = self._inputs.read(rows, now_ms)
         outputs: list[list[Output]] = [[] for _ in rows]
-        chosen = serving.router.route([row.key for row in rows])
-        for number, variant in enumerate(serving.router.variants):
-            self._run(serving, variant, inputs, np.flatnonzero(chosen == number), outputs, now_ms)
-        for shadow in serving.router.shadows:
-            self._run(serving, shadow, inputs, np.arange(len(rows)), outputs, now_ms)
+        for scored in self._said(inputs):
+            self._publish(inputs, scored, now_ms, outputs)
         return outputs
 
-    def _run(
-        self,
-        serving: Serving,
-        variant: Variant,
-        inputs: Inputs,
-        taken: NDArray[np.intp],
-        outputs: list[list[Output]],
-        now_ms: int,
-    ) -> None:
-        if not taken.size:
+    def _said(self, inputs: Inputs) -> Iterator[Scored]:
+        """What each variant says: those with traffic of their rows, shadows of all."""
+        serving = self._pool.serving
+        everything = np.arange(len(inputs.rows))
+        if serving is None:
+            yield Scored(NO_MODEL, 0, everything, np.full(len(everything), np.nan), "no_model")
             return
-        try:
-            scores = serving.executor(variant).run(inputs.matrix[taken])
-        except ArtifactInvalid:
-            self._metrics.model_failures.labels("run").inc()
-            if variant.role == "shadow":
-                return
-            scores = np.full(taken.size, self._plan.default_score)
-            for place in taken:
-                inputs.degraded[place].append("model_failed")
-        made = self._outputs(inputs, taken, variant, scores, serving.table.epoch, now_ms)
-        for place, output in zip(taken, made, strict=True):
-            outputs[place].extend(output)
+        chosen = serving.router.route([row.key for row in inputs.rows])
+        taken = [np.flatnonzero(chosen == number) for number in range(len(serving.router.variants))]
+        for variant, places in zip(serving.router.variants, taken, strict=True):
+            if places.size:
+                yield self._run(serving, variant, inputs, places)
+        for shadow in serving.router.shadows:
+            scored = self._run(serving, shadow, inputs, everything)
+            there = ~np.isnan(scored.scores)
+            # A shadow owes nobody an answer, and a default would be taken for its opinion.
+            yield msgspec.structs.replace(scored, places=scored.places[there], scores=scored.scores[there])
 
-    def _inputs(self, rows: list[FeatureRow], now_ms: int) -> Inputs:
-        matrix = np.empty((len(rows), len(self._plan.order)), dtype=np.float32)
-        own = len(self._plan.own_order)
-        matrix[:, :own] = np.array([row.values for row in rows], dtype=np.float64).reshape(len(rows), own)
-        degraded: list[list[str]] = [[] for _ in rows]
-        ages: dict[str, NDArray[np.int64]] = {}
-        views = self._plan.online_views
-        if views:
-            as_of = np.array([row.event_time_ms for row in rows], dtype=np.int64)
-            at = own
-            for view, (states, timestamps) in zip(views, self._read(rows, now_ms), strict=True):
-                judged = judge(view, states, timestamps, as_of)
-                matrix[:, at : at + len(view.columns)] = evaluate(view, judged.states, as_of)
-                ages[view.name] = judged.ages_ms
-                for place in np.flatnonzero(judged.stale | (timestamps == _UNREAD)):
-                    degraded[place].append(view.name)
-                at += len(view.columns)
-        return Inputs(rows, matrix, ages, degraded)
+    def _run(self, serving: Serving, variant: Variant, inputs: Inputs, places: NDArray[np.intp]) -> Scored:
+        scores = scores_of(serving.executor(variant), inputs.matrix[places])
+        failed = int(np.isnan(scores).sum())
+        if failed:
+            self._metrics.model_failures.labels("run").inc(failed)
+        return Scored(variant, serving.table.epoch, places, scores)
 
-    def _read(self, rows: list[FeatureRow], now_ms: int) -> list[tuple[Sequence[bytes | None], NDArray[np.int64]]]:
-        views = self._plan.online_views
-        if now_ms >= self._store_paused_until_ms:
-            requests = [
-                ReadRequest(
-                    view.name, view.entity, [c.name for c in view.columns], [r.entities[view.entity] for r in rows]
-                )
-                for view in views
-            ]
-            try:
-                return [(found.state, found.timestamps_ms) for found in self._store.read(requests)]
-            except StoreUnavailable:
-                self._store_paused_until_ms = now_ms + STORE_PAUSE_MS
-                self._metrics.model_failures.labels("online_store").inc()
-        unread = np.full(len(rows), _UNREAD, dtype=np.int64)
-        return [([None] * len(rows), unread) for _ in views]
-
-    def _outputs(
-        self,
-        inputs: Inputs,
-        taken: NDArray[np.intp],
-        variant: Variant,
-        scores: NDArray[np.float64],
-        epoch: int,
-        now_ms: int,
-    ) -> list[list[Output]]:
-        topic = self._topics.shadow if variant.role == "shadow" else self._topics.predictions
-        published = on_grid(scores).tolist()
-        features = inputs.matrix[taken].tolist()
-        self._metrics.predictions.labels(variant.name, variant.model_version).inc(len(published))
-        made = []
-        for place, score, vector in zip(taken.tolist(), published, features, strict=True):
+    def _publish(self, inputs: Inputs, scored: Scored, now_ms: int, outputs: list[list[Output]]) -> None:  # hot path
+        """Adds a variant's predictions to the outputs of their rows."""
+        variant = scored.variant
+        shadow = variant.role == "shadow"
+        topic = self._topics.shadow if shadow else self._topics.predictions
+        failed = np.isnan(scored.scores)
+        published = on_grid(np.where(failed, self._plan.default_score, scored.scores)).tolist()
+        for place, score, unscored in zip(scored.places.tolist(), published, failed.tolist(), strict=True):
             row = inputs.rows[place]
             prediction = Prediction(
                 prediction_id=f"{row.event_id}:{variant.name}",
@@ -257,30 +238,41 @@ class ScoringProcessor:
                 variant=variant.name,
                 model_version=variant.model_version,
                 model_digest=variant.digest,
-                epoch=epoch,
+                epoch=scored.epoch,
                 score=score,
                 decision=score >= self._plan.threshold,
                 threshold=self._plan.threshold,
-                propensity=variant.share if variant.role != "shadow" else 1.0,
-                features=vector,
-                ages_ms={view: _age(ages[place]) for view, ages in inputs.ages_ms.items()},
+                propensity=1.0 if shadow else variant.share,
+                features=inputs.vectors[place],
+                ages_ms=inputs.ages[place],
                 fingerprint=self._fingerprint,
-                degraded=inputs.degraded[place],
+                degraded=[*inputs.degraded[place], scored.failure] if unscored else inputs.degraded[place],
                 source=row.source,
                 produced_at_ms=row.produced_at_ms,
             )
-            self._metrics.end_to_end_seconds.observe(max(now_ms - row.produced_at_ms, 0) / 1000)
-            made.append([Output(topic, row.key.encode(), encode(prediction))])
-        return made
+            outputs[place].append(Output(topic, row.key.encode(), encode(prediction)))
+        self._metrics.predictions.labels(variant.name, variant.model_version).inc(len(published))
+        if not shadow:
+            self._measure(inputs, scored, now_ms)
+
+    def _measure(self, inputs: Inputs, scored: Scored, now_ms: int) -> None:
+        places = scored.places.tolist()
+        reasons = Counter(reason for place in places for reason in inputs.degraded[place])
+        reasons[scored.failure] = int(np.isnan(scored.scores).sum())
+        for reason, count in reasons.items():
+            if count:
+                self._metrics.degraded.labels(reason).inc(count)
+        for place in places:
+            self._metrics.end_to_end_seconds.observe(max(now_ms - inputs.rows[place].produced_at_ms, 0) / 1000)
 
 
-_UNREAD = -2
-"""Timestamp of a row that could not be asked for; it counts as absent, and degrades the prediction."""
-
-
-def _age(age_ms: np.int64) -> int | None:
-    return int(age_ms) if age_ms >= 0 else None
-
-
-def _is_letter(message: Message) -> bool:
-    return any(name == DEAD_LETTER_HEADER for name, _ in message.headers)
+def _letter_of(message: Message) -> DeadLetter | BadRecord | None:
+    """What `features` says of a record that it could not use; None of any other record."""
+    # The last one is ours: a producer may have sent, or replayed, a record with such a header of its own.
+    for name, value in reversed(message.headers):
+        if name == DEAD_LETTER_HEADER:
+            try:
+                return decode(DeadLetter, value)
+            except BadRecord as error:
+                return error
+    return None

@@ -1,0 +1,121 @@
+"""What the models see: the values that came with the event, joined by those of the online store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.backends.ports import OnlineStore, ReadRequest
+from tailrace.contracts.records import FeatureRow
+from tailrace.core.freshness import judge
+from tailrace.core.plan import Plan
+from tailrace.core.windows import evaluate
+from tailrace.errors import StoreUnavailable
+from tailrace.inference.backoff import Backoff
+
+FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 30_000
+"""How long an online store that failed is left alone: a dead store costs one time-out now and then, not one a batch."""
+
+UNREAD = -2
+"""Timestamp of a row that could not be asked for; it counts as absent, and degrades the prediction."""
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class Inputs:
+    """A micro-batch ready to score.
+
+    Args:
+        rows: n feature rows.
+        matrix: float32 (n, d) in plan order, finite or NaN = missing.
+        ages_ms: Per online view, int64 (n,), -1 without a row.
+        degraded: Per row, the views that were replaced by defaults.
+    """
+
+    def __init__(
+        self,
+        rows: list[FeatureRow],
+        matrix: NDArray[np.float32],
+        ages_ms: dict[str, NDArray[np.int64]],
+        degraded: list[list[str]],
+    ) -> None:
+        self.rows = rows
+        self.matrix = matrix
+        self.ages_ms = ages_ms
+        self.degraded = degraded
+
+    @cached_property
+    def vectors(self) -> list[list[float]]:
+        """The matrix as numbers to log, exactly what the models saw; made once for all variants."""
+        vectors: list[list[float]] = self.matrix.tolist()
+        return vectors
+
+    @cached_property
+    def ages(self) -> list[dict[str, int | None]]:
+        """Per row, the age of each online view's row, None without one; made once for all variants."""
+        columns = {view: [age if age >= 0 else None for age in ages.tolist()] for view, ages in self.ages_ms.items()}
+        return [{view: column[place] for view, column in columns.items()} for place in range(len(self.rows))]
+
+
+class InputReader:
+    """Makes the inputs of micro-batches.
+
+    Args:
+        plan: Serving plan.
+        store: Online store with the rows that FEATURES does not carry.
+        log: Structured logger.
+    """
+
+    def __init__(self, plan: Plan, store: OnlineStore, log: Any) -> None:
+        self._plan = plan
+        self._store = store
+        self._log = log
+        self._backoff = Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS)
+
+    def read(self, rows: list[FeatureRow], now_ms: int) -> Inputs:  # hot path
+        """Reads what is missing in one round trip; a store that does not answer degrades the rows, and no more."""
+        own = len(self._plan.own_order)
+        values = np.empty((len(rows), len(self._plan.order)), dtype=np.float64)
+        values[:, :own] = np.array([row.values for row in rows], dtype=np.float64).reshape(len(rows), own)
+        degraded: list[list[str]] = [[] for _ in rows]
+        ages: dict[str, NDArray[np.int64]] = {}
+        views = self._plan.online_views
+        if views:
+            as_of = np.array([row.event_time_ms for row in rows], dtype=np.int64)
+            at = own
+            for view, (states, timestamps) in zip(views, self._ask(rows, now_ms), strict=True):
+                judged = judge(view, states, timestamps, as_of)
+                values[:, at : at + len(view.columns)] = evaluate(view, judged.states, as_of)
+                ages[view.name] = judged.ages_ms
+                for place in np.flatnonzero(judged.stale | (timestamps == UNREAD)).tolist():
+                    degraded[place].append(view.name)
+                at += len(view.columns)
+        # An infinity would be logged as null, "missing", and the next model would learn from what this one never saw.
+        matrix = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
+        return Inputs(rows, matrix, ages, degraded)
+
+    def _ask(self, rows: list[FeatureRow], now_ms: int) -> list[tuple[Sequence[bytes | None], NDArray[np.int64]]]:
+        views = self._plan.online_views
+        if self._backoff.due(now_ms):
+            requests = [
+                ReadRequest(
+                    view.name, view.entity, [c.name for c in view.columns], [r.entities[view.entity] for r in rows]
+                )
+                for view in views
+            ]
+            try:
+                found = self._store.read(requests)
+            except StoreUnavailable as error:
+                pause_ms = self._backoff.failed(now_ms)
+                self._log.warning("online_store_away", why=str(error), serving="defaults", retry_in_s=pause_ms / 1000)
+            else:
+                if self._backoff.pausing:
+                    self._log.info("online_store_back")
+                self._backoff.succeeded()
+                return [(view_rows.state, view_rows.timestamps_ms) for view_rows in found]
+        unread = np.full(len(rows), UNREAD, dtype=np.int64)
+        return [([None] * len(rows), unread) for _ in views]
