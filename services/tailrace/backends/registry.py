@@ -11,13 +11,13 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_ENABLE_DB_SDK_TELEMETRY", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-import mlflow  # noqa: E402  # the variables above are read at import
-from mlflow.entities.model_registry import ModelVersion  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
+import mlflow  # the variables above are read at import
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
-from tailrace.backends.ports import RegisteredModel  # noqa: E402
-from tailrace.backends.settings import Settings  # noqa: E402
-from tailrace.errors import RegistryUnavailable  # noqa: E402
+from tailrace.backends.ports import RegisteredModel
+from tailrace.backends.settings import Settings
+from tailrace.errors import RegistryUnavailable
 
 RUN_TAG = "tailrace.run_id"
 DIGEST_TAG = "tailrace.digest"
@@ -54,6 +54,8 @@ class MlflowRegistry:
     ) -> RegisteredModel:
         """Stores a bundle directory and makes a version of it; the same run gives the same version.
 
+        The aliases of the answer are left empty; `models` gives them.
+
         Raises:
             RegistryUnavailable: MLflow does not answer; try again.
         """
@@ -64,10 +66,10 @@ class MlflowRegistry:
                 self._client.create_registered_model(use_case)
             known = [v for v in self._versions(use_case) if v.tags.get(RUN_TAG) == run_id]
             if known:
-                return _model(known[0])
+                return _model(known[0], {})
             tags = dict(lineage) | {RUN_TAG: run_id} | {METRIC_TAG + name: repr(x) for name, x in metrics.items()}
             version = self._client.create_model_version(use_case, kept.as_uri(), tags=tags)
-            return _model(version)
+            return _model(version, {})
         except MlflowException as error:
             raise RegistryUnavailable(f"MLflow did not register run {run_id}: {error}") from error
 
@@ -89,7 +91,10 @@ class MlflowRegistry:
             RegistryUnavailable: MLflow does not answer.
         """
         try:
-            return [_model(version) for version in self._versions(use_case)]
+            versions = self._versions(use_case)
+            # A search gives versions without their aliases; those stand with the registered model.
+            aliases = self._client.get_registered_model(use_case).aliases if versions else {}
+            return [_model(version, aliases) for version in versions]
         except MlflowException as error:
             raise RegistryUnavailable(f"the versions of {use_case} are not to be had: {error}") from error
 
@@ -107,7 +112,7 @@ class MlflowRegistry:
         return kept
 
 
-def _model(version: ModelVersion) -> RegisteredModel:
+def _model(version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredModel:
     metrics = {
         name.removeprefix(METRIC_TAG): float(value)
         for name, value in version.tags.items()
@@ -116,9 +121,9 @@ def _model(version: ModelVersion) -> RegisteredModel:
     return RegisteredModel(
         version=str(version.version),
         run_id=version.tags.get(RUN_TAG, ""),
-        bundle_uri=version.source,
+        bundle_uri=version.source or "",
         digest=version.tags.get(DIGEST_TAG, ""),
-        aliases=tuple(version.aliases),
+        aliases=tuple(sorted(name for name, at in aliases.items() if str(at) == str(version.version))),
         metrics=metrics,
         tags=dict(version.tags),
         created_at_ms=int(version.creation_timestamp),

@@ -54,9 +54,12 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     max_loss_gap: float = 0.02
     min_labels: int = 200
 
-    def start(self, table: RoutingTable | None, registered: Iterable[CandidateRegistered] = ()) -> RolloutState:
-        """A controller that continues from the newest routing table and all candidates ever registered."""
-        return RolloutState(self, table, {record.model_version: record for record in registered})
+    def start(self, table: RoutingTable | None, history: Iterable[CandidateRegistered | Quality] = ()) -> RolloutState:
+        """A controller that continues from the newest routing table and the records it takes account of."""
+        state = RolloutState(self, table)
+        for record in history:
+            state.remember(record)
+        return state
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -71,9 +74,9 @@ class Decided(msgspec.Struct, frozen=True):
 class RolloutState:
     """State of the controller of one use case; takes events, returns decisions."""
 
-    def __init__(self, spec: Rollout, table: RoutingTable | None, registered: dict[str, CandidateRegistered]) -> None:
+    def __init__(self, spec: Rollout, table: RoutingTable | None) -> None:
         self._spec = spec
-        self._registered = registered
+        self._registered: dict[str, CandidateRegistered] = {}
         self._quality: dict[tuple[int, str, str], Quality] = {}
         self.table = table
 
@@ -86,6 +89,15 @@ class RolloutState:
     def shadow(self) -> Variant | None:
         """The candidate in shadow."""
         return _with_role(self.table, "shadow")
+
+    def remember(self, record: CandidateRegistered | Quality) -> None:
+        """Takes in a record that was decided upon before, as after a restart; decides nothing."""
+        if isinstance(record, CandidateRegistered):
+            self._registered.setdefault(record.model_version, record)
+            return
+        versions = {model.model_version for model in (self.shadow, self.champion) if model is not None}
+        if not record.slice and record.model_version in versions:
+            self._quality[record.window_start_ms, record.variant, record.model_version] = record
 
     def candidate(self, record: CandidateRegistered) -> Decided | None:
         """A candidate passed its gates. A candidate that is already known changes nothing."""
@@ -115,10 +127,8 @@ class RolloutState:
         """A live metric moved; the candidate in shadow is judged when its hold is over."""
         if record.slice:
             return None
+        self.remember(record)
         shadow, champion = self.shadow, self.champion
-        versions = {model.model_version for model in (shadow, champion) if model is not None}
-        if record.model_version in versions:
-            self._quality[record.window_start_ms, record.variant, record.model_version] = record
         if shadow is None or champion is None or self.table is None:
             return None
         since = self._registered[shadow.model_version].registered_at_ms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tailrace.backends.codec import decode, encode
@@ -28,7 +28,9 @@ class RolloutProcessor:
 
     Args:
         topics: Topics of the use case.
-        restore: Rebuilds the controller and the last audit hash from the topics.
+        restore: Gives the controller as of the newest routing table, and the last audit hash.
+        history: Gives the records of a partition that were consumed before, that is, below its
+            committed offset.
         decided: Called with each decision, for bookkeeping that may fail.
     """
 
@@ -36,20 +38,39 @@ class RolloutProcessor:
         self,
         topics: Topics,
         restore: Callable[[], tuple[RolloutState, str]],
+        history: Callable[[Assigned], Iterable[Message]],
         decided: Callable[[Decided], None],
     ) -> None:
         self._topics = topics
         self._restore = restore
+        self._history = history
         self._decided = decided
         self._state: RolloutState | None = None
+        self._held: set[tuple[str, int]] = set()
         self._audit_hash = ""
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
-        """Rebuilds the controller from what is committed."""
-        self._state, self._audit_hash = self._restore()
+        """Rebuilds the controller from what is committed.
+
+        Partitions may come one after another. Only the first of a session restores the routing table:
+        a later one could meet a transaction of our own that is still open, and would lose its decision.
+        """
+        taken = {(at.topic, at.partition) for at in partitions}
+        if self._state is None or taken & self._held:
+            self._held = set()
+            self._state, self._audit_hash = self._restore()
+        self._held |= taken
+        for at in partitions:
+            for message in self._history(at):
+                record = self._decoded(message)
+                if isinstance(record, CandidateRegistered | Quality):
+                    self._state.remember(record)
 
     def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
-        """Nothing is kept per partition."""
+        """Forgets the controller once nothing is held any more."""
+        self._held -= set(partitions)
+        if not self._held:
+            self._state = None
 
     def metadata(self, topic: str, partition: int) -> str:
         """None is needed: CONTROL holds the state."""
@@ -63,24 +84,28 @@ class RolloutProcessor:
         """Takes events in their order and returns routing tables with their audit entries."""
         outputs = []
         for message in batch:
-            if message.value is None or watermark_of(message.value, message.headers) is not None:
-                continue
-            decision = self._take(message.topic, message.value)
+            decision = self._take(self._decoded(message))
             if decision is not None:
                 outputs += self._publish(decision)
         return outputs
 
-    def _take(self, topic: str, value: bytes) -> Decided | None:
+    def _decoded(self, message: Message) -> Any:
+        """The record of a message; None for a watermark."""
+        if message.value is None or watermark_of(message.value, message.headers) is not None:
+            return None
+        return decode(Quality if message.topic == self._topics.quality else _RETRAINING, message.value)
+
+    def _take(self, record: Any) -> Decided | None:
         assert self._state is not None
-        if topic == self._topics.quality:
-            return self._state.quality(decode(Quality, value))
-        match decode(_RETRAINING, value):
-            case CandidateRegistered() as record:
+        match record:
+            case Quality():
+                return self._state.quality(record)
+            case CandidateRegistered():
                 return self._state.candidate(record)
-            case PromoteRequested() as request:
-                return self._state.promote(request)
-            case RollbackRequested() as request:
-                return self._state.roll_back(request)
+            case PromoteRequested():
+                return self._state.promote(record)
+            case RollbackRequested():
+                return self._state.roll_back(record)
         return None
 
     def _publish(self, decision: Decided) -> list[Output]:

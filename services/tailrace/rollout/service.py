@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from typing import Any
+from collections.abc import Iterator
 
 from tailrace.backends.codec import decode
 from tailrace.backends.kafka import read_topic
+from tailrace.backends.ports import Assigned, Message
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import CandidateRegistered, RetrainingRecord, RoutingTable
+from tailrace.contracts.records import RoutingTable
 from tailrace.contracts.topics import AUDIT, Topics
 from tailrace.core.durations import milliseconds
 from tailrace.core.rollouts import Decided, Rollout, RolloutState
@@ -20,7 +22,8 @@ from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.policies import Shadow
 
-_RETRAINING: Any = RetrainingRecord
+RETRY_S = 10.0
+"""Pause before a registry that failed is asked again."""
 
 
 def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
@@ -35,14 +38,18 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
         for message in read_topic(settings, topics.control):
             if message.value is not None:
                 table = decode(RoutingTable, message.value)
-        known = () if table is None else _candidates_until(settings, topics, table)
         last = ""
         for message in read_topic(settings, AUDIT):
             if message.key == use_case.name.encode() and message.value is not None:
                 last = audit_hash(message.value)
-        return spec.start(table, known), last
+        return spec.start(table), last
 
-    processor = RolloutProcessor(topics, restore, aliases.put)
+    def history(at: Assigned) -> Iterator[Message]:
+        for message in read_topic(settings, at.topic):
+            if message.partition == at.partition and message.offset < at.offset:
+                yield message
+
+    processor = RolloutProcessor(topics, restore, history, aliases.put)
     group = topics.group("rollout")
     run_transactional(settings, group, [topics.retraining, topics.quality], group, processor, lifecycle)
 
@@ -61,15 +68,6 @@ def spec_of(use_case: UseCase) -> Rollout:
     )
 
 
-def _candidates_until(settings: Settings, topics: Topics, table: RoutingTable) -> list[CandidateRegistered]:
-    """Candidates the newest table already takes account of; later ones are still to be consumed."""
-    records = [decode(_RETRAINING, m.value) for m in read_topic(settings, topics.retraining) if m.value is not None]
-    candidates = [record for record in records if isinstance(record, CandidateRegistered)]
-    seen = {variant.model_version for variant in [*table.variants, *table.warm]}
-    last = max((at for at, record in enumerate(candidates) if record.model_version in seen), default=-1)
-    return candidates[: last + 1]
-
-
 class _Aliases(threading.Thread):
     """Keeps the registry's aliases up to date, beside the loop: they are bookkeeping, CONTROL is the truth."""
 
@@ -82,18 +80,25 @@ class _Aliases(threading.Thread):
         self.put = self._decisions.put
 
     def run(self) -> None:
-        """Takes decisions until the process ends; a registry that fails is asked again with the next one."""
+        """Takes decisions until the process ends; one that fails is tried again until a newer one comes."""
         from tailrace.backends.registry import MlflowRegistry
 
         registry: MlflowRegistry | None = None
+        decision = self._decisions.get()
         while True:
-            table = self._decisions.get().table
-            wanted = {variant.name: variant.model_version for variant in table.variants}
-            if table.warm:
-                wanted["former"] = table.warm[0].model_version
+            table = decision.table
             try:
                 registry = registry or MlflowRegistry(self._settings)
-                for name, version in wanted.items():
+                for name, version in _aliases_of(table).items():
                     registry.alias(self._use_case, name, version)
             except RegistryUnavailable as error:
                 self._lifecycle.log.warning("aliases_behind", error=str(error), epoch=table.epoch)
+                with contextlib.suppress(queue.Empty):
+                    decision = self._decisions.get(timeout=RETRY_S)
+            else:
+                decision = self._decisions.get()
+
+
+def _aliases_of(table: RoutingTable) -> dict[str, str]:
+    aliases = {variant.name: variant.model_version for variant in table.variants}
+    return aliases | {"former": table.warm[0].model_version} if table.warm else aliases
