@@ -2,4 +2,6 @@
 
 from tailrace.cli import main
 
-main()
+# Guarded, because the trainer's child process imports this module again.
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ SCORE = "score"
 
 
 class PSIFinding(NamedTuple):
-    """A subject whose distribution has changed. `threshold` is what `value` had to pass."""
+    """How far a subject's distribution is from the reference; drift where `value` > `threshold`."""
 
     subject: str
     value: float
@@ -96,14 +96,8 @@ class PSIState:
         if SCORE in self._subjects:
             self._subjects[SCORE].observe(scores)
 
-    def values(self) -> dict[str, float]:
-        """Index of every subject; empty with fewer than `MIN_ROWS` rows."""
-        if self._rows() < MIN_ROWS:
-            return {}
-        return {name: subject.index()[0] for name, subject in self._subjects.items()}
-
     def evaluate(self) -> list[PSIFinding]:
-        """Subjects whose index passes both bounds."""
+        """Every subject with its index and the bound it has to pass, the larger of the two; none below `MIN_ROWS` rows."""
         rows = self._rows()
         if rows < MIN_ROWS:
             return []
@@ -113,8 +107,7 @@ class PSIState:
             spread = 1.0 / rows + 1.0 / max(int(subject.reference.sum()), 1)
             law = spread * float(chdtri(max(bins - 1, 1), self._spec.false_alarms / len(self._subjects)))
             threshold = max(self._spec.alarm, law)
-            if value > threshold:
-                found.append(PSIFinding(name, value, threshold, rows))
+            found.append(PSIFinding(name, value, threshold, rows))
         return found
 
     def reset(self) -> None:

@@ -120,6 +120,7 @@ class JoinState:
         self.side: list[Unattributed] = []
         self._due: list[tuple[int, str]] = []
         self._expiring: list[tuple[int, str]] = []
+        self._evicted: list[EventState] = []
 
     def restore(self, event_id: str, state: EventState) -> None:
         """Takes back an event from the changelog."""
@@ -182,7 +183,7 @@ class JoinState:
 
     def forget(self) -> list[EventState]:
         """Forgets events that can no longer be corrected, and hands them over."""
-        forgotten = []
+        forgotten, self._evicted = self._evicted, []
         while self._expiring and self._expiring[0][0] <= self.watermark_ms:
             _, event_id = heapq.heappop(self._expiring)
             state = self.events.pop(event_id, None)
@@ -200,12 +201,21 @@ class JoinState:
         return state
 
     def _evict(self) -> None:
+        # What can only be corrected goes before what still waits for its outcome.
+        while self._expiring:
+            _, event_id = heapq.heappop(self._expiring)
+            if (state := self.events.pop(event_id, None)) is not None:
+                self.touched.add(event_id)
+                self._evicted.append(state)
+                self.counts["evicted_closed"] += 1
+                return
         while self._due:
             due_ms, event_id = heapq.heappop(self._due)
             state = self.events.get(event_id)
             if state is not None and self._next_ms(state) == due_ms:
                 del self.events[event_id]
                 self.touched.add(event_id)
+                self._evicted.append(state)
                 self._aside(event_id, [None], "evicted_unresolved")
                 return
 
@@ -228,11 +238,10 @@ class JoinState:
         self._schedule(event_id, state)
 
     def _eligible(self, of: Scored, outcomes: list[Outcome], event_id: str = "") -> list[Outcome]:
-        first_ms, end_ms = (
-            of.event_time_ms - self.spec.skew_ms,
-            of.event_time_ms + self.spec.window_ms,
-        )
-        inside = [o for o in outcomes if first_ms <= o.time_ms < end_ms]
+        first_ms, end_ms = of.event_time_ms - self.spec.skew_ms, of.event_time_ms + self.spec.window_ms
+        # Taking an outcome back is no outcome: it may come as late as a correction may.
+        last_ms = end_ms + self.spec.correction_ms
+        inside = [o for o in outcomes if first_ms <= o.time_ms < (last_ms if o.retract else end_ms)]
         self._aside(
             event_id or of.event_id,
             [o for o in outcomes if o not in inside],
@@ -250,12 +259,9 @@ class JoinState:
         return _rank(new) > _rank(held)
 
     def _again(self, judged: Judged, prediction: Scored) -> None:
-        if judged.prediction == prediction:
-            self.counts["duplicate"] += 1
-            return
-        self.counts["conflict"] += 1
-        judged.prediction = max(judged.prediction, prediction, key=msgspec.json.encode)
-        self.touched.add(prediction.event_id)
+        # Predictions come exactly once per event record; two of one id mean that a producer used an
+        # event id twice. The first keeps its label, or windows already counted would have to move.
+        self.counts["duplicate" if judged.prediction == prediction else "conflict"] += 1
 
     def _settle(self, state: EventState, judged: Judged, *, closed: bool) -> list[Change]:
         """What the label is now; a change only where it differs from what was said last."""

@@ -97,9 +97,11 @@ class Monitor:
         """Whether feature vectors are compared with a reference."""
         return self._psi is not None
 
-    def serve(self, champion: Champion) -> None:
-        """Takes up a champion. Another version than before starts the detectors anew."""
+    def serve(self, champion: Champion) -> list[Alarm]:
+        """Takes up a champion; one of another version starts the detectors anew and resolves what spoke of the old."""
         same = champion.version == self._state.version
+        if same and self._champion is not None:
+            return []
         self._champion = champion
         stored = self._state.losses if same else []
         self._detectors = [
@@ -107,14 +109,17 @@ class Monitor:
             for at, spec in enumerate(self._loss_specs)
         ]
         if self._psi_spec is not None:
-            self._psi = PSIState(
-                self._psi_spec, self._spec.names, champion.reference, self._state.psi if same else None
-            )
-        if not same:
-            self._state.version = champion.version
-            self._state.drift = ""
-            self._state.psi_since_ms = self._state.ticked_ms
-            self._waiting = []
+            counts = self._state.psi if same else None
+            self._psi = PSIState(self._psi_spec, self._spec.names, champion.reference, counts)
+        if same:
+            return []
+        self._state.version = champion.version
+        self._state.drift = ""
+        self._state.psi_since_ms = self._state.ticked_ms
+        self._waiting = []
+        over = [msgspec.structs.replace(alarm, resolved=True) for alarm in self._state.alarms.values()]
+        self._state.alarms = {}
+        return over
 
     def vectors(self, matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> None:
         """Takes the champion's inputs, float32 (n, d) in plan order, and its scores, float64 (n,)."""
@@ -136,7 +141,7 @@ class Monitor:
             )
             heapq.heappush(self._waiting, item)
 
-    def restore_judged(self, judged: Judged) -> None:
+    def judged_again(self, judged: Judged) -> None:
         """Takes a label again after a restart, unless a tick has fed it already."""
         if judged.known_at_ms > self._state.ticked_ms:
             self.judged(judged)
@@ -171,9 +176,12 @@ class Monitor:
             if at_ms is not None:
                 name = type(spec).__name__
                 self._state.drift = f"{name} on {spec.metric} of version {self._state.version}"
-                alarms.append(
-                    self._alarm("drift", spec.metric, name, detector.estimate, 0.0, at_ms, now_ms, self._state.drift)
+                alarm = self._alarm(
+                    "drift", spec.metric, name, detector.estimate, 0.0, at_ms, now_ms, self._state.drift
                 )
+                # It stands until another model serves: a detector that began anew knows nothing of the old level.
+                self._state.alarms[f"{name}|{spec.metric}"] = alarm
+                alarms.append(alarm)
         return alarms
 
     def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
@@ -195,7 +203,7 @@ class Monitor:
         """A metric of the champion over its newest mature days; None without enough final labels."""
         mature = [
             key
-            for key in windows.keys()
+            for key in windows
             if key.slice == ""
             and key.variant == "champion"
             and key.model_version == self._state.version
@@ -299,7 +307,7 @@ class Monitor:
     def _labels(self, windows: QualityWindows) -> int:
         """Final labels in the span that a model would be trained on now."""
         counted: dict[WindowKey, int] = {
-            key: windows.final(key) for key in windows.keys() if key.slice == "" and key.variant != "shadow"
+            key: windows.final(key) for key in windows if key.slice == "" and key.variant != "shadow"
         }
         newest_ms = max((key.start_ms for key, final in counted.items() if final), default=0)
         return sum(
@@ -312,7 +320,7 @@ def _losses(
 ) -> NDArray[np.float64]:
     """Loss of each prediction, float64 (n,): larger is worse."""
     if metric == "brier":
-        return (scores - positive) ** 2
+        return np.asarray((scores - positive) ** 2)
     if metric == "accuracy":
         return ((scores >= threshold) != positive).astype(np.float64)
-    return -np.log(np.where(positive, scores, 1.0 - scores))
+    return np.asarray(-np.log(np.where(positive, scores, 1.0 - scores)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -86,9 +86,8 @@ class QualityWindows:
             if judged.final is not None:
                 self.labelled(judged.prediction, judged.final)
 
-    def keys(self) -> Iterable[WindowKey]:
-        """All windows."""
-        return self._windows.keys()
+    def __iter__(self) -> Iterator[WindowKey]:
+        return iter(self._windows)
 
     def drop_before(self, start_ms: int) -> list[WindowKey]:
         """Forgets windows that start earlier."""

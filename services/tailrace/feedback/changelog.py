@@ -85,7 +85,7 @@ class Changelog:
                     clock = msgspec.json.decode(value, type=Clock)
         except msgspec.MsgspecError as error:
             raise StateCorrupt(
-                f"{self._topic} holds a record this release cannot read ({error}); delete the topic and rewind the group "
-                "of feedback to the beginning, so that its state is made anew from predictions and outcomes"
+                f"{self._topic} holds a record this release cannot read ({error}); delete the topic and rewind the "
+                "group of feedback to the beginning, so that its state is made anew from predictions and outcomes"
             ) from error
         return Restored(events, windows, clock)

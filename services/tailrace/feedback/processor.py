@@ -120,10 +120,11 @@ class FeedbackProcessor:
 
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
         """Takes a micro-batch and, where stream time has come to a new hour, decides."""
+        outputs: list[Output] = []
         followed = self._follow()
         if followed is not None:
             self._epoch, self._champion = followed
-            self._state.serve(self._champion)
+            outputs += self._alarms(self._state.serve(self._champion))
         by_topic: dict[str, list[Message]] = {}
         for message in batch:
             mark = watermark_of(message.value, message.headers)
@@ -131,9 +132,6 @@ class FeedbackProcessor:
                 self._marks.punctuate(message.topic, message.partition, mark, now_ms)
             else:
                 by_topic.setdefault(message.topic, []).append(message)
-        if not batch and self._marks.current(now_ms) in (None, self._state.watermark_ms):
-            return []
-        outputs: list[Output] = []
         changes: list[Change] = []
         for topic in (self._topics.predictions, self._topics.shadow):
             changes += self._predictions(by_topic.get(topic, []), now_ms)
@@ -224,7 +222,7 @@ class FeedbackProcessor:
             self._clock_due = True
         outputs += [self._changelog.event(event_id, state.event(event_id)) for event_id in sorted(state.take_touched())]
         outputs += [self._unattributed(side, now_ms) for side in state.take_side()]
-        if self._clock_due or now_ms - self._clock_at_ms >= CLOCK_EVERY_MS:
+        if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms
             outputs.append(self._changelog.clock(Clock(state.watermark_ms, state.monitor.snapshot())))
         self._metrics.open_predictions.set(state.open_events)
@@ -237,8 +235,7 @@ class FeedbackProcessor:
             outputs.append(self._changelog.window(key, counts))
         for decided in state.monitor.tick(tick_ms, state.windows):
             if isinstance(decided, Alarm):
-                self._metrics.alarms.labels(decided.kind).inc()
-                outputs.append(Output(self._topics.alarms, decided.subject.encode(), encode(decided)))
+                outputs += self._alarms([decided])
             else:
                 self._metrics.retrain_requests.labels(decided.trigger).inc()
                 outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))
@@ -253,6 +250,11 @@ class FeedbackProcessor:
             outputs.append(Output(self._topics.quality, key.text().encode(), encode(record)))
             self._publish(key, record.metrics)
         return outputs
+
+    def _alarms(self, alarms: list[Alarm]) -> list[Output]:
+        for alarm in alarms:
+            self._metrics.alarms.labels(alarm.kind).inc()
+        return [Output(self._topics.alarms, alarm.subject.encode(), encode(alarm)) for alarm in alarms]
 
     def _publish(self, key: WindowKey, metrics: dict[str, float | None]) -> None:
         if key.slice == "" and key.variant == "champion" and self._state.windows.maturity(key) > 0.0:

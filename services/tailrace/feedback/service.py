@@ -21,13 +21,13 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     """Joins and judges until the service is asked to stop."""
     topics = Topics(use_case.name)
     follower = ControlFollower(settings, topics)
-    waiting: list[RoutingTable] = []
-    table = follower.catch_up()
-    if table is not None:
-        waiting.append(table)
+    known = follower.catch_up()
+    first = [(known.epoch, champion_of(known))] if known is not None else []
 
     def follow() -> tuple[int, Champion] | None:
-        newer = follower.poll() or (waiting.pop() if waiting else None)
+        if first:
+            return first.pop()
+        newer = follower.poll()
         return (newer.epoch, champion_of(newer)) if newer is not None else None
 
     def read_changelog() -> Iterator[tuple[bytes, bytes | None]]:
@@ -38,8 +38,10 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     processor = FeedbackProcessor(use_case, read_changelog, follow, lifecycle.metrics)
     group = topics.group("feedback")
     subscriptions = [topics.predictions, topics.shadow, use_case.label.topic.name, topics.retraining]
-    run_transactional(settings, group, subscriptions, group, processor, lifecycle)
-    follower.close()
+    try:
+        run_transactional(settings, group, subscriptions, group, processor, lifecycle)
+    finally:
+        follower.close()
 
 
 def champion_of(table: RoutingTable) -> Champion:

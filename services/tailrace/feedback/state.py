@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tailrace.contracts.records import Alarm
 from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Change, EventState, JoinSpec, JoinState, Outcome, Scored, Unattributed
 from tailrace.core.monitoring import Champion, Monitor, MonitorSpec
@@ -36,6 +37,7 @@ class FeedbackState:
         self.windows = QualityWindows()
         self._settled = QualityWindows()
         self.monitor = Monitor(monitor_spec(use_case), clock.monitor if clock is not None else None)
+        self._restarted = restored is not None
         if restored is not None:
             self._restore(restored)
 
@@ -48,13 +50,17 @@ class FeedbackState:
         """State of an event; None once it is forgotten."""
         return self._join.events.get(event_id)
 
-    def serve(self, champion: Champion) -> None:
-        """Takes up a champion, and the labels of it that no tick has fed to the detectors yet."""
-        self.monitor.serve(champion)
-        for state in self._join.events.values():
-            for judged in state.judged:
-                if judged.final is not None:
-                    self.monitor.restore_judged(judged)
+    def serve(self, champion: Champion) -> list[Alarm]:
+        """Takes up a champion; gives the alarms that this resolves."""
+        resolved = self.monitor.serve(champion)
+        if self._restarted:
+            # Labels that no tick had fed to the detectors when the last process ended.
+            self._restarted = False
+            for state in self._join.events.values():
+                for judged in state.judged:
+                    if judged.final is not None:
+                        self.monitor.judged_again(judged)
+        return resolved
 
     def predict(self, scored: Scored) -> list[Change]:
         """Takes a prediction."""
@@ -102,7 +108,7 @@ class FeedbackState:
     def take_changed_windows(self) -> list[WindowKey]:
         """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen."""
         changed = set(self.windows.changed)
-        whole = [key for key in self.windows.keys() if key.slice == "" and key.variant != "shadow"]
+        whole = [key for key in self.windows if key.slice == "" and key.variant != "shadow"]
         if whole:
             changed.add(max(whole))
         self.windows.changed.clear()

@@ -31,6 +31,10 @@ class TabularNetwork(nn.Module):
         categories: Column position to number of codes, for columns that hold category codes.
     """
 
+    numbers: torch.Tensor
+    mean: torch.Tensor
+    spread: torch.Tensor
+
     def __init__(self, rows: torch.Tensor, categories: dict[int, int]) -> None:
         super().__init__()
         numbers = [at for at in range(rows.shape[1]) if at not in categories]
@@ -45,9 +49,10 @@ class TabularNetwork(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("spread", torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
         self.embeddings = nn.ModuleList(
-            nn.Embedding(categories[at] + 1, min(16, 2 + categories[at] // 4)) for at in self.categories
+            nn.Embedding(categories[at] + 1, _embedded(categories[at])) for at in self.categories
         )
-        width = 2 * len(numbers) + sum(e.embedding_dim for e in self.embeddings)
+        self.unknown = [float(categories[at]) for at in self.categories]
+        width = 2 * len(numbers) + sum(_embedded(categories[at]) for at in self.categories)
         self.layers = nn.Sequential(
             nn.Linear(width, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH // 2), nn.ReLU(), nn.Linear(WIDTH // 2, 1)
         )
@@ -59,13 +64,13 @@ class TabularNetwork(nn.Module):
         squeezed = _squeeze(torch.where(missing, torch.zeros_like(numbers), numbers))
         scaled = ((squeezed - self.mean) / self.spread).clamp(-8.0, 8.0)
         parts = [torch.where(missing, torch.zeros_like(scaled), scaled), missing.to(rows.dtype)]
-        for at, embedding in zip(self.categories, self.embeddings, strict=True):
+        for at, last, embedding in zip(self.categories, self.unknown, self.embeddings, strict=True):
             codes = rows[:, at]
             # The last row of the table stands for missing and for codes never seen.
-            last = float(embedding.num_embeddings - 1)
             known = torch.where(torch.isnan(codes), torch.full_like(codes, last), codes).clamp(0.0, last)
             parts.append(embedding(known.to(torch.int64)))
-        return self.layers(torch.cat(parts, 1)).squeeze(1)
+        found: torch.Tensor = self.layers(torch.cat(parts, 1)).squeeze(1)
+        return found
 
 
 class Probability(nn.Module):
@@ -101,7 +106,7 @@ class Tabular:
             torch.onnx.export(
                 self._module,
                 (torch.zeros(2, self._width),),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # the tracing exporter takes any binary file
                 input_names=["rows"],
                 output_names=["probability"],
                 dynamic_axes={"rows": {0: "n"}, "probability": {0: "n"}},
@@ -134,7 +139,7 @@ def fit(
     best_loss, best, since_best = float("inf"), copy.deepcopy(network.state_dict()), 0
     for _ in range(EPOCHS):
         network.train()
-        for batch in torch.randperm(len(y), generator=shuffle).split(BATCH):
+        for batch in torch.split(torch.randperm(len(y), generator=shuffle), BATCH):
             optimiser.zero_grad()
             loss_of(network(x[batch]), y[batch]).backward()
             optimiser.step()
@@ -156,6 +161,11 @@ def _categories(plan: Plan) -> dict[int, int]:
         for at, column in enumerate(plan.request)
         if column.kind == "category"
     }
+
+
+def _embedded(codes: int) -> int:
+    """Width of the embedding of a category."""
+    return min(16, 2 + codes // 4)
 
 
 def _squeeze(numbers: torch.Tensor) -> torch.Tensor:
