@@ -57,6 +57,8 @@ class Inputs:
     @cached_property
     def ages(self) -> list[dict[str, int | None]]:
         """Per row, the age of each online view's row, None without one; made once for all variants."""
+        if not self.ages_ms:
+            return [{}] * len(self.rows)
         columns = {view: [age if age >= 0 else None for age in ages.tolist()] for view, ages in self.ages_ms.items()}
         return [{view: column[place] for view, column in columns.items()} for place in range(len(self.rows))]
 

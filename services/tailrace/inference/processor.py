@@ -134,8 +134,10 @@ class ScoringProcessor:
                 letters += 1
         self._quarantine.observe(len(rows), letters)
         if rows:
-            for place, predictions in zip(places, self._score(rows, now_ms), strict=True):
-                outputs[place] = [output._replace(partition=batch[place].partition) for output in predictions]
+            inputs = self._inputs.read(rows, now_ms)
+            for scored in self._said(inputs):
+                for at, output in self._made(inputs, scored, [batch[place].partition for place in places], now_ms):
+                    outputs[places[at]].append(output)
         return [output for at_place in outputs for output in at_place]
 
     def _decode(self, batch: Sequence[Message]) -> list[FeatureRow | BadRecord | None]:
@@ -185,13 +187,6 @@ class ScoringProcessor:
         position.source = source_offset
         return True
 
-    def _score(self, rows: list[FeatureRow], now_ms: int) -> list[list[Output]]:
-        inputs = self._inputs.read(rows, now_ms)
-        outputs: list[list[Output]] = [[] for _ in rows]
-        for scored in self._said(inputs):
-            self._publish(inputs, scored, now_ms, outputs)
-        return outputs
-
     def _said(self, inputs: Inputs) -> Iterator[Scored]:
         """What each variant says: those with traffic of their rows, shadows of all."""
         serving = self._pool.serving
@@ -217,8 +212,10 @@ class ScoringProcessor:
             self._metrics.model_failures.labels("run").inc(failed)
         return Scored(variant, serving.table.epoch, places, scores)
 
-    def _publish(self, inputs: Inputs, scored: Scored, now_ms: int, outputs: list[list[Output]]) -> None:  # hot path
-        """Adds a variant's predictions to the outputs of their rows."""
+    def _made(
+        self, inputs: Inputs, scored: Scored, partitions: Sequence[int], now_ms: int
+    ) -> Iterator[tuple[int, Output]]:  # hot path
+        """A variant's predictions, each with the position of its row."""
         variant = scored.variant
         shadow = variant.role == "shadow"
         topic = self._topics.shadow if shadow else self._topics.predictions
@@ -250,7 +247,7 @@ class ScoringProcessor:
                 source=row.source,
                 produced_at_ms=row.produced_at_ms,
             )
-            outputs[place].append(Output(topic, row.key.encode(), encode(prediction)))
+            yield place, Output(topic, row.key.encode(), encode(prediction), partitions[place])
         self._metrics.predictions.labels(variant.name, variant.model_version).inc(len(published))
         if not shadow:
             self._measure(inputs, scored, now_ms)
