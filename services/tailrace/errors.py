@@ -1,18 +1,18 @@
 """The error tree. The class tells the loop what to do, the message tells a person what to do next.
 
-    TailraceError
-    ├── UseCaseError        a declaration is wrong: refuse to start, list every finding
-    ├── ConfigError         a setting is wrong or has no effect: refuse to start (exit code 78)
-    ├── BadRecord           one record is bad: dead-letter it, go on
-    ├── Retryable           an outside system is away: back off, try again
-    │   ├── BrokerUnavailable
-    │   ├── StoreUnavailable
-    │   └── RegistryUnavailable
-    └── Fatal               going on would lose or double something: stop the service
-        ├── StateCorrupt
-        ├── ArtifactInvalid
-        ├── PlanMismatch
-        └── QuarantineExceeded
+TailraceError
+├── UseCaseError        a declaration is wrong: refuse to start, list every finding
+├── ConfigError         a setting is wrong or has no effect: refuse to start (exit code 78)
+├── BadRecord           one record is bad: dead-letter it, go on
+├── Retryable           an outside system is away: back off, try again
+│   ├── BrokerUnavailable
+│   ├── StoreUnavailable
+│   └── RegistryUnavailable
+└── Fatal               going on would lose or double something: stop the service
+    ├── StateCorrupt
+    ├── ArtifactInvalid
+    ├── PlanMismatch
+    └── QuarantineExceeded
 """
 
 from __future__ import annotations

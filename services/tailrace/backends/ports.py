@@ -30,7 +30,7 @@ class Output(NamedTuple):
     key: bytes | None
     value: bytes | None
     partition: int | None = None
-    headers: Headers = []
+    headers: Headers = []  # noqa: RUF012  # a NamedTuple's default; nobody appends to it
 
 
 class Assigned(NamedTuple):

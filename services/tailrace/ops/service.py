@@ -59,9 +59,7 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         """Reads until the service stops."""
-        reader = consumer(
-            self._settings, "tailrace.reader", **{"group.protocol": "classic", "group.instance.id": ""}
-        )
+        reader = consumer(self._settings, "tailrace.reader", **{"group.protocol": "classic", "group.instance.id": ""})
         try:
             reader.assign(
                 [

@@ -65,7 +65,7 @@ def run_transactional(
                 session.run()
         except (Retryable, KafkaException) as error:
             failures = 1 if session.committed else failures + 1
-            wait_s = min(MAX_BACKOFF_S, 0.1 * 2**failures) * (0.5 + random.random())  # noqa: S311  # jitter, no secret
+            wait_s = min(MAX_BACKOFF_S, 0.1 * 2**failures) * (0.5 + random.random())  # jitter, no secret
             lifecycle.ready(False, str(error))
             lifecycle.metrics.restarts.labels(type(error).__name__).inc()
             lifecycle.log.warning("session_given_up", error=str(error), retry_in_s=round(wait_s, 1))

@@ -27,7 +27,7 @@ class Boosting:
     def to_onnx(self) -> onnx.ModelProto:
         """The ensemble as a graph whose first output is the probability of the positive class."""
         example = np.zeros((1, self._width), dtype=np.float32)
-        model = to_onnx(
+        model: onnx.ModelProto = to_onnx(
             self._model, example, target_opset={"": OPSET, "ai.onnx.ml": 3}, options={"zipmap": False}, name="boosting"
         )
         graph = model.graph

@@ -70,4 +70,5 @@ def _column(table: pa.Table, name: str) -> NDArray[np.int64]:
 def _matrix(table: pa.Table) -> NDArray[np.float32]:
     lists = table["features"].combine_chunks()
     width = lists.type.list_size
-    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, width)
+    # A copy of our own: Arrow's memory is read-only, which torch does not take.
+    return np.array(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, width)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,13 @@ class Lake:
             partitions_of(reader, topic)
             reader.assign([TopicPartition(topic, number, start[number]) for number in waiting])
             part = 0
+            silent_until = time.monotonic() + IDLE_S
             while waiting:
-                records = reader.consume(10_000, timeout=IDLE_S if not gathered else 1.0)
-                if not records:
+                # `consume` waits for all it was asked for, so that its time-out is what a short rest costs.
+                records = reader.consume(10_000, timeout=0.05)
+                if records:
+                    silent_until = time.monotonic() + IDLE_S
+                elif time.monotonic() > silent_until:
                     raise BrokerUnavailable(f"{topic} gave no record for {IDLE_S:.0f} s before its end; try again")
                 for record in records:
                     error = record.error()

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-
 # Subclasses are frozen too, but type checkers do not see options inherited and would refuse every
 # event type that does not repeat them.
 _EVENT_OPTIONS: Any = {"frozen": True, "kw_only": True}
