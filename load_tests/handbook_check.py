@@ -67,7 +67,9 @@ def main(
     }
     span = [int(dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC).timestamp() * 1000) for day in (since, until)]
     labels = _final_labels(settings, topics)
-    known = [(labels[i], s) for i, t, s in zip(ids, times, scores, strict=True) if span[0] <= t < span[1] and i in labels]
+    known = [
+        (labels[i], s) for i, t, s in zip(ids, times, scores, strict=True) if span[0] <= t < span[1] and i in labels
+    ]
     y, p = (np.array(column) for column in zip(*known, strict=True))
     recomputed = {
         "roc_auc": float(roc_auc_score(y, p)),
@@ -128,8 +130,16 @@ def _misses(report: dict[str, object]) -> list[str]:
         for name, share in features.items()
         if share < (0.99 if name.startswith("TERMINAL") else 1.0)
     ]
-    found += [f"{name}: QUALITY says {live[name]}, recomputed {again[name]}" for name in again if abs(live[name] - again[name]) > 1e-6]
-    found += [f"{name}: {live[name]:.4f} < {least}" for name, least in (("roc_auc", 0.90), ("pr_auc", 0.70)) if live[name] < least]
+    found += [
+        f"{name}: QUALITY says {live[name]}, recomputed {again[name]}"
+        for name in again
+        if abs(live[name] - again[name]) > 1e-6
+    ]
+    found += [
+        f"{name}: {live[name]:.4f} < {least}"
+        for name, least in (("roc_auc", 0.90), ("pr_auc", 0.70))
+        if live[name] < least
+    ]
     if report["predictions"] != report["distinct"]:
         found.append("an event has more than one prediction")
     return found

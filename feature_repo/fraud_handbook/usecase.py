@@ -27,7 +27,7 @@ class Outcome(tr.Event):
 
 payments = tr.Topic("handbook.payments", Payment, key="customer_id", event_time="event_time_ms")
 outcomes = tr.Topic("handbook.outcomes", Outcome, key="event_id", event_time="outcome_time_ms")
-fraud = tr.Label(outcomes, on="event_id", value="label", matures_after="8d", closes="outcome")
+fraud = tr.Label(outcomes, on="event_id", value="label", matures_after="8d", closes="outcome", corrected_within="1d")
 
 usecase = tr.UseCase(
     name="fraud_handbook",

@@ -181,7 +181,7 @@ def _register(
             model=exported,
             runtime="onnx",
             plan=plan,
-            reference=reference_of(plan.order, data.rows, scores),
+            reference=reference_of(plan, data.rows, scores),
             metrics=metrics,
         )
         known = {name: value for name, value in metrics.items() if value is not None}

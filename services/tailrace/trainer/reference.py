@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.plan import Plan
+
 BINS = 20
+CALENDAR = frozenset({"hour_of_day", "day_of_week", "is_weekend", "is_night"})
+"""Kinds of columns that follow from the clock: every Saturday would be drift."""
 
 
-def reference_of(names: Sequence[str], rows: NDArray[np.float32], scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Histograms of every feature and of the scores, over quantiles of their own.
+def reference_of(plan: Plan, rows: NDArray[np.float32], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Histograms of every feature but the calendar's, and of the scores, over quantiles of their own.
 
     Args:
-        names: Columns of `rows`, in order.
-        rows: float32 (n, d), NaN = missing.
+        plan: Plan of the rows.
+        rows: float32 (n, d) in plan order, NaN = missing.
         scores: float64 (n,), as they would be published.
     """
-    features = {name: _histogram(rows[:, at]) for at, name in enumerate(names)}
+    calendar = {column.name for column in plan.request if column.kind in CALENDAR}
+    features = {name: _histogram(rows[:, at]) for at, name in enumerate(plan.order) if name not in calendar}
     return {"rows": len(rows), "features": features, "score": _histogram(scores)}
 
 
