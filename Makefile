@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bootstrap/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check format lock clean
+.PHONY: help demo test unit integration check format lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,11 +19,15 @@ test: $(VENV)/.ready ## every test, on an embedded Kafka and Redis; a skipped in
 unit: $(VENV)/.ready ## the tests that need no server
 	$(BIN)/python -m pytest --ignore=tests/integration
 
-check: $(VENV)/.ready ## format, lint, types, import rules
+integration: $(VENV)/.ready ## the tests that need Kafka and Redis; a skipped one fails
+	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/integration
+
+check: $(VENV)/.ready ## format, lint, types, import rules, published schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/contracts
 
 format: $(VENV)/.ready ## format the code
 	$(BIN)/ruff format .

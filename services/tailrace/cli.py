@@ -21,7 +21,7 @@ from rich.table import Table
 
 from tailrace import cli_models, cli_stream, cli_usecase
 from tailrace.backends.settings import Settings, load_settings
-from tailrace.errors import ConfigError, Fatal, TailraceError, UseCaseError
+from tailrace.errors import BrokerUnavailable, ConfigError, TailraceError, UseCaseError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,17 +99,21 @@ def down(directory: Directory = None) -> None:
         typer.echo(f"nothing runs in {state_dir}")
         return
     os.kill(state.supervisor_pid, signal.SIGTERM)
-    process = psutil.Process(state.supervisor_pid) if psutil.pid_exists(state.supervisor_pid) else None
-    if process is not None:
-        process.wait(60)
+    try:
+        psutil.Process(state.supervisor_pid).wait(60)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.TimeoutExpired as error:
+        raise TailraceError(
+            f"process {state.supervisor_pid} has not ended within 60 s; see {state_dir / 'logs'}"
+        ) from error
     typer.echo("ended; data stay in " + str(state_dir))
 
 
 @app.command()
 def status(directory: Directory = None, as_json: AsJson = False) -> None:
-    """Show every process that `up` started; exits with 1 when something is not running."""
-    import psutil
-
+    """Show every process that `up` started and the lag of every consumer group; exits with 1 unless all run."""
+    from tailrace.local.status import STATUS_COLUMNS, group_lags, look
     from tailrace.local.supervisor import running_state
 
     state_dir = directory or load_settings().state_dir
@@ -117,21 +121,23 @@ def status(directory: Directory = None, as_json: AsJson = False) -> None:
     if state is None:
         typer.echo(f"nothing runs in {state_dir}; start it with `tailrace up`")
         raise typer.Exit(1)
-    rows = []
-    for process in state.processes:
-        alive = psutil.pid_exists(process.pid) and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
-        memory_mb = psutil.Process(process.pid).memory_info().rss // 2**20 if alive else 0
-        word = "given up" if process.gave_up else "running" if alive else "restarting"
-        rows.append(
-            {"name": process.name, "state": word, "pid": process.pid, "restarts": process.restarts, "rss_mb": memory_mb}
-        )
+    rows = [look(process) for process in state.processes]
+    lags, why = {}, ""
+    try:
+        lags = group_lags(_connected(load_settings(), state_dir), state.use_cases)
+    except BrokerUnavailable as error:
+        why = str(error)
     if as_json:
-        typer.echo(json.dumps({"directory": str(state_dir), "processes": rows}))
+        typer.echo(json.dumps({"directory": str(state_dir), "processes": rows, "lag": lags, "lag_unknown": why}))
     else:
-        table = Table("process", "state", "pid", "restarts", "memory, MB")
+        table = Table(*STATUS_COLUMNS)
         for row in rows:
-            table.add_row(*(str(row[name]) for name in ("name", "state", "pid", "restarts", "rss_mb")))
+            table.add_row(*(str(row[name]) for name in STATUS_COLUMNS))
         Console().print(table)
+        for group, lag in lags.items():
+            typer.echo(f"{group}: {'has committed nothing yet' if lag is None else f'lag {lag} record(s)'}")
+        if why:
+            typer.echo(f"lag unknown: {why}")
     if any(row["state"] != "running" for row in rows):
         raise typer.Exit(1)
 
@@ -146,8 +152,8 @@ def doctor(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([{"subject": f.subject, "ok": f.ok, "detail": f.detail} for f in findings]))
     else:
         for finding in findings:
-            mark = "[green]ok[/]   " if finding.ok else "[red]wrong[/]"
-            Console().print(f"{mark} {finding.subject}: {finding.detail}", highlight=False)
+            mark = typer.style("ok   ", fg="green") if finding.ok else typer.style("wrong", fg="red")
+            typer.echo(f"{mark} {finding.subject}: {finding.detail}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(CONFIG_EXIT)
 
@@ -183,14 +189,12 @@ def main() -> None:
         app()
     except (ConfigError, UseCaseError) as error:
         _fail(error, CONFIG_EXIT)
-    except Fatal as error:
-        _fail(error, 70)
     except TailraceError as error:
         _fail(error, 1)
 
 
 def _fail(error: TailraceError, code: int) -> None:
-    Console(stderr=True).print(f"[red]tailrace:[/] {error}", highlight=False, markup=True)
+    typer.echo(typer.style("tailrace: ", fg="red") + str(error), err=True)
     sys.exit(code)
 
 

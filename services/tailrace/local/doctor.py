@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+import psutil
 import redis
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -13,10 +14,12 @@ from redis.retry import Retry
 
 from tailrace.backends.kafka import client_options
 from tailrace.backends.settings import Settings
-from tailrace.errors import UseCaseError
+from tailrace.errors import ConfigError, UseCaseError
+from tailrace.local.broker import NEEDED_MB, java_program
 from tailrace.usecase.load import load_use_case, use_case_names
 
 PROBE_S = 2.0
+NEEDED_DISK_MB = 2_000
 
 
 class Finding(NamedTuple):
@@ -29,7 +32,7 @@ class Finding(NamedTuple):
 
 def examine(settings: Settings) -> list[Finding]:
     """Examines everything the services need."""
-    return [_kafka(settings), _redis(settings), *_use_cases(settings)]
+    return [_kafka(settings), _redis(settings), _java(), _disk(settings), _memory(), *_use_cases(settings)]
 
 
 def _kafka(settings: Settings) -> Finding:
@@ -80,6 +83,34 @@ def _redis(settings: Settings) -> Finding:
         return Finding("online store", False, f"{error}; check TAILRACE_REDIS_URL, or start one: `tailrace up`")
     finally:
         client.close()
+
+
+def _java() -> Finding:
+    try:
+        return Finding("java", True, java_program())
+    except ConfigError as error:
+        return Finding("java", False, f"{error}; only `tailrace up` needs it")
+
+
+def _disk(settings: Settings) -> Finding:
+    place = settings.state_dir.expanduser().absolute()
+    while not place.exists():
+        place = place.parent
+    free_mb = psutil.disk_usage(str(place)).free // 2**20
+    detail = f"{free_mb} MB free at {place}"
+    if free_mb < NEEDED_DISK_MB:
+        return Finding(
+            "disk", False, f"{detail}, {NEEDED_DISK_MB} MB are needed; set TAILRACE_STATE_DIR to another disk"
+        )
+    return Finding("disk", True, detail)
+
+
+def _memory() -> Finding:
+    free_mb = psutil.virtual_memory().available // 2**20
+    detail = f"{free_mb} MB available"
+    if free_mb < NEEDED_MB:
+        return Finding("memory", False, f"{detail}, an embedded Kafka needs {NEEDED_MB} MB; close something")
+    return Finding("memory", True, detail)
 
 
 def _use_cases(settings: Settings) -> list[Finding]:

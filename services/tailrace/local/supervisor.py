@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,7 +128,9 @@ class Embedded:
         self._use_cases: list[str] = []
         self._services: list[_Service] = []
         self._stopping = threading.Event()
-        self._broker_lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._revived: Counter[str] = Counter()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def start(self, use_cases: Sequence[str]) -> None:
@@ -183,22 +186,24 @@ class Embedded:
         return child.pid
 
     def restart_broker(self) -> None:
-        """Kills the broker as a power cut would and starts it again."""
-        with self._broker_lock:
+        """Kills the broker as a power cut would and starts it again; it ends with the thread that calls this."""
+        with self._lock:
             self.broker.kill()
             self.broker.start()
 
     def stop(self) -> None:
         """Stops services first, then Redis and Kafka; data stay."""
         self._stopping.set()
-        for service in self._services:
-            if service.child.running:
-                service.child.process.terminate()
+        with self._lock:  # a restart under way is finished first, else it would outlive us
+            for service in self._services:
+                if service.child.running:
+                    service.child.process.terminate()
         deadline = time.monotonic() + STOP_S
         for service in self._services:
             service.child.stop(max(0.1, deadline - time.monotonic()))
         self.online_store.stop()
         self.broker.stop()
+        self._stopped.set()
         if self._watcher.is_alive():
             self._watcher.join(5)
         if self._services:
@@ -214,23 +219,30 @@ class Embedded:
 
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_S):
-            changed = [service for service in self._services if not self._stopping.is_set() and service.watch()]
-            if changed:
-                self._write_state()
-            self._watch_broker()
+            with self._lock:
+                if self._stopping.is_set():
+                    break
+                servers = [self._revive(server) for server in (self.online_store, self.broker)]
+                services = [service.watch() for service in self._services]
+                if any(servers) or any(services):
+                    self._write_state()
+        # What this thread restarted is killed by the kernel when this thread ends: outlast the orderly stop.
+        self._stopped.wait()
 
-    def _watch_broker(self) -> None:
-        with self._broker_lock:
-            child = self.broker.child
-            if child is not None and not child.running and not self._stopping.is_set():
-                with contextlib.suppress(TailraceError):
-                    self.broker.start()
+    def _revive(self, server: Broker | OnlineStoreServer) -> bool:
+        child = server.child
+        if child is None or child.running:
+            return False
+        with contextlib.suppress(TailraceError):
+            server.start()
+        self._revived[child.name] += 1
+        return True
 
     def _write_state(self, *, ended: bool = False) -> None:
         processes = [ProcessState(s.name, s.child.pid, s.restarts, s.gave_up) for s in self._services]
         for child in (self.broker.child, self.online_store.child):
             if child is not None:
-                processes.insert(0, ProcessState(child.name, child.pid))
+                processes.insert(0, ProcessState(child.name, child.pid, self._revived[child.name]))
         state = SystemState(
             supervisor_pid=0 if ended else os.getpid(),
             started_at_ms=time.time_ns() // 1_000_000,
