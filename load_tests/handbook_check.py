@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 from numpy.typing import NDArray
@@ -49,7 +50,6 @@ def main(
     topics = Topics(USE_CASE)
     plan = load_use_case(settings.use_cases, USE_CASE).plan
     expected = pq.read_table(data / "expected_features.parquet")
-    wanted = expected["event_id"].to_numpy()
     served = {}
     ids, times, scores, versions = [], [], [], []
     for batch in _decoded(settings, topics.predictions, Prediction):
@@ -59,8 +59,11 @@ def main(
             scores.append(record.score)
             versions.append(record.model_version)
             served[ids[-1]] = np.array(record.features, dtype=np.float32)
-    served_matrix = np.array([served[int(event_id)] for event_id in wanted])
     report: dict[str, object] = {"predictions": len(ids), "distinct": len(set(ids))}
+    expected = expected.filter(pa.array([event_id in served for event_id in expected["event_id"].to_pylist()]))
+    wanted = expected["event_id"].to_numpy()
+    report["rows_compared"] = len(wanted)
+    served_matrix = np.array([served[int(event_id)] for event_id in wanted])
     report["features"] = {
         theirs: _equal_share(served_matrix[:, plan.order.index(ours)], expected[theirs].to_numpy())
         for theirs, ours in NAMES.items()

@@ -4,6 +4,7 @@
     ----------   -------------------------   ------------------------------------------
     (none)       candidate, no champion      champion
     (none)       candidate, Immediate        champion, the old one stays warm
+    (none)       candidate of another plan   champion: workers of the new plan cannot run the old model
     (none)       candidate, Shadow           shadow
     shadow       newer candidate             shadow of the newer one; the old: superseded
     shadow       hold over, evidence good    champion, the old one stays warm
@@ -105,7 +106,7 @@ class RolloutState:
             return None
         self._registered[record.model_version] = record
         model = _variant(record, "champion")
-        if self.champion is None or not self._spec.shadow:
+        if self.champion is None or not self._spec.shadow or self._serves_another_plan(record):
             return self._install(
                 model, record.registered_at_ms, "promoted", "rollout", f"passed its gates ({record.run_id})"
             )
@@ -163,6 +164,11 @@ class RolloutState:
         assert all(v.share == 0.0 for v in self.table.variants if v.role == "shadow")
         assert len(self.table.warm) <= WARM
         assert self.champion not in self.table.warm
+
+    def _serves_another_plan(self, record: CandidateRegistered) -> bool:
+        champion = self.champion
+        known = self._registered.get(champion.model_version) if champion is not None else None
+        return known is not None and known.lineage.get("plan") != record.lineage.get("plan")
 
     def _judge(self, shadow: Variant, champion: Variant, now_ms: int) -> Decided | None:
         seen = [

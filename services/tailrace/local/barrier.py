@@ -69,8 +69,16 @@ class Barrier:
         last_seen: Any = None
         deadline = time.monotonic() + timeout_s
         while True:
-            committed = self._committed()
-            ends = self._ends()
+            try:
+                committed, ends = self._committed(), self._ends()
+            except BrokerUnavailable as error:
+                # A broker that restarts is no reason to give up a replay; one that stays away is.
+                before = None
+                if time.monotonic() > deadline:
+                    raise NotSettled(f"the broker has been away for {timeout_s:.0f} s: {error}") from error
+                keep_going()
+                time.sleep(1.0)
+                continue
             newest = epoch()
             lagging = self._lagging(committed, ends) or self._behind(committed, newest)
             seen = (ends, newest)

@@ -1,6 +1,26 @@
-"""What runs in the training process. The service imports this name only, and none of the trainers."""
+"""What runs in the training process. The service imports these names only, and none of the trainers."""
 
 from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from multiprocessing.process import BaseProcess
+
+
+def end_with_parent() -> None:
+    """Lets this process end when the service does, even by SIGKILL.
+
+    The pool's queue does not tell: the child holds both of its ends, so that it would wait for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_exit, args=(parent,), name="parent", daemon=True).start()
+
+
+def _wait_and_exit(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def run_encoded(settings_json: str, job_json: bytes) -> bytes:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tailrace.core.sampling import DataSet, final_labels
-from tailrace.trainer.lake import DAY_MS, LabelRow, ServedRow, newest_day_ms, read_days
+from tailrace.trainer.lake import DAY_MS, labels_of, newest_day_ms, predictions_of, read_days
 
 EMPTY = DataSet(np.empty((0, 0), np.float32), np.empty(0, np.bool_), np.empty(0, np.int64))
 
@@ -21,17 +21,17 @@ def load(directory: Path, *, fingerprint: str, until_ms: int, span_ms: int, long
 
     Args:
         directory: The lake.
-        fingerprint: Plan; rows of other plans mean something else and are left out.
+        fingerprint: Plan; rows of other plans mean something else.
         until_ms: Stream time of the request, epoch milliseconds.
         span_ms: Training window, milliseconds.
         longest_wait_ms: How long a label can take to become final, milliseconds.
     """
-    newest_ms = newest_day_ms(directory, ServedRow)
+    newest_ms = newest_day_ms(predictions_of(directory, fingerprint))
     if newest_ms is None:
         return EMPTY
     first_ms = until_ms - span_ms - longest_wait_ms - DAY_MS
-    served = read_days(directory, ServedRow, first_ms, min(until_ms, newest_ms))
-    labels = read_days(directory, LabelRow, first_ms, min(until_ms, newest_ms))
+    served = read_days(predictions_of(directory, fingerprint), first_ms, min(until_ms, newest_ms))
+    labels = read_days(labels_of(directory), first_ms, min(until_ms, newest_ms))
     if served is None or labels is None:
         return EMPTY
     codes = _codes(served["prediction_id"], labels["prediction_id"])
@@ -45,9 +45,8 @@ def load(directory: Path, *, fingerprint: str, until_ms: int, span_ms: int, long
         until_ms,
     )
     times = _column(served, "event_time_ms")
-    same_plan = np.asarray(served["fingerprint"].to_numpy(zero_copy_only=False) == fingerprint)
     _, first_of_each = np.unique(of_served, return_index=True)
-    taken = first_of_each[same_plan[first_of_each] & np.isin(of_served[first_of_each], known)]
+    taken = first_of_each[np.isin(of_served[first_of_each], known)]
     if not taken.size:
         return EMPTY
     taken = taken[times[taken] > times[taken].max() - span_ms]

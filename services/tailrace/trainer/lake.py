@@ -123,14 +123,21 @@ class Lake:
             reader.close()
 
     def _write(self, kind: type, rows: list[Any], name: str, start: dict[int, int]) -> None:
-        for row in rows:
-            if isinstance(row, BadRecord):
-                raise row
-        table = _predictions(rows) if kind is ServedRow else _labels(rows)
+        # Only Tailrace writes these topics. What cannot be read is of no use to training, and is left to the audit.
+        good = [row for row in rows if not isinstance(row, BadRecord)]
+        if kind is LabelRow:
+            self._write_days(_labels(good), "labels", name, start)
+            return
+        # Rows of different plans have different widths, and are never trained on together.
+        for plan in sorted({row.fingerprint for row in good}):
+            of_plan = [row for row in good if row.fingerprint == plan]
+            self._write_days(_predictions(of_plan), f"predictions/plan={plan}", name, start)
+
+    def _write_days(self, table: pa.Table, folder_name: str, name: str, start: dict[int, int]) -> None:
         days = table["event_time_ms"].to_numpy() // DAY_MS
         begun = "_".join(str(start[number]) for number in sorted(start))
         for day in np.unique(days):
-            folder = self.directory / _folder(kind) / f"date={_date(int(day))}"
+            folder = self.directory / folder_name / f"date={_date(int(day))}"
             folder.mkdir(parents=True, exist_ok=True)
             part = folder / f".{begun}-{name}.part"
             pq.write_table(table.filter(pa.array(days == day)), part, compression="lz4")
@@ -147,17 +154,32 @@ class Lake:
         part.rename(self.directory / "offsets.json")
 
 
-def read_days(directory: Path, kind: type, first_ms: int, last_ms: int) -> pa.Table | None:
-    """Rows of the days from `first_ms` to `last_ms`, epoch milliseconds; None when there are none."""
-    root = directory / _folder(kind)
+def predictions_of(lake: Path, fingerprint: str) -> Path:
+    """Where a lake keeps the predictions of a plan."""
+    return lake / "predictions" / f"plan={fingerprint}"
+
+
+def labels_of(lake: Path) -> Path:
+    """Where a lake keeps the labels."""
+    return lake / "labels"
+
+
+def read_days(root: Path, first_ms: int, last_ms: int) -> pa.Table | None:
+    """Rows of the days from `first_ms` to `last_ms`, epoch milliseconds; None when there are none.
+
+    Args:
+        root: `predictions_of` or `labels_of` a lake.
+        first_ms: First day.
+        last_ms: Last day.
+    """
     days = range(first_ms // DAY_MS, last_ms // DAY_MS + 1)
     files = [path for day in days for path in sorted((root / f"date={_date(day)}").glob("*.parquet"))]
     return pa.concat_tables([pq.read_table(path) for path in files]) if files else None
 
 
-def newest_day_ms(directory: Path, kind: type) -> int | None:
-    """Start of the newest day the lake has, epoch milliseconds."""
-    names = sorted(path.name for path in (directory / _folder(kind)).glob("date=*"))
+def newest_day_ms(root: Path) -> int | None:
+    """Start of the newest day below `root`, epoch milliseconds; None when there is none."""
+    names = sorted(path.name for path in root.glob("date=*"))
     if not names:
         return None
     newest = dt.date.fromisoformat(names[-1].removeprefix("date="))
@@ -165,16 +187,14 @@ def newest_day_ms(directory: Path, kind: type) -> int | None:
 
 
 def _predictions(rows: list[ServedRow]) -> pa.Table:
-    width = len(rows[0].features) if rows else 0
-    matrix = np.array([row.features for row in rows], dtype=np.float32).reshape(-1)
+    matrix = np.array([row.features for row in rows], dtype=np.float32)
     return pa.table(
         {
             "prediction_id": [row.prediction_id for row in rows],
             "event_time_ms": pa.array([row.event_time_ms for row in rows], pa.int64()),
             "model_version": [row.model_version for row in rows],
             "score": pa.array([row.score for row in rows], pa.float64()),
-            "fingerprint": [row.fingerprint for row in rows],
-            "features": pa.FixedSizeListArray.from_arrays(pa.array(matrix), width),
+            "features": pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1]),
         }
     )
 
@@ -191,10 +211,6 @@ def _labels(rows: list[LabelRow]) -> pa.Table:
             "known_at_ms": pa.array([row.known_at_ms for row in kept], pa.int64()),
         }
     )
-
-
-def _folder(kind: type) -> str:
-    return "predictions" if kind is ServedRow else "labels"
 
 
 def _date(day: int) -> str:

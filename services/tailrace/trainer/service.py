@@ -22,7 +22,7 @@ from tailrace.contracts.records import (
     Variant,
 )
 from tailrace.contracts.topics import Topics
-from tailrace.errors import BrokerUnavailable
+from tailrace.errors import BadRecord, BrokerUnavailable
 from tailrace.runtime.control import ControlFollower
 from tailrace.runtime.service import Lifecycle
 from tailrace.trainer.lake import Lake
@@ -87,7 +87,11 @@ class _Trainer:
 
     def take(self, value: bytes) -> None:
         """Answers a request; other records pass."""
-        request = decode(_RETRAINING, value)
+        try:
+            request = decode(_RETRAINING, value)
+        except BadRecord as error:
+            self._lifecycle.log.error("request_unreadable", why=str(error))
+            return
         if not isinstance(request, RetrainRequested) or request.run_id in self._answered:
             return
         began = time.monotonic()
@@ -121,13 +125,13 @@ class _Trainer:
 
     def _train(self, request: RetrainRequested) -> CandidateRegistered | CandidateRefused:
         # Imported by the child as well; here only its name is needed.
-        from tailrace.trainer.child import run_encoded
+        from tailrace.trainer.child import end_with_parent, run_encoded
 
         offsets = self._lake.catch_up()
         self._table = self._follower.poll() or self._table
         if self._pool is None:
             # Kept warm: importing the trainers takes seconds, a small training less than one.
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
         job = encode((request, self._champion(), offsets))
         try:
             answer = self._pool.submit(run_encoded, self._settings.model_dump_json(), job).result()
