@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tailrace.cli_usecase import app
 from typer.testing import CliRunner
+
+from tailrace.cli_usecase import app
 
 REPOSITORY = Path(__file__).parents[1] / "feature_repo"
 BROKEN = "import tailrace as tr\nx = tr.Cuont()\n"

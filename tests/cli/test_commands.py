@@ -33,7 +33,9 @@ def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
 
 
 def test_commands_of_the_design_exist() -> None:
-    wanted = "up down status doctor run check plan schemas models promote rollback retrain quality alarms replay audit demo"
+    wanted = (
+        "up down status doctor run check plan schemas models promote rollback retrain quality alarms replay audit demo"
+    )
     assert {*wanted.split(), "topics apply", "dead-letters list", "dead-letters replay"} <= set(map(" ".join, COMMANDS))
 
 

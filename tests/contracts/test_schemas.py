@@ -8,7 +8,8 @@ from typing import Any
 import fastavro
 import msgspec
 import pytest
-import yaml  # type: ignore[import-untyped]  # no stubs among the dependencies
+import yaml
+
 from tailrace.contracts import records
 from tailrace.contracts.schemas import avro_schema, json_schema, record_types, write_schemas
 from tailrace.contracts.topics import Topics

@@ -5,7 +5,11 @@ from tailrace.core.freshness import judge
 from tailrace.core.plan import WindowColumn, WindowView
 
 VIEW = WindowView(
-    name="v", source="labels", entity="m", columns=(WindowColumn(name="c", kind="count", span_ms=1),), fresh_within_ms=100
+    name="v",
+    source="labels",
+    entity="m",
+    columns=(WindowColumn(name="c", kind="count", span_ms=1),),
+    fresh_within_ms=100,
 )
 NOW = np.array([1_000, 1_000, 1_000, 1_000])
 ROWS = [b"fresh", b"old", None, b"ahead"]

@@ -12,9 +12,7 @@ SPEC = JoinSpec(window_ms=100, skew_ms=5, lateness_ms=10, correction_ms=1000, ho
 
 
 def prediction(variant: str = "champion", *, activated: bool = True, blocked: bool = False) -> Scored:
-    return Scored(
-        f"e:{variant}", "e", "k", {}, {}, 0, variant, "1", 0.5, True, activated=activated, blocked=blocked
-    )
+    return Scored(f"e:{variant}", "e", "k", {}, {}, 0, variant, "1", 0.5, True, activated=activated, blocked=blocked)
 
 
 def outcome(time_ms: int, value: float = 1.0, revision: int = 0, *, retract: bool = False) -> Outcome:

@@ -4,9 +4,7 @@ from tailrace.contracts.records import CandidateRegistered, PromoteRequested, Qu
 from tailrace.core.rollouts import Decided, Rollout, RolloutState
 
 DAY_MS = 86_400_000
-SHADOW = Rollout(
-    use_case="uc", shadow=True, hold_ms=DAY_MS, min_predictions=100, max_disagreement=0.2, min_labels=50
-)
+SHADOW = Rollout(use_case="uc", shadow=True, hold_ms=DAY_MS, min_predictions=100, max_disagreement=0.2, min_labels=50)
 
 
 def candidate(version: str, at_ms: int = 0) -> CandidateRegistered:

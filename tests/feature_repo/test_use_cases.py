@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tailrace.usecase.load import load_use_case, use_case_names
 
 REPOSITORY = Path(__file__).parents[2] / "feature_repo"

@@ -86,7 +86,7 @@ def test_damaged_data_of_the_broker_are_named_at_once(own_broker: Broker) -> Non
     own_broker.stop()
     (own_broker.directory / "kafka" / "meta.properties").write_text("version=1\nnode.id=7\n")
     began = time.monotonic()
-    with pytest.raises(BrokerUnavailable, match="ended with exit code .* are damaged, use another --dir"):
+    with pytest.raises(BrokerUnavailable, match=r"ended with exit code .* are damaged, use another --dir"):
         own_broker.start()
     assert time.monotonic() - began < 30
 

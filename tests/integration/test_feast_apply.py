@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from sqlalchemy import create_engine, text
+
 from tailrace.usecase.load import load_use_case, use_case_names
 
 REPOSITORY = Path(__file__).parents[2] / "feature_repo"

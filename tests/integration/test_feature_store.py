@@ -41,7 +41,8 @@ def _contract() -> type[Any]:
 
     path = Path(__file__).parents[1] / "contract" / "test_online_store.py"
     spec = importlib.util.spec_from_file_location("online_store_contract", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     contract: type[Any] = module.OnlineStoreContract

@@ -210,7 +210,7 @@ def test_same_rows_and_seed_give_candidates_of_the_same_readable_bundle(settings
         for run_id in ("run-1", "run-2"):
             ask(settings, use_case, run_id)
         # Starting the child and importing its trainer take seconds, more on a busy machine.
-        wait_until(lambda: len(answers(settings, use_case)) == 2, 50)
+        wait_until(lambda: len(answers(settings, use_case)) == 2, 120)
     first, second = answers(settings, use_case)
     assert isinstance(first, CandidateRegistered), first
     assert isinstance(second, CandidateRegistered), second
@@ -227,7 +227,7 @@ def test_answered_request_is_not_answered_again_and_its_offset_ends_up_committed
     use_case = start_use_case(settings, "boosting")
     ask(settings, use_case, "run-1")
     with Running(settings, use_case):
-        wait_until(lambda: len(answers(settings, use_case)) == 1, 50)
+        wait_until(lambda: len(answers(settings, use_case)) == 1, 120)
     [refused] = answers(settings, use_case)
     assert isinstance(refused, CandidateRefused)
     assert "rows" in refused.reason
@@ -249,7 +249,7 @@ def test_rows_of_another_plan_in_the_same_topic_do_no_harm(settings: Settings) -
     send_history(settings, use_case)
     with Running(settings, use_case):
         ask(settings, use_case, "run-1")
-        wait_until(lambda: len(answers(settings, use_case)) == 1, 50)
+        wait_until(lambda: len(answers(settings, use_case)) == 1, 120)
     [answer] = answers(settings, use_case)
     assert isinstance(answer, CandidateRegistered), answer
 
@@ -276,7 +276,7 @@ def test_training_process_dies_with_a_killed_service(
     process, use_case = trainer_process
     send_history(settings, use_case)
     ask(settings, use_case, "run-1")
-    wait_until(lambda: len(answers(settings, use_case)) == 1, 60)
+    wait_until(lambda: len(answers(settings, use_case)) == 1, 120)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGKILL)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
+
 import tailrace as tr
 from tailrace.core.plan import RequestColumn, WindowColumn
 from tailrace.errors import UseCaseError

@@ -8,7 +8,19 @@ import tailrace as tr
 
 
 def test_public_names_are_those_of_all() -> None:
-    packages = {"backends", "cli", "cli_usecase", "contracts", "core", "errors", "features", "feedback", "inference"}
+    packages = {
+        "backends",
+        "cli",
+        "cli_models",
+        "cli_stream",
+        "cli_usecase",
+        "contracts",
+        "core",
+        "errors",
+        "features",
+        "feedback",
+        "inference",
+    }
     packages |= {"local", "ops", "rollout", "runtime", "testing", "trainer", "usecase"}
     public = {name for name in vars(tr) if not name.startswith("_") and name not in packages}
     assert public == set(tr.__all__)

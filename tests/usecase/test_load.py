@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tailrace.errors import UseCaseError
 from tailrace.usecase.load import load_trainer, load_use_case, use_case_names
 

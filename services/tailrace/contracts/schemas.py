@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import msgspec.inspect as inspection
-import yaml  # type: ignore[import-untyped]  # no stubs among the dependencies
+import yaml
 from fastavro import parse_schema
 
 from tailrace.contracts import records

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import aiokafka
 import faust
@@ -67,7 +67,7 @@ class FetchConsumer(driver.Consumer):
     @property
     def sink(self) -> Sink:
         """The shell; set on the app."""
-        found: Sink = self.app.fetch_sink
+        found: Sink = cast(Any, self.app).fetch_sink
         return found
 
     async def _drain_messages(self, fetcher: Any) -> None:
@@ -88,7 +88,7 @@ class FetchConsumer(driver.Consumer):
     def _carrier(self, fetch: Fetch) -> Any:
         first = fetch.messages[0]
         at = TP(first.topic, first.partition)
-        return driver.ConsumerMessage(
+        return cast(Any, driver).ConsumerMessage(
             first.topic, first.partition, first.offset, first.timestamp_ms / 1000, 0, [], None, fetch, None, 0, 0, at,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
@@ -96,10 +96,12 @@ class FetchConsumer(driver.Consumer):
     def positions(self) -> dict[TP, int]:
         """Offset behind everything fetched and behind transaction markers, by partition."""
         client = self._thread._ensure_consumer()
-        out = {}
+        out: dict[TP, int] = {}
         subscription = client._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
-        for at in () if assignment is None else assignment.tps:
+        if assignment is None:
+            return out
+        for at in assignment.tps:
             state = assignment.state_value(at)
             if state is not None and state.has_valid_position:
                 out[TP(at.topic, at.partition)] = state.position
