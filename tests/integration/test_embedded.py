@@ -47,7 +47,8 @@ def own_broker(broker: str, tmp_path: Path) -> Iterator[Broker]:
 
 def test_records_survive_sigkill_of_the_broker(own_broker: Broker) -> None:
     settings = Settings(kafka_bootstrap=own_broker.address)
-    for future in admin(settings).create_topics([NewTopic("kept", 1, 1)]).values():
+    client = admin(settings)  # kept: a client that goes away takes its answers with it
+    for future in client.create_topics([NewTopic("kept", 1, 1)]).values():
         future.result(30)
     writer = producer(settings)
     for number in range(1_000):
@@ -171,6 +172,8 @@ def test_up_status_kill_and_down(system: tuple[Path, dict[str, str]]) -> None:
 def test_nothing_outlives_a_killed_supervisor(system: tuple[Path, dict[str, str]]) -> None:
     directory, _ = system
     pids = [process["pid"] for process in _status(directory).values()]
-    os.kill(json.loads((directory / "tailrace.json").read_bytes())["supervisor_pid"], signal.SIGKILL)
+    supervisor = json.loads((directory / "tailrace.json").read_bytes())["supervisor_pid"]
+    assert supervisor > 0, "the system has ended; 0 would name this very process group"
+    os.kill(supervisor, signal.SIGKILL)
     _until(lambda: not any(_alive(pid) for pid in pids), "all children are gone")
     assert "nothing runs" in _tailrace("status", "--dir", str(directory)).stdout

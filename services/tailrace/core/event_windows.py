@@ -21,7 +21,7 @@ from tailrace.errors import StateCorrupt
 
 FORMAT = 1
 MAX_ENTRIES = 4_096
-"""Entries per key. Beyond it the older half is merged into tiles of 1/60 of the longest span: counts and
+"""Entries per key. Beyond it all but the newest quarter are merged into tiles of 1/60 of the longest span: counts and
 sums stay right to one tile at the far end of a window, std, min, max and distinct see tile means."""
 FIRST_ROOM = 8
 TILES = 60
@@ -179,7 +179,9 @@ class WindowState:
         for slot, more in zip(touched[short].tolist(), arrivals[short].tolist(), strict=True):
             self._trim(slot)
             if self._used[slot] + more > self._max_entries:
-                self.merged += kernels.merge(slot, self._hop_ms, *self._rings, self._begin, self._used)
+                self.merged += kernels.merge(
+                    slot, self._hop_ms, self._max_entries // 4, *self._rings, self._begin, self._used
+                )
                 # The tiles of the span are few: whatever is still too much lies behind it.
                 excess = int(self._used[slot]) + more - self._max_entries
                 self.merged += kernels.cut(slot, excess, *self._rings, self._begin, self._used)

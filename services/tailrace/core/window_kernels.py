@@ -153,18 +153,18 @@ def trim(slot, horizon_ms, times, offsets, weights, fields, begin, used):  # typ
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def merge(slot, hop_ms, times, offsets, weights, fields, begin, used):  # type: ignore[no-untyped-def]  # compiled
-    """Merges the older half of a slot into tiles of `hop_ms`: weights add, fields become weighted means.
+def merge(slot, hop_ms, newest, times, offsets, weights, fields, begin, used):  # type: ignore[no-untyped-def]  # compiled
+    """Merges all but the `newest` entries of a slot into tiles of `hop_ms`: weights add, fields become weighted means.
 
     Returns:
         How many entries went into tiles.
     """
     first = begin[slot]
     end = first + used[slot]
-    half = first + used[slot] // 2
+    old = max(end - newest, first)
     place = first
     for at in range(first + 1, end):
-        if at < half and times[at] // hop_ms == times[place] // hop_ms:
+        if at < old and times[at] // hop_ms == times[place] // hop_ms:
             weight = weights[place] + weights[at]
             for k in range(fields.shape[1]):
                 fields[place, k] += (fields[at, k] - fields[place, k]) * (weights[at] / weight)

@@ -24,7 +24,7 @@ from tailrace.local.supervisor import ProcessState
 
 STATUS_COLUMNS = ("name", "state", "pid", "restarts", "uptime_s", "rss_mb")
 CONSUMERS = ("features", "inference", "feedback", "trainer", "rollout")
-ANSWER_S = 5.0
+ANSWER_S = 2.0
 
 
 def look(process: ProcessState) -> dict[str, Any]:
