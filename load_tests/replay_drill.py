@@ -1,8 +1,10 @@
-"""Replays the fraud handbook through an embedded system, killing workers and the broker on the way.
+"""Replays a recorded use case through an embedded system, killing workers and the broker on the way.
 
-    python load_tests/handbook_replay.py --data DIR --dir STATE [--kills 2] [--until 2018-08-15]
+    python load_tests/replay_drill.py --use-case fraud_handbook --data DIR --dir STATE [--kills 2] [--until DAY]
+    python load_tests/replay_drill.py --use-case elec2 --data DIR --dir STATE --kills 0
 
-Afterwards runs `tailrace audit` and `handbook_check.py`. Prints times and restarts; exits 1 if anything is amiss.
+Afterwards runs `tailrace audit` and the use case's own check, `<use case>_check.py` beside this file.
+Prints what it took; exits 1 if anything is amiss.
 """
 
 from __future__ import annotations
@@ -22,33 +24,34 @@ from rich.console import Console
 from tailrace.backends.settings import load_settings
 from tailrace.local.supervisor import Embedded
 
-USE_CASE = "fraud_handbook"
 WORKERS = ("features", "inference", "feedback", "trainer", "rollout")
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    use_case: Annotated[str, typer.Option(help="Use case to replay.")],
+    data: Annotated[Path, typer.Option(help="Folder with events.parquet and outcomes.parquet.")],
     directory: Annotated[Path, typer.Option("--dir", help="Folder of all state.")],
     kills: Annotated[int, typer.Option(help="How often each worker is killed.")] = 2,
     over: Annotated[float, typer.Option(help="Wall time over which kills are spread, seconds.")] = 600.0,
-    until: Annotated[str, typer.Option(help="Day to stop before.")] = "2018-08-15",
+    until: Annotated[str, typer.Option(help="Day to stop before.")] = "9999-01-01",
     seed: Annotated[int, typer.Option(help="Seed of the schedule.")] = 1,
 ) -> None:
     """Runs the drill."""
     console = Console(stderr=True)
     embedded = Embedded(directory, settings=load_settings())
-    embedded.start([USE_CASE])
+    embedded.start([use_case])
     environment = os.environ | {
         "TAILRACE_KAFKA_BOOTSTRAP": embedded.settings.kafka_bootstrap,
         "TAILRACE_REDIS_URL": embedded.settings.redis_url,
         "TAILRACE_STATE_DIR": str(directory),
+        "TAILRACE_USE_CASES": str(embedded.settings.use_cases),
     }
     tool = [sys.executable, "-m", "tailrace"]
     recordings = [str(data / "events.parquet"), str(data / "outcomes.parquet")]
     began = time.monotonic()
     try:
         replay = subprocess.Popen(
-            [*tool, "replay", *recordings, "--use-case", USE_CASE, "--until", until], env=environment
+            [*tool, "replay", *recordings, "--use-case", use_case, "--until", until], env=environment
         )
         for at_s, what in schedule(kills, over, random.Random(seed)):
             while replay.poll() is None and time.monotonic() - began < at_s:
@@ -65,9 +68,16 @@ def main(
             embedded.check()
             time.sleep(0.5)
         took_s = time.monotonic() - began
-        audit = subprocess.run([*tool, "audit", "--use-case", USE_CASE, "--json"], env=environment, check=False)
+        audit = subprocess.run([*tool, "audit", "--use-case", use_case, "--json"], env=environment, check=False)
         check = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("handbook_check.py")), "--data", str(data), "--until", until],
+            [
+                sys.executable,
+                str(Path(__file__).with_name(f"{use_case}_check.py")),
+                "--data",
+                str(data),
+                "--until",
+                until,
+            ],
             env=environment,
             check=False,
         )

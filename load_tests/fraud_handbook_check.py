@@ -1,6 +1,6 @@
 """Checks a finished replay of the fraud handbook against its answer key, from the topics alone.
 
-    python load_tests/handbook_check.py --data DIR [--from 2018-05-15] [--until 2018-08-15]
+    python load_tests/fraud_handbook_check.py --data DIR [--from 2018-05-15] [--until 2018-08-15]
 
 Compares the features as served with the authors' own, and the live metrics of QUALITY with
 scikit-learn on the joined predictions and labels. Exits 1 when a figure misses its bound.
