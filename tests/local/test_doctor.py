@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,12 @@ def test_nobody_listening_is_named_with_the_address(use_cases: Path) -> None:
 def test_unknown_host_is_told_from_a_closed_port(use_cases: Path) -> None:
     found = _examine(_settings(use_cases, kafka_bootstrap="no-such-host.invalid:9092"))
     assert "the host of no-such-host.invalid:9092 is unknown" in found["kafka"].detail
+
+
+def test_listener_that_is_silent_is_not_called_absent(use_cases: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = _examine(_settings(use_cases, kafka_bootstrap=f"127.0.0.1:{silent.getsockname()[1]}"))
+    assert "accepts connections but gives no answer in PLAINTEXT" in found["kafka"].detail
 
 
 def test_wrong_declaration_is_shown_with_its_findings(use_cases: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+import psutil
 import pytest
 
 from tailrace.backends.settings import Settings
@@ -170,6 +172,14 @@ def test_directory_in_use_is_refused(tmp_path: Path) -> None:
 def test_state_of_a_process_that_is_gone_is_stale(tmp_path: Path) -> None:
     _write(tmp_path, _state(supervisor_pid=2**22 - 1))
     assert running_state(tmp_path) is None
+
+
+def test_supervisor_that_was_killed_and_not_yet_reaped_does_not_run(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        child.kill()
+        _until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        _write(tmp_path, _state(supervisor_pid=child.pid))
+        assert running_state(tmp_path) is None
 
 
 def test_reused_process_id_is_not_taken_for_the_supervisor(tmp_path: Path) -> None:

@@ -53,12 +53,18 @@ def _kafka(settings: Settings) -> Finding:
             if error.args[0].code() not in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
                 return Finding("kafka", False, _kafka_cause(error.args[0], settings))
     return Finding(
-        "kafka", False, f"no answer from {where}; check TAILRACE_KAFKA_BOOTSTRAP, or start one: `tailrace up`"
+        "kafka",
+        False,
+        f"{where} accepts connections but gives no answer in {settings.kafka_security}; check TAILRACE_KAFKA_SECURITY "
+        "and that the port is Kafka's",
     )
 
 
 def _kafka_cause(error: KafkaError, settings: Settings) -> str:
     where, code, text = settings.kafka_bootstrap, error.code(), error.str()
+    # Tested before the codes: the client gives a listener of another kind the code of a wrong password or host.
+    if "supported mechanisms" in text or "PLAINTEXT broker" in text:
+        return f"the listener at {where} does not speak {settings.kafka_security}; check TAILRACE_KAFKA_SECURITY and the port"
     if code == KafkaError._AUTHENTICATION:
         return f"wrong user or password for {settings.kafka_username!r} at {where}; check TAILRACE_KAFKA_USERNAME and …_PASSWORD"
     if code == KafkaError._RESOLVE:

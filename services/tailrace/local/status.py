@@ -16,7 +16,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from tailrace.backends.kafka import admin
+from tailrace.backends.kafka import client_options
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable
@@ -25,6 +25,9 @@ from tailrace.local.supervisor import ProcessState
 STATUS_COLUMNS = ("name", "state", "pid", "restarts", "uptime_s", "rss_mb")
 CONSUMERS = ("features", "inference", "feedback", "trainer", "rollout")
 ANSWER_S = 2.0
+LOADING_S = 5.0
+LOADING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
+"""What a broker says for a moment after its start, and of the first group ever asked for."""
 
 
 def look(process: ProcessState) -> dict[str, Any]:
@@ -58,13 +61,13 @@ def group_lags(settings: Settings, use_cases: Sequence[str]) -> dict[str, int | 
     Raises:
         BrokerUnavailable: the broker does not answer.
     """
-    client = admin(settings)
+    client = AdminClient(client_options(settings) | {"log_level": 0})
     try:
         groups = [Topics(use_case).group(service) for use_case in use_cases for service in CONSUMERS]
         committed = {group: _committed(client, group) for group in groups}
         ends = _ends(client, {at for offsets in committed.values() for at in offsets})
     except KafkaException as error:
-        raise BrokerUnavailable(f"the broker does not answer: {error.args[0].str()}") from error
+        raise BrokerUnavailable(f"the broker does not say: {error.args[0].str()}") from error
     return {
         group: sum(max(0, ends[at] - offset) for at, offset in offsets.items()) if offsets else None
         for group, offsets in committed.items()
@@ -72,14 +75,19 @@ def group_lags(settings: Settings, use_cases: Sequence[str]) -> dict[str, int | 
 
 
 def _committed(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
-    asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S)
-    try:
-        found = asked[group].result().topic_partitions or []
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return {}
-        raise
-    return {(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
+    deadline = time.monotonic() + LOADING_S
+    while True:
+        asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S)
+        try:
+            found = asked[group].result().topic_partitions or []
+            return {(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            if code not in LOADING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _ends(client: AdminClient, partitions: set[tuple[str, int]]) -> dict[tuple[str, int], int]:

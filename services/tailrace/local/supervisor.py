@@ -274,12 +274,17 @@ def read_state(directory: Path) -> SystemState | None:
 def running_state(directory: Path) -> SystemState | None:
     """The state of a system that runs from this directory; None when none does."""
     state = read_state(directory)
-    if state is None or state.supervisor_pid in (0, os.getpid()) or not psutil.pid_exists(state.supervisor_pid):
+    if state is None or state.supervisor_pid in (0, os.getpid()):
         return None
-    # A process id is reused sooner or later: ours is a Python that was there when the file was written.
-    process = psutil.Process(state.supervisor_pid)
-    younger = process.create_time() * 1000 > state.started_at_ms
-    return None if younger else state
+    try:
+        process = psutil.Process(state.supervisor_pid)
+        # A killed process keeps its id until somebody asks for its exit code, and an id is reused sooner or
+        # later: ours is alive, and was there when the file was written.
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        younger = process.create_time() * 1000 > state.started_at_ms
+    except psutil.NoSuchProcess:
+        return None
+    return None if ended or younger else state
 
 
 def _ports(directory: Path) -> Ports:
