@@ -44,6 +44,8 @@ def reason(value: bytes | None) -> str:
         (b'{"payment_id": "p", "card": "", "amount": 1, "at_ms": 7}', "empty_key"),
         (b"[" * 100_000, "wrong_type"),
         (b'{"payment_id": "p", "card": "c", "amount": 1e999, "at_ms": 7}', "wrong_type"),
+        (b'{"payment_id": "p", "card": "c", "amount": 1, "at_ms": 1' + b"0" * 400 + b"}", "out_of_range"),
+        (b'{"payment_id": "p", "card": "c", "amount": 1, "at_ms": 9223372036854775808}', "out_of_range"),
         (b"7", "wrong_type"),
     ],
 )

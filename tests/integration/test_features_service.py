@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import tailrace.usecase.features as f
@@ -183,41 +183,3 @@ def test_events_and_labels_flow_and_the_group_ends_without_lag(settings: Setting
     names = [column.name for column in view.columns]
     stored = RedisOnlineStore(settings).read([ReadRequest(view.name, view.entity, names, ["t0", "t1"])])[0]
     assert [[100.0, 0.5], [100.0, 0.5]] == stored.values.tolist()
-
-
-def test_state_survives_a_restart_and_replayed_offsets_change_nothing(settings: Settings, use_case: UseCase) -> None:
-    send_payments(settings, use_case, 0, 200)
-    send_labels(settings, use_case, 30)
-    with running(settings, use_case):
-        eventually(lambda: drained(settings, use_case), "lag 0")
-    before = features(settings, use_case)
-    _rewind(settings, use_case)
-    send_payments(settings, use_case, 200, 300)
-    with running(settings, use_case):
-        eventually(lambda: len(features(settings, use_case)) == 500, "replayed and new rows")
-        eventually(lambda: drained(settings, use_case), "lag 0")
-    rows = [msgspec.json.decode(m.value or b"", type=FeatureRow) for m in features(settings, use_case)]
-    assert {m.value for m in before} <= {m.value for m in features(settings, use_case)}
-    assert 300 == len({(row.event_id, tuple(row.values)) for row in rows})
-    assert all(int(row.event_id) // 10 + 1 == row.values[1] for row in rows)
-    view = use_case.plan.online_views[0]
-    names = [column.name for column in view.columns]
-    stored = RedisOnlineStore(settings).read([ReadRequest(view.name, view.entity, names, ["t0"])])[0]
-    assert [[10.0, 0.5]] == stored.values.tolist()
-
-
-def _rewind(settings: Settings, use_case: UseCase) -> None:
-    topics = Topics(use_case.name)
-    at = [TopicPartition(t, p, 0) for t in (use_case.requests.name, topics.labels) for p in (0, 1)]
-    group = topics.group("features")
-
-    def rewound() -> bool:
-        client = client_of(settings.kafka_bootstrap)
-        asked = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, at)])
-        try:
-            asked[group].result()
-        except Exception:  # noqa: BLE001  # the broker still counts the static member that left
-            return False
-        return True
-
-    eventually(rewound, "group rewound")

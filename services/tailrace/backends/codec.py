@@ -15,6 +15,8 @@ from tailrace.usecase.sources import Event, Topic, fields_of
 
 T = TypeVar("T")
 
+_INT64 = (-(2**63), 2**63 - 1)
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -66,6 +68,7 @@ class EventDecoder:
         self._batch = BatchDecoder(topic.schema)
         fields = fields_of(topic.schema)
         self._floats = tuple(name for name, kind in fields.items() if kind is float)
+        self._integers = tuple(name for name, kind in fields.items() if kind is int)
         self._ids = tuple(name for name in (topic.key,) if fields.get(name) is str)
 
     def decode(self, values: Sequence[bytes | None]) -> list[Event | BadRecord]:
@@ -79,6 +82,9 @@ class EventDecoder:
         for name in self._floats:
             if not math.isfinite(getattr(record, name)):
                 return BadRecord("not_finite", f"{name}: {getattr(record, name)} is no finite number")
+        for name in self._integers:
+            if not _INT64[0] <= getattr(record, name) <= _INT64[1]:
+                return BadRecord("out_of_range", f"{name}: the number does not fit 64 bits")
         for name in self._ids:
             if not getattr(record, name):
                 return BadRecord("empty_key", f"{name}: the key is empty")

@@ -1,0 +1,86 @@
+"""The whole loop in processes of its own, killed in the middle: what the audit says, and what users would see."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tailrace.backends.codec import decode
+from tailrace.backends.kafka import producer, read_topic
+from tailrace.backends.settings import Settings
+from tailrace.contracts.records import DEAD_LETTER_HEADER, DeadLetter
+from tailrace.contracts.topics import Topics
+from tailrace.local.audit import audit
+from tailrace.local.recordings import to_recording
+from tailrace.local.replay import Replay
+from tailrace.local.supervisor import Embedded
+from tailrace.testing.malformed import malformed_records
+from tailrace.testing.streams import DAY_MS, START_MS, CardFraudStream
+from tailrace.usecase.load import load_use_case
+
+USE_CASE = "card_fraud"
+DAYS = 8
+MALFORMED = 400
+RECORD = {
+    "transaction_id": "m",
+    "card_id": "c",
+    "merchant_id": "m",
+    "amount_eur": 1.0,
+    "channel": "web",
+    "occurred_at_ms": START_MS,
+}
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Embedded]:
+    system = Embedded(tmp_path, settings=Settings(use_cases=Path("feature_repo")))
+    system.start([USE_CASE])
+    yield system
+    system.stop()
+
+
+@pytest.mark.timeout(280)
+def test_every_event_is_predicted_once_though_every_worker_and_the_broker_are_killed(embedded: Embedded) -> None:
+    use_case = load_use_case(Path("feature_repo"), USE_CASE)
+    events, outcomes = CardFraudStream(seed=3, days=DAYS, drift_day=DAYS).tables()
+    recordings = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
+    letters = _send_malformed(embedded.settings, use_case.requests.name)
+    killer = threading.Thread(target=_kill_everything, args=(embedded,), daemon=True)
+    killer.start()
+    replay = Replay(embedded.settings, use_case, *recordings, keep_going=embedded.check)
+    replay.play(DAY_MS // 2)
+    killer.join()
+    replay.settle()
+    replay.close()
+    report = audit(embedded.settings, use_case)
+    assert report.findings == []
+    assert report.predictions == len(events)
+    assert report.dead_letters == letters
+    reasons = [
+        decode(DeadLetter, dict(message.headers)[DEAD_LETTER_HEADER]).reason
+        for message in read_topic(embedded.settings, Topics(USE_CASE).dead_letters)
+    ]
+    assert len(reasons) == letters
+    assert all(reasons)
+
+
+def _send_malformed(settings: Settings, topic: str) -> int:
+    writer = producer(settings)
+    count = 0
+    for record in malformed_records(5, MALFORMED, RECORD, "occurred_at_ms"):
+        writer.produce(topic, record.value, str(count))
+        count += 1
+    assert writer.flush(30) == 0
+    return count
+
+
+def _kill_everything(embedded: Embedded) -> None:
+    for victim in ("inference", "features", "feedback", "rollout", "trainer"):
+        time.sleep(3)
+        embedded.kill(victim)
+    time.sleep(3)
+    embedded.restart_broker()
