@@ -108,8 +108,9 @@ def _commit(reader: Consumer, offsets: list[TopicPartition]) -> None:
         try:
             reader.commit(offsets=offsets, asynchronous=False)
             return
-        except KafkaException as error:
-            assert time.monotonic() < deadline, error
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
             time.sleep(0.1)
 
 

@@ -122,7 +122,7 @@ class Broker:
     def _format(self, java: list[str], configuration: Path) -> None:
         if (self.directory / "kafka" / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = _cluster_id()
         done = subprocess.run(
             [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(configuration)],
             capture_output=True,
@@ -152,6 +152,11 @@ class Broker:
             f"Kafka {happened}; if its data in {self.directory / 'kafka'} are damaged, use another --dir. "
             f"The end of {log}:\n{end}"
         )
+
+
+def _cluster_id() -> str:
+    """A random id as Kafka wants it. One with a leading dash would be taken for an option of the format tool."""
+    return "t" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
 
 
 def _java(heap_mb: int) -> list[str]:

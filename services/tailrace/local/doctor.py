@@ -63,7 +63,8 @@ def _kafka(settings: Settings) -> Finding:
 def _kafka_cause(error: KafkaError, settings: Settings) -> str:
     where, code, text = settings.kafka_bootstrap, error.code(), error.str()
     # Tested before the codes: the client gives a listener of another kind the code of a wrong password or host.
-    if "supported mechanisms" in text or "PLAINTEXT broker" in text:
+    refused = code == KafkaError._TRANSPORT and "Connect to" in text
+    if "supported mechanisms" in text or (code == KafkaError._TRANSPORT and not refused):
         return f"the listener at {where} does not speak {settings.kafka_security}; check TAILRACE_KAFKA_SECURITY and the port"
     if code == KafkaError._AUTHENTICATION:
         return f"wrong user or password for {settings.kafka_username!r} at {where}; check TAILRACE_KAFKA_USERNAME and …_PASSWORD"
@@ -71,7 +72,7 @@ def _kafka_cause(error: KafkaError, settings: Settings) -> str:
         return f"the host of {where} is unknown; check TAILRACE_KAFKA_BOOTSTRAP"
     if code == KafkaError._SSL or "certificate" in text.lower():
         return f"the certificate of {where} cannot be verified; check TAILRACE_KAFKA_CA: {text}"
-    if code == KafkaError._TRANSPORT:
+    if refused:
         return f"nobody listens at {where}; check host and port, or start one: `tailrace up`"
     return f"{where}: {text}"
 

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import psutil
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tailrace.backends.kafka import client_options
+from tailrace.backends.kafka import consumer
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable
@@ -24,8 +17,8 @@ from tailrace.local.supervisor import ProcessState
 
 STATUS_COLUMNS = ("name", "state", "pid", "restarts", "uptime_s", "rss_mb")
 CONSUMERS = ("features", "inference", "feedback", "trainer", "rollout")
-ANSWER_S = 2.0
-LOADING_S = 5.0
+ANSWER_S = 5.0
+LOADING_S = 10.0
 LOADING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
 """What a broker says for a moment after its start, and of the first group ever asked for."""
 
@@ -61,38 +54,37 @@ def group_lags(settings: Settings, use_cases: Sequence[str]) -> dict[str, int | 
     Raises:
         BrokerUnavailable: the broker does not answer.
     """
-    client = AdminClient(client_options(settings) | {"log_level": 0})
+    groups = [Topics(use_case).group(service) for use_case in use_cases for service in CONSUMERS]
     try:
-        groups = [Topics(use_case).group(service) for use_case in use_cases for service in CONSUMERS]
-        committed = {group: _committed(client, group) for group in groups}
-        ends = _ends(client, {at for offsets in committed.values() for at in offsets})
+        return {group: _lag(settings, group) for group in groups}
     except KafkaException as error:
         raise BrokerUnavailable(f"the broker does not say: {error.args[0].str()}") from error
-    return {
-        group: sum(max(0, ends[at] - offset) for at, offset in offsets.items()) if offsets else None
-        for group, offsets in committed.items()
-    }
 
 
-def _committed(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
+def _lag(settings: Settings, group: str) -> int | None:
+    # Asked through a consumer that never subscribes, so it joins nothing. The admin client's call of the same
+    # purpose crashes the process (librdkafka 2.15.1) while the broker still loads the group's coordinator.
+    reader = consumer(settings, group, **{"group.protocol": "classic", "group.instance.id": "", "log_level": 0})
+    try:
+        topics = reader.list_topics(timeout=ANSWER_S).topics.values()
+        asked = [TopicPartition(topic.topic, number) for topic in topics for number in topic.partitions]
+        committed = [at for at in _committed(reader, asked) if at.offset >= 0] if asked else []
+        return sum(max(0, _end(reader, at) - at.offset) for at in committed) if committed else None
+    finally:
+        reader.close()
+
+
+def _committed(reader: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
     deadline = time.monotonic() + LOADING_S
     while True:
-        asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S)
         try:
-            found = asked[group].result().topic_partitions or []
-            return {(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
+            return list(reader.committed(asked, timeout=ANSWER_S))
         except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            if code not in LOADING or time.monotonic() > deadline:
+            if error.args[0].code() not in LOADING or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
 
-def _ends(client: AdminClient, partitions: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
-    if not partitions:
-        return {}
-    asked = {TopicPartition(*at): OffsetSpec.latest() for at in partitions}
-    answers = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S)
-    return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
+def _end(reader: Consumer, at: TopicPartition) -> int:
+    """End that a reader of committed records sees."""
+    return int(reader.get_watermark_offsets(TopicPartition(at.topic, at.partition), timeout=ANSWER_S)[1])
