@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FIT_SHARE = 0.8
-CALIBRATION_SHARE = 0.1
+HELD_ROWS = 2_000
+HELD_SHARES = (0.05, 0.1)
+"""How much is held back, once to calibrate and once for the gates: `HELD_ROWS`, but within these shares.
+Less, and the gates judge noise; more, and the model does not know the newest days (docs/adr/0007)."""
 
 
 class DataSet(NamedTuple):
@@ -61,10 +63,12 @@ def final_labels(
 
 
 def split_by_time(data: DataSet) -> Split:
-    """Cuts a data set in time order: 80 % to fit, 10 % to calibrate, 10 % for the gates."""
-    first = int(len(data.labels) * FIT_SHARE)
-    second = int(len(data.labels) * (FIT_SHARE + CALIBRATION_SHARE))
-    return Split(_part(data, 0, first), _part(data, first, second), _part(data, second, len(data.labels)))
+    """Cuts a data set in time order: the newest rows for the gates, as many before them to calibrate, the rest to fit."""
+    count = len(data.labels)
+    least, most = (int(count * share) for share in HELD_SHARES)
+    held = min(max(HELD_ROWS, least), most)
+    first, second = count - 2 * held, count - held
+    return Split(_part(data, 0, first), _part(data, first, second), _part(data, second, count))
 
 
 def _part(data: DataSet, start: int, end: int) -> DataSet:

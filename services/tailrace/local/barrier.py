@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from tailrace.backends.kafka import admin, partitions_of
+from tailrace.backends.kafka import admin, consumer, partitions_of
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable, TailraceError
@@ -51,6 +51,12 @@ class Barrier:
         self._reads = {
             topics.group(service): [(topic, n) for topic in names for n in partitions_of(self._admin, topic)]
             for service, names in reads.items()
+        }
+        # Asked through consumers that never join: the admin client's call for the same thing aborts the whole
+        # process when the broker goes away meanwhile (confluent-kafka 2.15.1).
+        self._readers = {
+            group: consumer(settings, group, **{"group.protocol": "classic", "group.instance.id": ""})
+            for group in self._reads
         }
         self._followers = [topics.group(service) for service in FOLLOWERS]
 
@@ -96,24 +102,17 @@ class Barrier:
             time.sleep(POLL_S)
 
     def _committed(self) -> dict[tuple[str, str, int], tuple[int, str]]:
-        asked = [
-            self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=30)
-            for group in self._reads
-        ]
         found: dict[tuple[str, str, int], tuple[int, str]] = {}
-        for answer in asked:
-            for group, future in answer.items():
-                for at in self._offsets_of(future):
-                    found[group, at.topic, at.partition] = (at.offset, at.metadata or "")
+        for group, reader in self._readers.items():
+            try:
+                known = reader.committed([TopicPartition(*at) for at in self._reads[group]], timeout=10)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                    continue  # nobody of the group has committed yet
+                raise BrokerUnavailable(f"committed offsets of {group} are not to be had: {error}") from error
+            for at in known:
+                found[group, at.topic, at.partition] = (at.offset, at.metadata or "")
         return found
-
-    def _offsets_of(self, future: Any) -> list[TopicPartition]:
-        try:
-            return list(future.result().topic_partitions or [])
-        except KafkaException as error:
-            if error.args[0].code() in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.COORDINATOR_LOAD_IN_PROGRESS):
-                return []
-            raise BrokerUnavailable(f"committed offsets are not to be had: {error}") from error
 
     def _ends(self) -> dict[tuple[str, int], int]:
         asked = {TopicPartition(*at): OffsetSpec.latest() for reads in self._reads.values() for at in reads}
@@ -122,6 +121,11 @@ class Barrier:
             return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
         except KafkaException as error:
             raise BrokerUnavailable(f"end offsets are not to be had: {error}") from error
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        for reader in self._readers.values():
+            reader.close()
 
     def _lagging(self, committed: dict[tuple[str, str, int], tuple[int, str]], ends: dict[tuple[str, int], int]) -> str:
         for group, reads in self._reads.items():

@@ -211,6 +211,7 @@ class Replay:
     def close(self) -> None:
         """Closes the connections."""
         self.control.close()
+        self._barrier.close()
 
     def _span(self, from_ms: int | None, until_ms: int | None, slice_ms: int) -> tuple[int, int]:
         times = [r.times_ms for r in (self._events, self._outcomes) if len(r)]

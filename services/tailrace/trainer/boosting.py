@@ -49,9 +49,19 @@ def fit(
     plan: Plan,  # noqa: ARG001  # trees need not know which columns are categories
     seed: int,
 ) -> Boosting:
-    """Fits 150 trees of 31 leaves; see `TrainedModel` for the arguments."""
+    """Fits 150 small trees; see `TrainedModel` for the arguments.
+
+    The sizes favour rare positives: with 31 leaves and a rate of 0.08 the average precision on the
+    fraud handbook was 0.012 lower (docs/adr/0007).
+    """
     model = HistGradientBoostingClassifier(
-        learning_rate=0.08, max_iter=150, l2_regularization=1.0, early_stopping=False, random_state=seed
+        learning_rate=0.05,
+        max_iter=150,
+        max_leaf_nodes=15,
+        min_samples_leaf=50,
+        l2_regularization=5.0,
+        early_stopping=False,
+        random_state=seed,
     )
     return Boosting(model.fit(rows, labels), rows.shape[1])
 
