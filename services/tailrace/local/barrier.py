@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from tailrace.backends.kafka import admin, consumer, partitions_of
@@ -52,12 +52,8 @@ class Barrier:
             topics.group(service): [(topic, n) for topic in names for n in partitions_of(self._admin, topic)]
             for service, names in reads.items()
         }
-        # Asked through consumers that never join: the admin client's call for the same thing aborts the whole
-        # process when the broker goes away meanwhile (confluent-kafka 2.15.1).
-        self._readers = {
-            group: consumer(settings, group, **{"group.protocol": "classic", "group.instance.id": ""})
-            for group in self._reads
-        }
+        self._settings = settings
+        self._readers = self._connect()
         self._followers = [topics.group(service) for service in FOLLOWERS]
 
     def wait(self, timeout_s: float, epoch: Callable[[], int | None], keep_going: Callable[[], None]) -> None:
@@ -80,6 +76,9 @@ class Barrier:
             except BrokerUnavailable as error:
                 # A broker that restarts is no reason to give up a replay; one that stays away is.
                 before = None
+                # Clients that were connected when a broker went down have been seen to stay deaf after it is back.
+                self.close()
+                self._admin, self._readers = admin(self._settings), self._connect()
                 if time.monotonic() > deadline:
                     raise NotSettled(f"the broker has been away for {timeout_s:.0f} s: {error}") from error
                 keep_going()
@@ -100,6 +99,14 @@ class Barrier:
                 )
             keep_going()
             time.sleep(POLL_S)
+
+    def _connect(self) -> dict[str, Consumer]:
+        # Consumers that never join: the admin client's call for committed offsets aborts the whole process
+        # when the broker goes away meanwhile (confluent-kafka 2.15.1).
+        return {
+            group: consumer(self._settings, group, **{"group.protocol": "classic", "group.instance.id": ""})
+            for group in self._reads
+        }
 
     def _committed(self) -> dict[tuple[str, str, int], tuple[int, str]]:
         found: dict[tuple[str, str, int], tuple[int, str]] = {}
