@@ -11,12 +11,11 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import tailrace.usecase.features as f
 from tailrace.backends.feature_store import RedisOnlineStore
-from tailrace.backends.kafka import admin, end_offsets, producer, read_topic
+from tailrace.backends.kafka import admin, committed_offsets, end_offsets, producer, read_topic
 from tailrace.backends.ports import Message, ReadRequest
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import DEAD_LETTER_HEADER, WATERMARK_HEADER, FeatureRow, LabelledPrediction
@@ -116,17 +115,11 @@ def client_of(bootstrap: str) -> AdminClient:
 def drained(settings: Settings, use_case: UseCase) -> bool:
     client = client_of(settings.kafka_bootstrap)
     topics = Topics(use_case.name)
-    group = topics.group("features")
-    asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    try:
-        found = {(at.topic, at.partition): at.offset for at in asked[group].result().topic_partitions or []}
-    except KafkaException:
-        return False  # the coordinator is still loading
-    return all(
-        found.get((topic, partition), 0) == end
-        for topic in (use_case.requests.name, topics.labels)
-        for partition, end in end_offsets(client, topic).items()
-    )
+    for topic in (use_case.requests.name, topics.labels):
+        found = committed_offsets(settings, topics.group("features"), topic)
+        if any(found.get(number, (0, ""))[0] != end for number, end in end_offsets(client, topic).items()):
+            return False
+    return True
 
 
 def send_payments(settings: Settings, use_case: UseCase, begin: int, end: int) -> None:

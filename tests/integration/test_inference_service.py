@@ -18,13 +18,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from onnx import TensorProto, helper, numpy_helper
 
 from tailrace.backends.artifacts import write_bundle
 from tailrace.backends.feature_store import RedisOnlineStore
-from tailrace.backends.kafka import admin, end_offsets, producer, read_topic
+from tailrace.backends.kafka import admin, committed_offsets, end_offsets, producer, read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import (
     DEAD_LETTER_HEADER,
@@ -150,21 +149,15 @@ class Bench:
         found = read_topic(self.settings, self.topics.predictions)
         return [msgspec.json.decode(m.value, type=Prediction) for m in found if m.value is not None]
 
-    def committed(self) -> list[tuple[int, str]] | None:
-        """Committed offset and metadata per partition; None while the coordinator is loading."""
-        client = client_of(self.settings.kafka_bootstrap)
-        group = self.topics.group("inference")
-        asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        try:
-            found = asked[group].result().topic_partitions or []
-        except KafkaException:
-            return None
-        return [(at.offset, at.metadata or "") for at in sorted(found, key=lambda at: at.partition)]
+    def committed(self) -> list[tuple[int, str]]:
+        """Committed offset and metadata per partition; empty while the coordinator is loading."""
+        found = committed_offsets(self.settings, self.topics.group("inference"), self.topics.features)
+        return [found[number] for number in sorted(found)]
 
     def settled(self, epoch: int) -> bool:
         """Whether everything is consumed, and the epoch stands in the metadata of every partition."""
         ends = end_offsets(client_of(self.settings.kafka_bootstrap), self.topics.features)
-        committed = self.committed() or []
+        committed = self.committed()
         return [offset for offset, _ in committed] == [end for _, end in sorted(ends.items())] and all(
             msgspec.json.decode(metadata)["epoch"] == epoch for _, metadata in committed
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +48,10 @@ def test_every_event_is_predicted_once_though_every_worker_and_the_broker_are_ki
     events, outcomes = CardFraudStream(seed=3, days=DAYS, drift_day=DAYS).tables()
     recordings = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
     letters = _send_malformed(embedded.settings, use_case.requests.name)
-    killer = threading.Thread(target=_kill_everything, args=(embedded,), daemon=True)
-    killer.start()
-    replay = Replay(embedded.settings, use_case, *recordings, keep_going=embedded.check)
+    kills = _Kills(embedded)
+    replay = Replay(embedded.settings, use_case, *recordings, keep_going=kills.next_if_due)
     replay.play(DAY_MS // 2)
-    killer.join()
+    assert kills.left == []
     replay.settle()
     replay.close()
     report = audit(embedded.settings, use_case)
@@ -78,9 +76,20 @@ def _send_malformed(settings: Settings, topic: str) -> int:
     return count
 
 
-def _kill_everything(embedded: Embedded) -> None:
-    for victim in ("inference", "features", "feedback", "rollout", "trainer"):
-        time.sleep(3)
-        embedded.kill(victim)
-    time.sleep(3)
-    embedded.restart_broker()
+class _Kills:
+    """Kills every worker and the broker, one every three seconds, between two looks of the replay."""
+
+    def __init__(self, embedded: Embedded) -> None:
+        self.left = ["broker", "trainer", "rollout", "feedback", "features", "inference"]
+        self._embedded = embedded
+        self._due_s = time.monotonic() + 3
+
+    def next_if_due(self) -> None:
+        self._embedded.check()
+        if self.left and time.monotonic() > self._due_s:
+            victim = self.left.pop()
+            if victim == "broker":
+                self._embedded.restart_broker()
+            else:
+                self._embedded.kill(victim)
+            self._due_s = time.monotonic() + 3

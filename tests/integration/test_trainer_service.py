@@ -15,7 +15,7 @@ from confluent_kafka.admin import NewTopic
 
 from tailrace.backends.artifacts import open_bundle
 from tailrace.backends.codec import decode, encode
-from tailrace.backends.kafka import admin, end_offsets, producer, read_topic
+from tailrace.backends.kafka import admin, committed_offsets, end_offsets, producer, read_topic
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import (
@@ -288,9 +288,4 @@ def test_training_process_dies_with_a_killed_service(
 
 
 def committed(settings: Settings, group: str, topic: str) -> int:
-    from confluent_kafka import ConsumerGroupTopicPartitions
-
-    client = admin(settings)
-    [future] = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
-    found = [at.offset for at in future.result(30).topic_partitions or [] if at.topic == topic]
-    return found[0] if found else -1
+    return committed_offsets(settings, group, topic).get(0, (-1, ""))[0]

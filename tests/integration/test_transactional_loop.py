@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from confluent_kafka.admin import NewTopic
 
-from tailrace.backends.kafka import admin, end_offsets, producer, read_topic
+from tailrace.backends.kafka import admin, committed_offsets, end_offsets, producer, read_topic
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.settings import Settings
 from tailrace.errors import StoreUnavailable
@@ -99,11 +99,8 @@ def test_drained_group_of_a_transactional_topic_has_no_lag(settings: Settings, t
     group = f"{target}.drain"
 
     def stop_when_drained() -> None:
-        from confluent_kafka import ConsumerGroupTopicPartitions
-
         while not lifecycle.stopping.is_set():
-            asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-            found = {at.partition: at.offset for at in asked[group].result(10).topic_partitions}
+            found = {number: offset for number, (offset, _) in committed_offsets(settings, group, target).items()}
             if found == end_offsets(client, target):
                 lifecycle.stopping.set()
             lifecycle.stopping.wait(0.05)

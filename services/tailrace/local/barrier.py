@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from tailrace.backends.kafka import admin, consumer, partitions_of
+from tailrace.backends.kafka import admin, group_reader, partitions_of
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable, TailraceError
@@ -101,12 +101,7 @@ class Barrier:
             time.sleep(POLL_S)
 
     def _connect(self) -> dict[str, Consumer]:
-        # Consumers that never join: the admin client's call for committed offsets aborts the whole process
-        # when the broker goes away meanwhile (confluent-kafka 2.15.1).
-        return {
-            group: consumer(self._settings, group, **{"group.protocol": "classic", "group.instance.id": ""})
-            for group in self._reads
-        }
+        return {group: group_reader(self._settings, group) for group in self._reads}
 
     def _committed(self) -> dict[tuple[str, str, int], tuple[int, str]]:
         found: dict[tuple[str, str, int], tuple[int, str]] = {}
