@@ -212,7 +212,7 @@ def test_a_service_that_stands_still_is_named(world: World) -> None:
         if name != "inference":
             service.start()
     replay = Replay(world.settings, world.use_case, *world.recordings(60), stall_s=1.5)
-    with pytest.raises(NotSettled, match=r"inference is at -1 of \d+ in .*features"):
+    with pytest.raises(NotSettled, match=r"inference is at 0 of \d+ in .*features"):
         replay.play(HOUR_MS)
     replay.close()
 

@@ -134,7 +134,8 @@ class Barrier:
             for topic, partition in reads:
                 end = ends[topic, partition]
                 offset, _ = committed.get((group, topic, partition), (-1, ""))
-                if max(offset, 0) < end:
+                offset = max(offset, 0)
+                if offset < end:
                     return f"group {group} is at {offset} of {end} in {topic}[{partition}]"
         return ""
 
