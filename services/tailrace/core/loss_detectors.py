@@ -53,13 +53,12 @@ class _PageHinkleyData(msgspec.Struct):
 
 
 class _PageHinkleyState:
-    """Page (1954), Hinkley (1971), with the running mean and the forgetting factor that River uses.
+    """Page (1954), Hinkley (1971), against the running mean.
 
-    The sum of what each loss exceeds the running mean by, less `delta`, never below 0; drift where it
-    passes `threshold`.
+    The sum of what each loss exceeds the mean by, less `delta`, never below 0; drift where it passes
+    `threshold`. Without a forgetting factor: River's, applied to a sum that is mostly negative, draws
+    it up towards 0 and so away from its minimum, and raises alarms on steady losses.
     """
-
-    ALPHA = 0.9999
 
     def __init__(self, spec: PageHinkley, data: _PageHinkleyData) -> None:
         self._spec = spec
@@ -75,7 +74,7 @@ class _PageHinkleyState:
             data = self._data
             data.count += 1
             data.mean += (value - data.mean) / data.count
-            data.excess = max(0.0, self.ALPHA * data.excess + (value - data.mean - self._spec.delta))
+            data.excess = max(0.0, data.excess + (value - data.mean - self._spec.delta))
             if data.count >= self._spec.min_instances and data.excess > self._spec.threshold:
                 first = time_ms if first is None else first
                 self._data = _PageHinkleyData()

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from tailrace.core.validation import GateSpec, judge, parity
+
+SCORES = np.array([0.1, 0.2, 0.7])
+GOOD: dict[str, float | None] = {"log_loss": 0.30, "pr_auc": 0.60, "calibration": 1.0}
+
+
+def failed(
+    gates: list[GateSpec],
+    candidate: dict[str, float | None] = GOOD,
+    champion: dict[str, float | None] | None = None,
+    scores: np.ndarray = SCORES,
+) -> list[str]:
+    return [gate.name for gate in judge(gates, candidate, champion, scores) if not gate.passed]
+
+
+@pytest.mark.parametrize(
+    ("champion", "margin", "expected"),
+    [
+        (None, 0.0, []),
+        ({"log_loss": 0.30}, 0.0, []),
+        ({"log_loss": 0.29}, 0.0, ["log_loss_not_worse"]),
+        ({"log_loss": 0.29}, 0.02, []),
+        ({"log_loss": None}, 0.0, []),
+    ],
+)
+def test_loss_may_not_exceed_the_champions_by_more_than_the_margin(
+    champion: dict[str, float | None] | None, margin: float, expected: list[str]
+) -> None:
+    assert failed([GateSpec("log_loss", margin)], champion=champion) == expected
+
+
+def test_larger_is_better_for_other_metrics() -> None:
+    assert failed([GateSpec("pr_auc")], champion={"pr_auc": 0.61}) == ["pr_auc_not_worse"]
+    assert failed([GateSpec("pr_auc")], champion={"pr_auc": 0.59}) == []
+
+
+def test_absolute_bound_is_kept_from_the_right_side() -> None:
+    assert failed([GateSpec("log_loss", value=0.29)]) == ["log_loss_at_most"]
+    assert failed([GateSpec("pr_auc", value=0.61)]) == ["pr_auc_at_least"]
+    assert failed([GateSpec("log_loss", value=0.31), GateSpec("pr_auc", value=0.59)]) == []
+
+
+def test_metric_that_the_rows_cannot_give_fails_its_gates() -> None:
+    unknown: dict[str, float | None] = {"log_loss": None, "calibration": 1.0}
+    assert failed([GateSpec("log_loss", value=1.0)], unknown) == ["log_loss_at_most"]
+    assert failed([GateSpec("log_loss")], unknown, champion={"log_loss": 1.0}) == ["log_loss_not_worse"]
+
+
+@pytest.mark.parametrize("ratio", [0.49, 2.01, None])
+def test_candidate_of_another_base_rate_fails(ratio: float | None) -> None:
+    assert failed([], {"calibration": ratio}) == ["base_rate"]
+
+
+@pytest.mark.parametrize("scores", [np.full(3, 0.2), np.array([0.1, np.nan, 0.3])])
+def test_scores_that_are_all_the_same_or_not_finite_fail(scores: np.ndarray) -> None:
+    assert failed([], scores=scores) == ["sane_scores"]
+
+
+def test_export_may_differ_by_rounding_only() -> None:
+    assert parity(SCORES, SCORES + 9e-5).passed
+    assert not parity(SCORES, SCORES + 2e-4).passed
