@@ -17,11 +17,9 @@ from tailrace.backends.codec import decode, encode
 from tailrace.backends.kafka import producer, read_topic
 from tailrace.backends.settings import Settings, load_settings
 from tailrace.contracts.records import (
-    DEAD_LETTER_HEADER,
     Alarm,
     CandidateRefused,
     CandidateRegistered,
-    DeadLetter,
     PromoteRequested,
     Quality,
     RetrainingRecord,
@@ -155,11 +153,12 @@ def alarms(use_case: UseCase, directory: Directory = None, as_json: AsJson = Fal
 
 @dead_letters_app.command("list")
 def dead_letters_list(use_case: UseCase, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Count dead letters by stage and reason, with one example each."""
+    """Count dead letters that were not sent again, by stage and reason, with one example each."""
+    from tailrace.ops.dead_letters import held_records
+
     settings, topics = _where(directory, use_case)
     groups: dict[tuple[str, str], dict[str, Any]] = {}
-    for message in read_topic(settings, topics.dead_letters):
-        letter = _letter(message.headers)
+    for _, letter in held_records(settings, topics):
         row = groups.setdefault(
             (letter.stage, letter.reason), {"stage": letter.stage, "reason": letter.reason, "records": 0}
         )
@@ -174,20 +173,11 @@ def dead_letters_replay(
     reason: Annotated[str, typer.Option(help="Replay only letters with this reason; empty for all.")] = "",
     directory: Directory = None,
 ) -> None:
-    """Send dead letters to the topic they came from, byte for byte, after the cause has been mended."""
+    """Send dead letters to the topic they came from, byte for byte and once, after the cause has been mended."""
+    from tailrace.ops.dead_letters import replay
+
     settings, topics = _where(directory, use_case)
-    writer = producer(settings)
-    count = 0
-    for message in read_topic(settings, topics.dead_letters):
-        letter = _letter(message.headers)
-        if reason in ("", letter.reason):
-            headers = [(name, value) for name, value in message.headers if name != DEAD_LETTER_HEADER]
-            writer.produce(letter.source.topic, message.value, message.key, headers=headers)
-            writer.poll(0)
-            count += 1
-    if writer.flush(60):
-        raise TailraceError("the broker did not acknowledge every record; check it with `tailrace doctor`")
-    typer.echo(f"{count} record(s) sent again")
+    typer.echo(f"{replay(settings, topics, reason=reason, by=getpass.getuser())} record(s) sent again")
 
 
 def newest_routing(settings: Settings, topics: Topics) -> RoutingTable | None:
@@ -234,10 +224,6 @@ def _where(directory: Path | None, use_case: str) -> tuple[Settings, Topics]:
 
 def _former(table: RoutingTable) -> list[Any]:
     return [type(v)(**{**{f: getattr(v, f) for f in v.__struct_fields__}, "name": "former"}) for v in table.warm[:1]]
-
-
-def _letter(headers: list[tuple[str, bytes]]) -> DeadLetter:
-    return decode(DeadLetter, dict(headers)[DEAD_LETTER_HEADER])
 
 
 def _show(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ from tailrace.usecase.load import load_use_case
 
 USE_CASE = "card_fraud"
 DAYS = 8
-MALFORMED = 400
+MALFORMED = 10_000
 RECORD = {
     "transaction_id": "m",
     "card_id": "c",

@@ -287,6 +287,22 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 DEAD_LETTER_HEADER = "tailrace-dead-letter"
 
 
+class DeadLettersReplayed(msgspec.Struct, frozen=True, kw_only=True):
+    """A note among the dead letters (topic DEAD_LETTERS) that some of them have been sent again.
+
+    `offsets` maps each partition of that topic, as digits, to offsets. The header `tailrace-replayed` marks
+    the note, which has no header `tailrace-dead-letter`.
+    """
+
+    use_case: str
+    offsets: dict[str, list[int]]
+    by: str
+    replayed_at_ms: int
+
+
+REPLAYED_HEADER = "tailrace-replayed"
+
+
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One decision with its evidence (topic `tailrace.audit`); `previous_hash` chains the entries."""
 

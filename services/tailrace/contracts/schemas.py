@@ -37,7 +37,7 @@ CHANNELS: dict[str, tuple[type[msgspec.Struct], ...]] = {
         records.RollbackRequested,
     ),
     "control": (records.RoutingTable,),
-    "dead_letters": (records.DeadLetter,),
+    "dead_letters": (records.DeadLetter, records.DeadLettersReplayed),
     "audit": (records.AuditEntry,),
 }
 """Record types by topic, after the properties of `Topics`. Changelogs are private to their service."""
@@ -93,7 +93,8 @@ def asyncapi() -> dict[str, Any]:
             "description": "Records that travel between the services of a use case, one JSON object each. "
             "Times are epoch milliseconds, UTC. A record without value and with the header "
             f"{records.WATERMARK_HEADER} promises that nothing older than that time follows on its partition. "
-            f"A record with the header {_HEADER} holds a bad record of its source, byte for byte.",
+            f"A record with the header {_HEADER} holds a bad record of its source, byte for byte; "
+            f"{records.REPLAYED_HEADER} marks a note that such records have been sent again.",
         },
         "defaultContentType": "application/json",
         "channels": channels,

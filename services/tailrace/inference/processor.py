@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tailrace.backends.codec import BatchDecoder, decode, encode
 from tailrace.backends.ports import Assigned, Message, OnlineStore, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import DEAD_LETTER_HEADER, DeadLetter, FeatureRow, Prediction, Variant
+from tailrace.contracts.records import DeadLetter, FeatureRow, Prediction, Variant
 from tailrace.contracts.topics import Topics
 from tailrace.core.plan import Plan
 from tailrace.core.scoring import on_grid
@@ -21,7 +21,7 @@ from tailrace.core.watermarks import watermark_of
 from tailrace.errors import BadRecord, StateCorrupt
 from tailrace.inference.inputs import InputReader, Inputs
 from tailrace.inference.models import ModelPool, Serving, scores_of
-from tailrace.runtime.dead_letters import Quarantine, dead_letter
+from tailrace.runtime.dead_letters import Quarantine, dead_letter, dead_letter_of
 
 NO_MODEL = Variant(name="default", role="champion", model_version="0", bundle_uri="", digest="", share=1.0)
 """Stands in before the first model: events are answered with the default score, and logged to learn from."""
@@ -265,11 +265,7 @@ class ScoringProcessor:
 
 def _letter_of(message: Message) -> DeadLetter | BadRecord | None:
     """What `features` says of a record that it could not use; None of any other record."""
-    # The last one is ours: a producer may have sent, or replayed, a record with such a header of its own.
-    for name, value in reversed(message.headers):
-        if name == DEAD_LETTER_HEADER:
-            try:
-                return decode(DeadLetter, value)
-            except BadRecord as error:
-                return error
-    return None
+    try:
+        return dead_letter_of(message.headers)
+    except BadRecord as error:
+        return error

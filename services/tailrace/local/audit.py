@@ -16,7 +16,7 @@ from tailrace.backends.codec import BatchDecoder, EventDecoder, decode
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.ports import Message
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import DEAD_LETTER_HEADER, AuditEntry, DeadLetter, RoutingTable, Source
+from tailrace.contracts.records import AuditEntry, RoutingTable, Source
 from tailrace.contracts.topics import AUDIT, Topics
 from tailrace.core.auditing import (
     Finding,
@@ -32,6 +32,7 @@ from tailrace.core.auditing import (
 )
 from tailrace.core.watermarks import watermark_of
 from tailrace.errors import BadRecord
+from tailrace.runtime.dead_letters import dead_letter_of
 from tailrace.usecase.declaration import UseCase
 
 CHUNK = 20_000
@@ -114,7 +115,7 @@ class _Rows:
         decoder = BatchDecoder(_Row)
         places, counts = [], []
         for chunk in _chunks(settings, Topics(use_case.name).features):
-            records = [m.value for m in chunk if m.value is not None and _dead_letter(m) is None]
+            records = [m.value for m in chunk if m.value is not None and dead_letter_of(m.headers) is None]
             rows = decoder.decode(records)
             values = np.array([row.values for row in rows], np.float64).reshape(len(rows), len(order))
             places.append(_places([(row.source.partition, row.source.offset) for row in rows]))
@@ -212,7 +213,7 @@ def _labels(settings: Settings, topic: str) -> tuple[NDArray[np.bytes_], Ints]:
 def _dead(settings: Settings, topic: str, events_topic: str) -> Positions:
     places = []
     for message in read_topic(settings, topic):
-        letter = _dead_letter(message)
+        letter = dead_letter_of(message.headers)
         if letter is not None and letter.source.topic == events_topic:
             places.append((letter.source.partition, letter.source.offset))
     return _places(places)
@@ -228,13 +229,6 @@ def _chain(settings: Settings) -> tuple[list[str], list[str]]:
     entries = [message.value for message in read_topic(settings, AUDIT) if message.value]
     claimed = [decode(AuditEntry, entry).previous_hash for entry in entries]
     return claimed, [hashlib.sha256(entry).hexdigest() for entry in entries]
-
-
-def _dead_letter(message: Message) -> DeadLetter | None:
-    for name, text in message.headers:
-        if name == DEAD_LETTER_HEADER:
-            return decode(DeadLetter, text)
-    return None
 
 
 def _chunks(settings: Settings, topic: str) -> Iterator[list[Message]]:

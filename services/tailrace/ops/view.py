@@ -10,7 +10,6 @@ import msgspec
 from tailrace.backends.codec import decode
 from tailrace.backends.ports import Message
 from tailrace.contracts.records import (
-    DEAD_LETTER_HEADER,
     Alarm,
     DeadLetter,
     Quality,
@@ -18,6 +17,7 @@ from tailrace.contracts.records import (
     RoutingTable,
 )
 from tailrace.contracts.topics import Topics
+from tailrace.runtime.dead_letters import dead_letter_of
 
 KEPT = 200
 """Newest records of each kind that are shown; the topics keep the rest."""
@@ -84,11 +84,10 @@ class LoopView:
         }
 
     def _take_dead_letter(self, message: Message) -> None:
-        for name, value in message.headers:
-            if name == DEAD_LETTER_HEADER:
-                letter = decode(DeadLetter, value)
-                self._dead_letters.append(letter)
-                self._dead_letter_reasons[letter.reason] += 1
+        letter = dead_letter_of(message.headers)
+        if letter is not None:
+            self._dead_letters.append(letter)
+            self._dead_letter_reasons[letter.reason] += 1
 
 
 def _summary(record: Quality) -> dict[str, Any]:

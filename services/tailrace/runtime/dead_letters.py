@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from tailrace.backends.codec import encode
+from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Message, Output
 from tailrace.contracts.records import DEAD_LETTER_HEADER, DeadLetter, Source
 from tailrace.contracts.topics import Topics
@@ -31,6 +32,19 @@ def dead_letter(topics: Topics, stage: str, message: Message, error: BadRecord, 
     """The record to produce for a record that cannot be used."""
     header = dead_letter_header(topics.use_case, stage, message, error, now_ms)
     return Output(topics.dead_letters, message.key, message.value, headers=[*message.headers, header])
+
+
+def dead_letter_of(headers: Sequence[tuple[str, bytes]]) -> DeadLetter | None:
+    """What makes a record a dead letter; None for any other record.
+
+    Raises:
+        BadRecord: the header is not ours.
+    """
+    # The last one is ours: a producer may have sent a record with such a header of its own.
+    for name, text in reversed(headers):
+        if name == DEAD_LETTER_HEADER:
+            return decode(DeadLetter, text)
+    return None
 
 
 class Quarantine:
