@@ -67,6 +67,9 @@ def replay(settings: Settings, topics: Topics, *, reason: str = "", by: str) -> 
         writer.init_transactions(30)
         batch: list[HeldRecord] = []
         for record in held_records(settings, topics, reason):
+            # An outcome that judged nothing is kept as read: there are no original bytes to send.
+            if record.letter.source.offset < 0:
+                continue
             batch.append(record)
             if len(batch) == BATCH:
                 sent += _send(writer, topics, batch, by)
