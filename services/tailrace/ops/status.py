@@ -61,14 +61,17 @@ def status_of(evidence: Evidence) -> Status:
 
 def _amiss(evidence: Evidence) -> list[str]:
     found = []
-    if evidence.degraded_share > DEGRADED_SHARE and evidence.champion:
+    if evidence.degraded_share > DEGRADED_SHARE:
         reason = max(evidence.degraded_reasons, key=lambda name: evidence.degraded_reasons[name])
         found.append(f"{evidence.degraded_share:.0%} of predictions use defaults ({reason})")
     for stage, lag in evidence.lags.items():
         if lag["lag_s"] > LAG_S:
             found.append(f"{stage} is {lag['lag_s']:.0f} s behind ({lag['lag_records']:,} records)")
     found += [f"{service} {why}" for service, why in evidence.unwell if service not in ESSENTIAL]
-    found += [f"{alarm.kind.replace('_', ' ')}: {alarm.detail}" for alarm in evidence.alarms]
+    found += [f"{alarm.kind.replace('_', ' ')}: {alarm.detail}" for alarm in evidence.alarms if alarm.detector != "PSI"]
+    drifted = [alarm.subject for alarm in evidence.alarms if alarm.detector == "PSI"]
+    if drifted:
+        found.append(f"drift: {len(drifted)} inputs are not as in training ({', '.join(drifted[:3])})")
     if evidence.failed_run:
         found.append(f"the last training was refused: {evidence.failed_run}")
     if evidence.p99_ms is not None and evidence.p99_ms > 10 * evidence.budget_ms:

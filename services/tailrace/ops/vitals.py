@@ -73,14 +73,17 @@ class Vitals:
         return {**quantiles, "max_ms": _quantile(bounds, counts, 1.0)}
 
     def degraded(self, now_ms: int) -> tuple[float, dict[str, int]]:
-        """Share of predictions of the last minute with a default in them, in [0, 1], and how many by reason."""
+        """Share of predictions of the last minute with a default in them, in [0, 1], and how many by reason.
+
+        Predictions before the first model are no fault and are left out.
+        """
         predictions, reasons = 0, dict[str, int]()
         for (service, _), beats in self._beats.items():
             if service == "inference" and now_ms - beats[-1].at_ms <= SPAN_MS:
                 predictions += beats[-1].predictions - beats[0].predictions
                 for reason, total in beats[-1].degraded.items():
                     grown = total - beats[0].degraded.get(reason, 0)
-                    if grown > 0:
+                    if grown > 0 and reason != "no_model":
                         reasons[reason] = reasons.get(reason, 0) + grown
         # A prediction may lack several things: the commonest of them bounds the share from below.
         return (min(max(reasons.values(), default=0) / predictions, 1.0) if predictions else 0.0), reasons

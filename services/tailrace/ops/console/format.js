@@ -26,13 +26,22 @@ export function element(tag, content, attributes = {}) {
 
 export const button = (label, onclick, attributes = {}) => element("button", label, { type: "button", onclick, ...attributes });
 
+// Only long texts may break: a broken figure cannot be read.
+const cell = content => content instanceof Node ? element("td", content)
+  : element("td", String(content ?? ""), { class: String(content ?? "").length > 28 ? "text" : null });
+
 // Fills a table; an element as a cell goes in as it is. A focused control keeps its focus by its data-key.
 export function fill(id, head, rows, empty) {
   const table = document.getElementById(id);
+  table.hidden = !rows.length && !empty;
   const focused = table.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  const header = element("thead", element("tr", head.map(text => element("th", text, { scope: "col" }))));
+  const text = JSON.stringify(rows.map(cells => cells.map(c => c instanceof Node ? c.textContent : c)));
+  // What has not changed stays: a button that is replaced under the pointer loses its click.
+  if (table.dataset.shown === text) return;
+  table.dataset.shown = text;
+  const header = element("thead", element("tr", head.map(name => element("th", name, { scope: "col" }))));
   const body = rows.length
-    ? rows.map(cells => element("tr", cells.map(cell => element("td", cell instanceof Node ? cell : String(cell ?? "")))))
+    ? rows.map(cells => element("tr", cells.map(cell)))
     : [element("tr", element("td", empty, { class: "empty", colspan: head.length }))];
   table.replaceChildren(header, element("tbody", body));
   if (focused) table.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();

@@ -64,7 +64,7 @@ export function drift(state) {
   const found = state.drift;
   if (!found.some(d => d.subject === chosen.subject)) chosen.subject = found[0]?.subject ?? null;
   fill("drift", ["feature", "index", "limit", "rows", "measured"],
-    found.slice(0, 10).map(d => [
+    found.map(d => [
       button(d.subject, () => { chosen.subject = d.subject; distribution(found); }, { class: "link", "data-key": `drift-${d.subject}` }),
       element("span", [d.value.toFixed(3), d.value > d.threshold ? " drifted" : ""], { class: d.value > d.threshold ? "beyond" : "" }),
       d.threshold.toFixed(3), number(d.rows), minute(d.measured_at_ms)]),
