@@ -195,4 +195,4 @@ def shoot(page: Page, name: str) -> None:
     """A picture for the documentation, when a folder for it is named in SCREENSHOTS."""
     folder = os.environ.get("SCREENSHOTS")
     if folder:
-        page.screenshot(path=Path(folder) / f"{name}.jpg", type="jpeg", quality=50)
+        page.screenshot(path=Path(folder) / f"{name}.jpg", type="jpeg", quality=40)

@@ -166,7 +166,7 @@ def _reads(settings: Settings, use_case: UseCase, follower: Follower, door: Door
 
 
 def _actions(settings: Settings, use_case: UseCase, follower: Follower, door: Doorkeeper) -> APIRouter:
-    api = APIRouter(prefix="/api/v1", responses=_problems(401, 403, 503))
+    api = APIRouter(prefix="/api/v1", responses=_problems(400, 401, 403, 503))
     actions = Actions(settings, Topics(use_case.name))
     caller = Depends(door.who)
 
