@@ -176,12 +176,13 @@ def world(settings: Settings) -> Iterator[World]:
             service.join(10)
 
 
-def test_a_replay_is_digested_slice_by_slice_and_audits_clean(world: World) -> None:
+@pytest.mark.parametrize("until_ms", [None, BEGIN_MS + 10**13], ids=["to the end", "until long after the end"])
+def test_a_replay_is_digested_slice_by_slice_and_audits_clean(world: World, until_ms: int | None) -> None:
     for service in world.services.values():
         service.start()
     replay = Replay(world.settings, world.use_case, *world.recordings(300), stall_s=30)
     slices: list[int] = []
-    done = replay.play(HOUR_MS, on_progress=lambda now: slices.append(now.stream_ms))
+    done = replay.play(HOUR_MS, until_ms=until_ms, on_progress=lambda now: slices.append(now.stream_ms))
     replay.close()
     assert (300, 1) == (done.events, done.outcomes)
     assert [BEGIN_MS + hour * HOUR_MS for hour in range(1, 6)] == slices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tailrace.local.supervisor import connected, ops_url
 from tailrace.ops.auth import LOCAL_FILE
 
 TIMEOUT_S = 60.0
+STARTING_S = 20.0
+"""How long a service of this machine that is just starting is waited for."""
 
 
 class AdminClient:
@@ -32,6 +35,7 @@ class AdminClient:
     def __init__(self, settings: Settings, use_case: str, directory: Path | None = None) -> None:
         self.url = ops_url(settings, use_case, directory)
         self.token = settings.ops_token.get_secret_value() or _local_token(connected(settings, directory))
+        self._patience_s = STARTING_S if connected(settings, directory) is not settings else 0.0
         self._http = httpx.Client(
             base_url=self.url + "/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=TIMEOUT_S
         )
@@ -62,13 +66,20 @@ class AdminClient:
             raise self._away(error) from error
 
     def _ask(self, method: str, path: str, **what: Any) -> Any:
-        try:
-            response = self._http.request(method, path, **what)
-        except httpx.TransportError as error:
-            raise self._away(error) from error
-        if response.is_error:
-            raise _refused(response)
-        return response.json()
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                response = self._http.request(method, path, **what)
+                if response.is_success:
+                    return response.json()
+                if "Retry-After" not in response.headers or time.monotonic() > deadline:
+                    raise _refused(response)
+            except httpx.ConnectError as error:
+                if time.monotonic() > deadline:
+                    raise self._away(error) from error
+            except httpx.TransportError as error:
+                raise self._away(error) from error
+            time.sleep(0.2)
 
     def _away(self, error: httpx.TransportError) -> TailraceError:
         return TailraceError(

@@ -218,11 +218,10 @@ class Replay:
         if not times:
             return 0, 0
         first = min(int(t[0]) for t in times) if from_ms is None else from_ms
-        last = max(int(t[-1]) for t in times) + 1 if until_ms is None else until_ms
         begin = first - first % slice_ms
         # Whole slices: a watermark inside a slice would be one that no other run has.
-        end = -(-last // slice_ms) * slice_ms if until_ms is None else last
-        return begin, end
+        end = -(-(max(int(t[-1]) for t in times) + 1) // slice_ms) * slice_ms
+        return begin, end if until_ms is None else min(until_ms, end)
 
     def _send(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
         produce, poll = self._producer.produce, self._producer.poll

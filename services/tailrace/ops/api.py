@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -100,7 +100,8 @@ def create_app(settings: Settings, use_case: UseCase, follower: Follower, door: 
 
 
 def _reads(settings: Settings, use_case: UseCase, follower: Follower, door: Doorkeeper) -> APIRouter:
-    api = APIRouter(prefix="/api/v1", dependencies=[Depends(door.who)], responses=_problems(401, 403, 503))
+    gates = [Depends(door.who), Depends(_followed(follower))]
+    api = APIRouter(prefix="/api/v1", dependencies=gates, responses=_problems(401, 403, 503))
     topics = Topics(use_case.name)
 
     @api.get("/state")
@@ -166,7 +167,8 @@ def _reads(settings: Settings, use_case: UseCase, follower: Follower, door: Door
 
 
 def _actions(settings: Settings, use_case: UseCase, follower: Follower, door: Doorkeeper) -> APIRouter:
-    api = APIRouter(prefix="/api/v1", responses=_problems(400, 401, 403, 503))
+    gates = [Depends(_followed(follower))]
+    api = APIRouter(prefix="/api/v1", dependencies=gates, responses=_problems(400, 401, 403, 503))
     actions = Actions(settings, Topics(use_case.name))
     caller = Depends(door.who)
 
@@ -217,6 +219,16 @@ def _actions(settings: Settings, use_case: UseCase, follower: Follower, door: Do
         return {"sent": actions.replay_dead_letters(who, body.reason, body.code)}
 
     return api
+
+
+def _followed(follower: Follower) -> Callable[[], None]:
+    """A dependency: nothing is said before the topics have been read once, since it would be wrong."""
+
+    def check() -> None:
+        if not follower.caught_up:
+            raise HTTPException(503, "still reading the topics from their beginning; ask again", {"Retry-After": "1"})
+
+    return check
 
 
 def _sessions(door: Doorkeeper) -> APIRouter:

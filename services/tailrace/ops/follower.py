@@ -28,7 +28,7 @@ LATENCIES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 class Follower:
-    """What is known of a running use case, from its topics and its broker.
+    """What is known of a running use case, from its topics and its broker; `caught_up` once they were read.
 
     Args:
         settings: Address of the broker.
@@ -41,6 +41,7 @@ class Follower:
         self._use_case = use_case
         self._lifecycle = lifecycle
         self._view = LoopView(Topics(use_case.name))
+        self.caught_up = False
         self._lock = threading.Lock()
         self._lags: dict[str, dict[str, Any]] = {}
         self._lags_at_ms = 0
@@ -146,6 +147,7 @@ class Follower:
                             raise KafkaException(error)
                     if not behind and self._view is not view:
                         self._view = view
+                        self.caught_up = True
                         self._lifecycle.ready(True)
         finally:
             reader.close()

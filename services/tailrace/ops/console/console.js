@@ -130,7 +130,14 @@ addEventListener("resize", () => { if (points) panels.history(points); if (state
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 if (token) history.replaceState(null, "", location.pathname);
-(token ? signInWith(token) : begin()).catch(error => {
-  $("login").hidden = false;
-  $("status").textContent = error instanceof Refused && error.status === 401 ? "Not signed in" : error.message;
-});
+async function start(first) {
+  try {
+    await first();
+  } catch (error) {
+    const unknown = error instanceof Refused && error.status === 401;
+    $("login").hidden = !unknown;
+    $("status").textContent = unknown ? "Not signed in" : error.message;
+    if (!unknown) setTimeout(() => start(begin), 1000);
+  }
+}
+start(token ? () => signInWith(token) : begin);
