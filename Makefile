@@ -10,8 +10,8 @@ UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bootstrap/bin/uv)
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.ready ## play the whole loop on this machine: planted drift, retraining, promotion, audit
-	@$(BIN)/tailrace demo
+demo: $(VENV)/.ready ## play the whole loop on this machine: planted drift, retraining, promotion, audit (KEEP=--keep: leave it running)
+	@$(BIN)/tailrace demo $(KEEP)
 
 test: $(VENV)/.ready ## every test, on an embedded Kafka and Redis; a skipped integration test fails
 	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest

@@ -210,7 +210,8 @@ def _say_addresses(addresses: dict[str, str], *, as_json: bool) -> None:
         typer.echo(json.dumps(addresses))
         return
     for name, address in addresses.items():
-        Console().print(f"{name:8} {address}", highlight=False)
+        Console().print(f"{name:24} {address}", highlight=False)
+    Console().print("Open a console with `tailrace console --use-case NAME`; Ctrl-C or `tailrace down` ends it all.")
 
 
 def _stop_on_signals() -> list[int]:

@@ -263,6 +263,9 @@ def _linger(addresses: dict[str, str], console: Console) -> None:
     for name, address in addresses.items():
         table.add_row(name, address)
     console.print(table)
+    console.print(
+        f"open the console with: tailrace console --use-case {USE_CASE} --dir {Path(addresses['logs']).parent}"
+    )
     try:
         while True:
             time.sleep(3_600)

@@ -96,6 +96,12 @@ def test_operator_sees_the_drift_retrains_promotes_and_rolls_back(
     expect(page.locator("#audit")).to_contain_text("second thoughts", timeout=MINUTE_MS)
     loop.play(CALM_DAYS + 2, CALM_DAYS + 3)
     assert {old} == versions_from(loop, CALM_DAYS + 2)
+
+    # The same by command, and the page follows.
+    assert f"champion is version {new}" in loop.command("promote", new, "--reason", "it was right after all")
+    expect(champion(page)).to_contain_text("card_fraud-manual")
+    assert f"champion is version {old}" in loop.command("rollback", "--reason", "it was not")
+    expect(page.locator("#audit")).to_contain_text("it was not")
     assert [] == complaints
 
 

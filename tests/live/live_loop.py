@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pyarrow as pa
 import pyarrow.compute as pc
 from playwright.sync_api import Page
@@ -37,6 +40,22 @@ class Loop:
         recordings = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
         self.replay = Replay(self.settings, use_case, *recordings, keep_going=embedded.check)
         self.events: pa.Table = events
+
+    def command(self, *words: str, code: int = 0) -> str:
+        """Runs `tailrace` on this system; returns what it says, and checks its exit code."""
+        command = [
+            sys.executable,
+            "-m",
+            "tailrace",
+            *words,
+            "--use-case",
+            USE_CASE,
+            "--dir",
+            str(self.settings.state_dir),
+        ]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=90)
+        assert code == ran.returncode, ran.stdout + ran.stderr
+        return ran.stdout + ran.stderr
 
     def play(self, first_day: int, end_day: int) -> None:
         """Plays the days [first_day, end_day) as fast as the loop can take them."""
