@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tailrace.backends.codec import encode
@@ -54,7 +53,7 @@ class World:
             USE_CASE,
             lambda: [(o.key or b"", o.value) for o in self.outputs if o.topic == TOPICS.feedback_changelog],
             lambda: followed.pop() if followed else None,
-            Metrics("card_fraud", CollectorRegistry()),
+            Metrics("card_fraud"),
         )
         self.processor.assigned(PARTITIONS)
 

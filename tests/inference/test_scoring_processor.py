@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry
 
 from tailrace.backends.memory import MemoryOnlineStore
 from tailrace.backends.ports import Assigned, Message, Output, ReadRequest, Rows
@@ -59,7 +58,7 @@ class Bench:
     def __init__(self, plan: Plan, log: Any, table: RoutingTable | None = None, metadata: str = "") -> None:
         self.plan = plan
         self.store = Store()
-        self.metrics = Metrics("uc", CollectorRegistry())
+        self.metrics = Metrics("uc")
         self.log = log
         self.pool = ModelPool(plan, lambda bundle: executor_of(bundle, 1), lambda: None, log, lambda _: None)
         if table is not None:

@@ -17,6 +17,7 @@ from tailrace.backends.kafka import consumer, partitions_of, producer, to_messag
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import PromoteRequested, RetrainRequested, RollbackRequested
 from tailrace.contracts.topics import Topics
+from tailrace.ops.lag import LagWatch
 from tailrace.ops.page import PAGE
 from tailrace.ops.view import LoopView
 from tailrace.runtime.service import Lifecycle
@@ -29,6 +30,8 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     """Serves the admin API until the service is asked to stop."""
     follower = Follower(settings, LoopView(Topics(use_case.name)), lifecycle)
     follower.start()
+    lag = LagWatch(settings, use_case, lifecycle)
+    lag.start()
     app = create_app(settings, use_case, follower, lifecycle)
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=settings.ops_port, log_level="warning", access_log=False)
@@ -40,6 +43,7 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     server.should_exit = True
     thread.join(5)
     follower.join(5)
+    lag.join(5)
 
 
 class Follower(threading.Thread):
