@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tailrace.local.broker import Broker
 from tailrace.local.online_store import OnlineStoreServer
 
 
-def _absent(what: str, error: TailraceError) -> None:
+def _absent(what: str, error: Exception) -> None:
     message = f"{what} cannot be started: {error}"
     if os.environ.get("TAILRACE_REQUIRE_INTEGRATION") == "1":
         pytest.fail(message)
@@ -57,3 +59,26 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def settings(broker: str, redis_url: str, tmp_path: Path) -> Settings:
     """Settings that point at both servers, with a state directory of the test's own."""
     return Settings(kafka_bootstrap=broker, redis_url=redis_url, state_dir=tmp_path, use_cases=Path("feature_repo"))
+
+
+@pytest.fixture(scope="session")
+def prometheus_bin() -> Path:
+    """Folder with `prometheus` and `promtool`: this machine's, else those of Debian's package, fetched once."""
+    found = shutil.which("prometheus")
+    if found and shutil.which("promtool", path=str(Path(found).parent)):
+        return Path(found).parent
+    cache = Path("~/.cache/tailrace/prometheus").expanduser()
+    binaries = cache / "usr" / "bin"
+    if not (binaries / "prometheus").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run(["apt-get", "download", "-q", "prometheus"], cwd=cache, check=True, timeout=240)
+            package = max(cache.glob("prometheus_*.deb"), key=lambda file: file.stat().st_mtime)
+            part = cache / f"part-{os.getpid()}"
+            subprocess.run(["dpkg", "-x", str(package), str(part)], check=True, timeout=60)
+            (part / "usr").replace(cache / "usr")
+            shutil.rmtree(part)
+            package.unlink()
+        except (OSError, subprocess.SubprocessError) as error:
+            _absent("Prometheus", error)
+    return binaries
