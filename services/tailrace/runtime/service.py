@@ -16,6 +16,7 @@ from tailrace.backends.settings import Settings
 from tailrace.backends.telemetry import Metrics
 from tailrace.backends.web import serve_probes
 from tailrace.contracts.metrics import STAGES
+from tailrace.runtime.heartbeats import Heart
 from tailrace.usecase.load import load_use_case
 
 SERVICES = STAGES
@@ -62,6 +63,7 @@ def run_service(name: str, use_case_name: str, settings: Settings) -> None:
         signal.signal(number, lambda *_: lifecycle.stopping.set())
     use_case = load_use_case(Path(settings.use_cases), use_case_name)
     port = serve_probes(settings.metrics_port, lifecycle.metrics.registry, lifecycle.not_ready)
+    Heart(settings, use_case_name, name, lifecycle.metrics, lifecycle.not_ready, lifecycle.stopping).start()
     lifecycle.log.info("service_started", probes_port=port, instance=settings.instance)
     importlib.import_module(f"tailrace.{name}.service").run(settings, use_case, lifecycle)
     lifecycle.log.info("service_stopped")
