@@ -193,6 +193,15 @@ def live(broker: str, prometheus_bin: Path, tmp_path_factory: pytest.TempPathFac
         system.stop()
 
 
+def test_every_service_says_that_it_lives_and_is_ready(live: Live) -> None:
+    addresses = live.embedded.probes().values()
+    assert len(STAGES) == len(addresses)
+    for address in addresses:
+        for probe in ("livez", "readyz"):
+            with urllib.request.urlopen(f"http://{address}/{probe}", timeout=10) as answer:
+                assert answer.read() == b"ok\n"
+
+
 def test_all_targets_are_up_and_all_rules_healthy(live: Live) -> None:
     def targets() -> dict[str, str]:
         return {at["labels"]["job"]: at["health"] for at in live.prometheus.get("targets")["activeTargets"]}
