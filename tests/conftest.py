@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,13 +74,23 @@ def prometheus_bin() -> Path:
     if not (binaries / "prometheus").exists():
         cache.mkdir(parents=True, exist_ok=True)
         try:
-            subprocess.run(["apt-get", "download", "-q", "prometheus"], cwd=cache, check=True, timeout=240)
-            package = max(cache.glob("prometheus_*.deb"), key=lambda file: file.stat().st_mtime)
-            part = cache / f"part-{os.getpid()}"
-            subprocess.run(["dpkg", "-x", str(package), str(part)], check=True, timeout=60)
-            (part / "usr").replace(cache / "usr")
-            shutil.rmtree(part)
-            package.unlink()
-        except (OSError, subprocess.SubprocessError) as error:
+            _unpack_debian_package("prometheus", cache)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             _absent("Prometheus", error)
     return binaries
+
+
+def _unpack_debian_package(name: str, target: Path) -> None:
+    """Fetches a package with lists of our own, so that neither root nor an `apt-get update` before is needed."""
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        part = Path(folder)
+        (part / "lists").mkdir()
+        (part / "cache").mkdir()
+        apt = ["apt-get", "-q", "-o", f"Dir::State::lists={part / 'lists'}", "-o", f"Dir::Cache={part / 'cache'}"]
+        # Its exit code is no guide: hooks of the system's configuration may want to be root.
+        subprocess.run([*apt, "update"], cwd=part, timeout=240)
+        subprocess.run([*apt, "download", name], cwd=part, check=True, timeout=240)
+        [package] = part.glob(f"{name}_*.deb")
+        subprocess.run(["dpkg", "-x", str(package), str(part / "x")], check=True, timeout=60)
+        with contextlib.suppress(OSError):  # another run was quicker
+            (part / "x" / "usr").rename(target / "usr")
