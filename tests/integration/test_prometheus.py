@@ -264,11 +264,11 @@ def test_a_service_and_a_store_that_hang_are_told_and_told_to_be_well_again(live
 
 def test_a_store_that_refuses_reads_degrades_predictions_until_it_is_mended(live: Live) -> None:
     client = redis.Redis.from_url(live.embedded.online_store.url)
-    client.execute_command("ACL", "SETUSER", "default", "-hmget")
+    client.execute_command("ACL", "SETUSER", "default", "-hmget")  # type: ignore[no-untyped-call]  # untyped library
     try:
         fired = live.fired("TailraceDegradedShare", within_s=45)
     finally:
-        client.execute_command("ACL", "SETUSER", "default", "+@all")
+        client.execute_command("ACL", "SETUSER", "default", "+@all")  # type: ignore[no-untyped-call]  # untyped library
         client.close()
     assert re.search(r"\d+% of the predictions of card_fraud use defaults", fired["TailraceDegradedShare"])
     live.resolved("TailraceDegradedShare", within_s=75)
