@@ -22,12 +22,12 @@ unit: $(VENV)/.ready ## the tests that need no server
 integration: $(VENV)/.ready ## the tests that need Kafka and Redis; a skipped one fails
 	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/integration
 
-check: $(VENV)/.ready ## format, lint, types, import rules, published schemas
+check: $(VENV)/.ready ## format, lint, types, import rules, published schemas and metrics
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/contracts
+	$(BIN)/python -m pytest -q tests/contracts tests/telemetry
 
 format: $(VENV)/.ready ## format the code
 	$(BIN)/ruff format .

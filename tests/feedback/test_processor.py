@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tailrace.backends.codec import encode
@@ -49,12 +48,13 @@ class World:
         self.restart()
 
     def restart(self) -> None:
+        self.metrics = Metrics("card_fraud")  # a new process counts from nothing
         followed = [self.champion] if self.champion is not None else []
         self.processor = FeedbackProcessor(
             USE_CASE,
             lambda: [(o.key or b"", o.value) for o in self.outputs if o.topic == TOPICS.feedback_changelog],
             lambda: followed.pop() if followed else None,
-            Metrics("card_fraud", CollectorRegistry()),
+            self.metrics,
         )
         self.processor.assigned(PARTITIONS)
 
@@ -92,6 +92,9 @@ class World:
 
     def requests(self) -> list[RetrainRequested]:
         return self._of(TOPICS.retraining, RetrainRequested)
+
+    def told(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"tailrace_{name}", labels)
 
     def _of(self, topic: str, kind: Any) -> list[Any]:
         return [msgspec.json.decode(o.value or b"", type=kind) for o in self.outputs if o.topic == topic]
@@ -240,3 +243,42 @@ def test_new_champion_resolves_what_was_said_of_the_old_one() -> None:
     world.send(*world.watermark(6 * DAY_MS))
     alarms = [msgspec.json.decode(o.value or b"") for o in world.outputs if o.topic == TOPICS.alarms]
     assert {alarm["subject"] for alarm in alarms if alarm.get("resolved")} >= {alarm["subject"] for alarm in raised}
+
+
+def test_gauges_speak_of_the_champion_survive_a_restart_and_forget_its_predecessor() -> None:
+    world = World()
+    world.champion = (1, Champion("1", {"log_loss": 0.01}, {}))
+    world.restart()
+    assert world.told("quality", metric="log_loss", variant="champion") is None
+    for at in range(400):
+        world.send(world.predict(at, score=0.9, at_ms=at, variant="champion"))
+    world.send(*world.watermark(5 * DAY_MS))
+    [whole] = [q for q in world.quality().values() if q.slice == ""]
+    assert whole.metrics["log_loss"] == world.told("quality", metric="log_loss", variant="champion")
+    assert 1.0 == world.told("quality_maturity_ratio", variant="champion")
+    assert (START_MS + DAY_MS) / 1_000 == world.told("quality_end_timestamp_seconds", variant="champion")
+    drop, limit = world.told("quality_drop", metric="log_loss"), world.told("quality_drop_limit", metric="log_loss")
+    assert drop is not None
+    assert limit is not None
+    assert drop > limit
+    standing = world.told("alarms_active", kind="metric_drop")
+    assert standing == 1
+    world.restart()
+    world.send()
+    assert world.told("alarms_active", kind="metric_drop") == standing
+    world.champion = (2, Champion("2", {"log_loss": 0.01}, {}))
+    world.restart()
+    world.send()
+    assert 0 == world.told("alarms_active", kind="metric_drop")
+    assert world.told("quality_drop", metric="log_loss") is None
+    assert 2 == world.told("control_epoch")
+
+
+def test_requests_for_a_model_are_counted_whoever_makes_them() -> None:
+    world = World()
+    request = RetrainRequested(
+        run_id="r", use_case="card_fraud", trigger="manual", reason="?", requested_at_ms=0, train_until_ms=0, by="ops"
+    )
+    world.send(world.message(TOPICS.retraining, encode(request)))
+    assert 1 == world.told("retrain_requests_total", trigger="manual")
+    assert 0 == world.told("retrain_requests_total", trigger="initial")

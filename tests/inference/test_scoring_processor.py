@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry
 
 from tailrace.backends.memory import MemoryOnlineStore
 from tailrace.backends.ports import Assigned, Message, Output, ReadRequest, Rows
@@ -59,7 +58,7 @@ class Bench:
     def __init__(self, plan: Plan, log: Any, table: RoutingTable | None = None, metadata: str = "") -> None:
         self.plan = plan
         self.store = Store()
-        self.metrics = Metrics("uc", CollectorRegistry())
+        self.metrics = Metrics("uc")
         self.log = log
         self.pool = ModelPool(plan, lambda bundle: executor_of(bundle, 1), lambda: None, log, lambda _: None)
         if table is not None:
@@ -339,6 +338,8 @@ def test_stale_row_is_replaced_and_flagged(plan: Plan, log: Any, bundle: Bundles
     assert ([1.0, 2.0, 0.0], {"terminal_labels": 200}) == (made.features, made.ages_ms)
     assert ["terminal_labels"] == made.degraded
     assert 1 == bench.counted("inference_degraded_total", reason="terminal_labels")
+    assert 1 == bench.counted("inference_feature_rows_total", view="terminal_labels", state="stale")
+    assert 0.2 == bench.counted("inference_feature_age_seconds_total", view="terminal_labels")
 
 
 def test_dead_store_degrades_and_is_asked_ever_more_seldom(bench: Bench) -> None:
@@ -349,6 +350,8 @@ def test_dead_store_degrades_and_is_asked_ever_more_seldom(bench: Bench) -> None
         assert (["terminal_labels"], {"terminal_labels": None}, 0.0) == (made.degraded, made.ages_ms, made.features[2])
     # After 0, 1, 3, 7, 15 and 31 of the 60 seconds.
     assert 6 == bench.store.reads == len(bench.log.of("online_store_away"))
+    assert 6 == bench.counted("online_store_errors_total", operation="read")
+    assert 600 == bench.counted("inference_feature_rows_total", view="terminal_labels", state="unread")
     bench.store.available = True
     [made] = predictions(bench.process(bench.row(700), now_ms=NOW + 60_000 + LONGEST_PAUSE_MS))
     assert ([], 2.0) == (made.degraded, made.features[2])

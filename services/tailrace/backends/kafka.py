@@ -127,13 +127,13 @@ def end_offsets(client: AdminClient, topic: str, partitions: list[int] | None = 
         raise BrokerUnavailable(f"end offsets of {topic!r} are not to be had: {error}") from error
 
 
-def group_reader(settings: Settings, group: str) -> Consumer:
+def group_reader(settings: Settings, group: str, **overrides: Any) -> Consumer:
     """A consumer that asks for what a group has committed, and never joins it.
 
     The admin client's call for the same thing ends the whole process with a segmentation fault while
     the coordinator of the group is loading or away (confluent-kafka 2.15.1).
     """
-    return consumer(settings, group, **{"group.protocol": "classic", "group.instance.id": ""})
+    return consumer(settings, group, **({"group.protocol": "classic", "group.instance.id": ""} | overrides))
 
 
 def committed_offsets(settings: Settings, group: str, topic: str) -> dict[int, tuple[int, str]]:

@@ -1,53 +1,119 @@
-"""Every metric of every service: kind, unit, labels and meaning, in one place."""
+"""The Prometheus objects behind the table in `contracts.metrics`."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import math
+from collections.abc import Iterable, Mapping
+from itertools import product
 
-LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
+
+from tailrace.contracts.metrics import LATENCY_BUCKETS_S, METRICS, MetricSpec
+
+__all__ = ["LATENCY_BUCKETS_S", "LabelledRegistry", "Metrics"]
+
+# A timestamp beside every counter doubles what is scraped, and says what `process_start_time_seconds` says.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped library
+
+
+class LabelledRegistry(CollectorRegistry):
+    """A registry that adds the same labels to whatever it exports.
+
+    Bound once at the edge they cost the hot path nothing.
+
+    Args:
+        labels: Name to value.
+    """
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        super().__init__()
+        self._constant = dict(labels)
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric, with the constant labels first."""
+        for metric in super().collect():
+            metric.samples = [s._replace(labels={**self._constant, **s.labels}) for s in metric.samples]
+            yield metric
+
+    def get_sample_value(self, name: str, labels: Mapping[str, str] | None = None) -> float | None:
+        """Value of one sample by its own labels; None when there is no such sample."""
+        return super().get_sample_value(name, {**self._constant, **(labels or {})})
 
 
 class Metrics:
-    """Prometheus handles. Labels are bounded: use case, topic, variant, version, reason; never a key or id.
+    """Prometheus handles, one for each entry of `contracts.metrics.METRICS`.
+
+    A service exports only what it speaks of; the other handles work, and go nowhere.
+    Labels with a closed set of values are exported as 0 from the start.
 
     Args:
-        use_case: Bound to every metric.
-        registry: Where they are collected; a fresh registry for each service process.
+        use_case: Label of every metric.
+        stage: Service that speaks; "" exports everything, for tests.
+
+    Attributes:
+        registry: What `/metrics` exports.
     """
 
-    def __init__(self, use_case: str, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        self._use_case = use_case
-        self.records = self._counter("tailrace_records", "Records consumed.", "topic")
-        self.produced = self._counter("tailrace_produced_records", "Records produced.", "topic")
-        self.dead_letters = self._counter("tailrace_dead_letters", "Records that could not be used.", "reason")
-        self.duplicates = self._counter("tailrace_duplicates", "Records recognised as seen before.", "topic")
-        self.batch_seconds = self._histogram("tailrace_batch_seconds", "Time to process one micro-batch.")
-        self.commit_seconds = self._histogram("tailrace_commit_seconds", "Time to commit one transaction.")
-        self.restarts = self._counter("tailrace_session_restarts", "Transactions given up and begun anew.", "reason")
-        self.end_to_end_seconds = self._histogram(
-            "tailrace_inference_end_to_end_seconds", "From event produced to prediction made."
-        )
-        self.predictions = self._counter("tailrace_inference_predictions", "Predictions made.", "variant", "version")
-        self.degraded = self._counter("tailrace_inference_degraded", "Predictions with a default in them.", "reason")
-        self.model_failures = self._counter("tailrace_inference_model_failures", "Models that failed.", "reason")
-        self.epoch = self._gauge("tailrace_control_epoch", "Epoch of the routing table in force.")
-        self.watermark = self._gauge("tailrace_watermark_timestamp_seconds", "Stream time.")
-        self.labels = self._counter("tailrace_feedback_labels", "Label changes.", "reason")
-        self.open_predictions = self._gauge("tailrace_feedback_open_predictions", "Predictions that wait for outcomes.")
-        self.quality = self._gauge(
-            "tailrace_quality_ratio", "Live metric of the newest mature window.", "metric", "version"
-        )
-        self.alarms = self._counter("tailrace_alarms", "Alarms raised.", "kind")
-        self.retrain_requests = self._counter("tailrace_retrain_requests", "Retraining requests.", "trigger")
-        self.trainings = self._counter("tailrace_trainings", "Trainings ended.", "result")
-        self.training_seconds = self._histogram("tailrace_training_seconds", "Time of one training.")
+    build_info: Gauge
+    ready: Gauge
+    records: Counter
+    produced: Counter
+    dead_letters: Counter
+    duplicates: Counter
+    batch_seconds: Histogram
+    commit_seconds: Histogram
+    restarts: Counter
+    guarded_call: Gauge
+    events: Counter
+    store_errors: Counter
+    end_to_end_seconds: Histogram
+    predictions: Counter
+    degraded: Counter
+    feature_rows: Counter
+    feature_age: Counter
+    model_failures: Counter
+    model_info: Gauge
+    epoch: Gauge
+    watermark: Gauge
+    labels: Counter
+    open_predictions: Gauge
+    quality: Gauge
+    quality_maturity: Gauge
+    quality_end: Gauge
+    quality_drop: Gauge
+    quality_drop_limit: Gauge
+    drift_score: Gauge
+    drift_limit: Gauge
+    alarms: Counter
+    alarms_active: Gauge
+    retrain_requests: Counter
+    trainings: Counter
+    training_seconds: Histogram
+    lag_seconds: Gauge
+    lag_records: Gauge
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(name, meaning, labels, registry=self.registry)
+    def __init__(self, use_case: str, stage: str = "") -> None:
+        self.registry = LabelledRegistry({"use_case": use_case, "stage": stage})
+        prometheus_client.ProcessCollector(registry=self.registry)
+        for handle, spec in METRICS.items():
+            exported = not stage or stage in spec.stages
+            setattr(self, handle, _made(spec, self.registry if exported else None))
 
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(name, meaning, labels, registry=self.registry)
 
-    def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
-        return Histogram(name, meaning, labels, buckets=LATENCY_BUCKETS_S, registry=self.registry)
+def _made(spec: MetricSpec, registry: CollectorRegistry | None) -> Counter | Gauge | Histogram:
+    names = [label.name for label in spec.labels]
+    made: Counter | Gauge | Histogram
+    if spec.kind == "counter":
+        made = Counter(spec.name, spec.help, names, registry=registry)
+    elif spec.kind == "histogram":
+        made = Histogram(spec.name, spec.help, names, buckets=spec.buckets, registry=registry)
+    else:
+        made = Gauge(spec.name, spec.help, names, registry=registry)
+        if not names:
+            made.set(math.nan)  # nothing is known yet, and 0 would say something
+    if names and spec.kind == "counter" and all(label.values for label in spec.labels):
+        for values in product(*(label.values for label in spec.labels)):
+            made.labels(*values)
+    return made

@@ -41,7 +41,8 @@ def serve_probes(port: int, registry: CollectorRegistry, not_ready: Callable[[],
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            return metrics(environ, start_response)  # type: ignore[no-any-return]  # untyped library
+            # Without the query, whose `name[]` would pass the constant labels by.
+            return metrics({**environ, "QUERY_STRING": ""}, start_response)  # type: ignore[no-any-return]  # untyped library
         why = not_ready() if path == "/readyz" else ""
         known = path in ("/livez", "/readyz")
         status = "404 Not Found" if not known else "503 Service Unavailable" if why else "200 OK"

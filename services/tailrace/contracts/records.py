@@ -230,13 +230,17 @@ class CandidateRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="regist
 
 
 class CandidateRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """A candidate failed a gate, or training could not be done; the champion stays."""
+    """A candidate failed a gate, or training could not be done; the champion stays.
+
+    `failed` is True where the training itself broke, so that waiting for more data is no help.
+    """
 
     run_id: str
     use_case: str
     refused_at_ms: int
     reason: str
     gates: list[GateResult]
+    failed: bool = False
 
 
 class PromoteRequested(msgspec.Struct, frozen=True, kw_only=True, tag="promote"):

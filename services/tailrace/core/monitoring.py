@@ -7,6 +7,7 @@ commute, and losses are fed to the detectors sorted by the time they became know
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -70,6 +71,9 @@ class Monitor:
     Args:
         spec: What to watch.
         snapshot: Where to go on from; None to begin.
+
+    Attributes:
+        drops: By metric, at the last tick: how much worse the champion was than at its gates, and the limit.
     """
 
     def __init__(self, spec: MonitorSpec, snapshot: MonitorSnapshot | None = None) -> None:
@@ -81,6 +85,7 @@ class Monitor:
         self._loss_specs = [d for d in spec.detectors if isinstance(d, ADWIN | PageHinkley)]
         self._psi: PSIState | None = None
         self._detectors: list[LossDetector] = []
+        self.drops: dict[str, tuple[float, float]] = {}
 
     @property
     def ticked_ms(self) -> int:
@@ -91,6 +96,16 @@ class Monitor:
     def retrain(self) -> RetrainState:
         """Memory of the retraining policy."""
         return self._state.retrain
+
+    @property
+    def version(self) -> str:
+        """Version of the champion; "" before the first."""
+        return self._state.version
+
+    @property
+    def alarms(self) -> Collection[Alarm]:
+        """Alarms that stand."""
+        return self._state.alarms.values()
 
     @property
     def wants_vectors(self) -> bool:
@@ -186,6 +201,7 @@ class Monitor:
 
     def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
         alarms = []
+        self.drops = {}
         for metric, span_ms in zip(self._spec.metrics, self._spec.metric_windows_ms, strict=True):
             if metric.drop is None or self._champion is None:
                 continue
@@ -194,6 +210,7 @@ class Monitor:
             if baseline is None or value is None:
                 continue
             worse = value - baseline if metric.name in SMALLER_IS_BETTER else baseline - value
+            self.drops[metric.name] = (worse, metric.drop)
             detail = f"{metric.name} {value:.4f} over {metric.window}, {baseline:.4f} at the gates"
             alarm = self._level("metric_drop", metric.name, "gates", worse, metric.drop, now_ms, detail)
             alarms += [alarm] if alarm is not None else []

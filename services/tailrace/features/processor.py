@@ -43,6 +43,7 @@ class Step:
 
     rows: list[RowWrite] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
+    events: int = 0
     duplicates: int = 0
     bad: list[str] = field(default_factory=list)
 
@@ -171,6 +172,7 @@ class FeatureProcessor:
     def _run(self, partition: int, messages: list[Message], now_ms: int, step: Step) -> None:  # hot path
         if not messages:
             return
+        step.events += len(messages)
         records = self._believable(partition, self._decoder.decode([m.value for m in messages]), now_ms)
         good = [at for at, record in enumerate(records) if not isinstance(record, BadRecord)]
         self._quarantine.observe(len(good), len(records) - len(good))

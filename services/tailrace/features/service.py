@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -160,10 +161,11 @@ class Shell:
         self._write(step.rows)
         self._produce(step.outputs)
         metrics = self._lifecycle.metrics
-        for topic in {message.topic for message in messages}:
-            metrics.records.labels(topic).inc(sum(message.topic == topic for message in messages))
-        for reason in step.bad:
-            metrics.dead_letters.labels(reason).inc()
+        for topic, count in Counter(message.topic for message in messages).items():
+            metrics.records.labels(topic).inc(count)
+        for reason, count in Counter(step.bad).items():
+            metrics.dead_letters.labels(reason).inc(count)
+        metrics.events.inc(step.events)
         metrics.duplicates.labels(messages[0].topic).inc(step.duplicates)
         metrics.produced.labels(self._topics.features).inc(len(step.outputs))
         metrics.batch_seconds.observe(time.perf_counter() - began)
@@ -191,6 +193,7 @@ class Shell:
                     state,
                 )
             except StoreUnavailable as error:
+                self._lifecycle.metrics.store_errors.labels("write").inc()
                 self._lifecycle.ready(False, str(error))
                 self._lifecycle.log.warning("store_unavailable", error=str(error), retry_in_s=wait_s)
                 self._lifecycle.stopping.wait(wait_s)

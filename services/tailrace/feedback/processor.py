@@ -22,15 +22,16 @@ from tailrace.contracts.records import (
     Drift,
     LabelledPrediction,
     RetrainingRecord,
+    RetrainRequested,
 )
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Change, Scored, Unattributed
 from tailrace.core.monitoring import HOUR_MS, Champion
-from tailrace.core.quality import WindowKey
 from tailrace.core.watermarks import EventTimeBounds, Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.changelog import Changelog, Clock
+from tailrace.feedback.gauges import Gauges
 from tailrace.feedback.state import FeedbackState, label_name, label_of, outcome_of
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
@@ -79,6 +80,7 @@ class FeedbackProcessor:
         self._read_changelog = read_changelog
         self._follow = follow
         self._metrics = metrics
+        self._gauges = Gauges(metrics)
         self._changelog = Changelog(self._topics.feedback_changelog)
         self._scored = BatchDecoder(Scored)
         self._vectors = BatchDecoder(Vector)
@@ -104,6 +106,7 @@ class FeedbackProcessor:
         self._bounds = self._event_time_bounds()
         if self._champion is not None:
             self._state.serve(self._champion)
+        self._gauges.champion(self._epoch, self._state)
 
     def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Forgets partitions."""
@@ -126,6 +129,7 @@ class FeedbackProcessor:
         if followed is not None:
             self._epoch, self._champion = followed
             outputs += self._alarms(self._state.serve(self._champion))
+            self._gauges.champion(self._epoch, self._state)
         by_topic: dict[str, list[Message]] = {}
         for message in batch:
             mark = watermark_of(message.value, message.headers)
@@ -205,7 +209,9 @@ class FeedbackProcessor:
 
     def _take_retraining(self, message: Message) -> None:
         record = decode(_RETRAINING, message.value or b"")
-        if isinstance(record, CandidateRegistered | CandidateRefused):
+        if isinstance(record, RetrainRequested):
+            self._metrics.retrain_requests.labels(record.trigger).inc()
+        elif isinstance(record, CandidateRegistered | CandidateRefused):
             self._state.monitor.retrain.ended(record.run_id)
             self._clock_due = True
 
@@ -238,9 +244,9 @@ class FeedbackProcessor:
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
             elif isinstance(decided, Drift):
+                self._gauges.drift(decided)
                 outputs.append(Output(self._topics.drift, decided.subject.encode(), encode(decided)))
             else:
-                self._metrics.retrain_requests.labels(decided.trigger).inc()
                 outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))
         for key in state.take_changed_windows():
             record = state.windows.record(
@@ -251,19 +257,14 @@ class FeedbackProcessor:
                 watermark_ms=tick_ms,
             )
             outputs.append(Output(self._topics.quality, key.text().encode(), encode(record)))
-            self._publish(key, record.metrics)
+        self._gauges.tick(state, plan.threshold)
         return outputs
 
     def _alarms(self, alarms: list[Alarm]) -> list[Output]:
         for alarm in alarms:
-            self._metrics.alarms.labels(alarm.kind).inc()
+            if not alarm.resolved:
+                self._metrics.alarms.labels(alarm.kind).inc()
         return [Output(self._topics.alarms, alarm.subject.encode(), encode(alarm)) for alarm in alarms]
-
-    def _publish(self, key: WindowKey, metrics: dict[str, float | None]) -> None:
-        if key.slice == "" and key.variant == "champion" and self._state.windows.maturity(key) > 0.0:
-            for name, value in metrics.items():
-                if value is not None:
-                    self._metrics.quality.labels(name, key.model_version).set(value)
 
     def _label(self, change: Change) -> Output:
         prediction = change.prediction

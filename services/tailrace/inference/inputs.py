@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.backends.ports import OnlineStore, ReadRequest
+from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import FeatureRow
-from tailrace.core.freshness import judge
+from tailrace.core.freshness import Judged, judge
 from tailrace.core.plan import Plan
 from tailrace.core.windows import evaluate
 from tailrace.errors import StoreUnavailable
@@ -20,6 +21,7 @@ from tailrace.inference.backoff import Backoff
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 30_000
 """How long an online store that failed is left alone: a dead store costs one time-out now and then, not one a batch."""
 
+ROW_STATES = ("fresh", "stale", "absent", "unread")
 UNREAD = -2
 """Timestamp of a row that could not be asked for; it counts as absent, and degrades the prediction."""
 
@@ -69,13 +71,19 @@ class InputReader:
     Args:
         plan: Serving plan.
         store: Online store with the rows that FEATURES does not carry.
+        metrics: Prometheus handles.
         log: Structured logger.
     """
 
-    def __init__(self, plan: Plan, store: OnlineStore, log: Any) -> None:
+    def __init__(self, plan: Plan, store: OnlineStore, metrics: Metrics, log: Any) -> None:
         self._plan = plan
         self._store = store
+        self._metrics = metrics
         self._log = log
+        for view in plan.online_views:
+            metrics.feature_age.labels(view.name)
+            for state in ROW_STATES:
+                metrics.feature_rows.labels(view.name, state)
         self._backoff = Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS)
 
     def read(self, rows: list[FeatureRow], now_ms: int) -> Inputs:  # hot path
@@ -93,12 +101,23 @@ class InputReader:
                 judged = judge(view, states, timestamps, as_of)
                 values[:, at : at + len(view.columns)] = evaluate(view, judged.states, as_of)
                 ages[view.name] = judged.ages_ms
+                self._measure(view.name, judged, timestamps)
                 for place in np.flatnonzero(judged.stale | (timestamps == UNREAD)).tolist():
                     degraded[place].append(view.name)
                 at += len(view.columns)
         # An infinity would be logged as null, "missing", and the next model would learn from what this one never saw.
         matrix = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
         return Inputs(rows, matrix, ages, degraded)
+
+    def _measure(self, view: str, judged: Judged, timestamps_ms: NDArray[np.int64]) -> None:
+        there = timestamps_ms >= 0
+        stale = int((judged.stale & there).sum())
+        unread = int((timestamps_ms == UNREAD).sum())
+        found = int(there.sum())
+        counts = (found - stale, stale, len(there) - found - unread, unread)
+        for state, count in zip(ROW_STATES, counts, strict=True):
+            self._metrics.feature_rows.labels(view, state).inc(count)
+        self._metrics.feature_age.labels(view).inc(float(judged.ages_ms[there].sum()) / 1000)
 
     def _ask(self, rows: list[FeatureRow], now_ms: int) -> list[tuple[Sequence[bytes | None], NDArray[np.int64]]]:
         views = self._plan.online_views
@@ -112,6 +131,7 @@ class InputReader:
             try:
                 found = self._store.read(requests)
             except StoreUnavailable as error:
+                self._metrics.store_errors.labels("read").inc()
                 pause_ms = self._backoff.failed(now_ms)
                 self._log.warning("online_store_away", why=str(error), serving="defaults", retry_in_s=pause_ms / 1000)
             else:

@@ -67,8 +67,12 @@ class ScoringProcessor:
         self._plan = plan
         self._topics = Topics(plan.use_case)
         self._pool = pool
-        self._inputs = InputReader(plan, store, log)
+        self._inputs = InputReader(plan, store, metrics, log)
         self._metrics = metrics
+        self._told: Serving | None = None
+        for reason in ("no_model", "model_failed", *(view.name for view in plan.online_views)):
+            metrics.degraded.labels(reason)
+        metrics.model_info.labels(NO_MODEL.name, NO_MODEL.model_version).set(1)
         self._decoder = BatchDecoder(FeatureRow)
         self._fingerprint = plan.fingerprint
         self._width = len(plan.own_order)
@@ -109,7 +113,7 @@ class ScoringProcessor:
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
         """Scores a micro-batch; dead letters and watermarks are passed on in their place."""
         self._pool.refresh(now_ms)
-        self._metrics.epoch.set(self._pool.epoch)
+        self._tell()
         if not batch:
             return []
         outputs: list[list[Output]] = [[] for _ in batch]
@@ -172,7 +176,7 @@ class ScoringProcessor:
         if isinstance(letter, DeadLetter):
             if not self._is_new(message.partition, letter.source.offset):
                 return []
-            self._metrics.dead_letters.labels(letter.reason).inc()
+            # `features` has counted it.
             return [Output(self._topics.dead_letters, message.key, message.value, None, message.headers)]
         return [
             Output(topic, message.key, None, message.partition, message.headers)
@@ -251,6 +255,17 @@ class ScoringProcessor:
         self._metrics.predictions.labels(variant.name, variant.model_version).inc(len(published))
         if not shadow:
             self._measure(inputs, scored, now_ms)
+
+    def _tell(self) -> None:
+        """Exports what serves, where that has changed."""
+        self._metrics.epoch.set(self._pool.epoch)
+        serving = self._pool.serving
+        if serving is self._told:
+            return
+        self._told = serving
+        self._metrics.model_info.clear()
+        for variant in serving.table.variants if serving is not None else (NO_MODEL,):
+            self._metrics.model_info.labels(variant.name, variant.model_version).set(1)
 
     def _measure(self, inputs: Inputs, scored: Scored, now_ms: int) -> None:
         places = scored.places.tolist()

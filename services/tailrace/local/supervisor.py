@@ -48,6 +48,7 @@ class ProcessState(msgspec.Struct):
     pid: int
     restarts: int = 0
     gave_up: str = ""
+    probes_port: int = 0
 
 
 class SystemState(msgspec.Struct, kw_only=True):
@@ -65,9 +66,10 @@ class _Service:
 
     def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]) -> None:
         self.name = name
+        self.probes_port = free_port()
         self._command = command
         self._log = log
-        self._environment = environment
+        self._environment = environment | {"TAILRACE_METRICS_PORT": str(self.probes_port)}
         self.restarts = 0
         self.gave_up = ""
         self._quick_crashes = 0
@@ -169,6 +171,10 @@ class Embedded:
             "logs": str(self.directory / "logs"),
         }
 
+    def probes(self) -> dict[str, str]:
+        """Address of /livez, /readyz and /metrics by `<use case>.<service>`; it survives a restart of the service."""
+        return {service.name: f"127.0.0.1:{service.probes_port}" for service in self._services}
+
     def check(self) -> None:
         """Raises when a process was given up.
 
@@ -246,7 +252,7 @@ class Embedded:
         return True
 
     def _write_state(self, *, ended: bool = False) -> None:
-        processes = [ProcessState(s.name, s.child.pid, s.restarts, s.gave_up) for s in self._services]
+        processes = [ProcessState(s.name, s.child.pid, s.restarts, s.gave_up, s.probes_port) for s in self._services]
         for child in (self.broker.child, self.online_store.child):
             if child is not None:
                 processes.insert(0, ProcessState(child.name, child.pid, self._revived[child.name]))

@@ -42,14 +42,19 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
         for message in read_topic(settings, AUDIT):
             if message.key == use_case.name.encode() and message.value is not None:
                 last = audit_hash(message.value)
+        lifecycle.metrics.epoch.set(table.epoch if table is not None else 0)
         return spec.start(table), last
+
+    def decided(decision: Decided) -> None:
+        lifecycle.metrics.epoch.set(decision.table.epoch)
+        aliases.put(decision)
 
     def history(at: Assigned) -> Iterator[Message]:
         for message in read_topic(settings, at.topic):
             if message.partition == at.partition and message.offset < at.offset:
                 yield message
 
-    processor = RolloutProcessor(topics, restore, history, aliases.put)
+    processor = RolloutProcessor(topics, restore, history, decided)
     group = topics.group("rollout")
     run_transactional(settings, group, [topics.retraining, topics.quality], group, processor, lifecycle)
 

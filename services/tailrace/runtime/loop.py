@@ -11,7 +11,9 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from types import TracebackType
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -30,6 +32,7 @@ DEADMAN_S = 90.0
 """Longest time one call inside a transaction may take. librdkafka ignores its time-outs in some broker
 faults; past the transaction's own time-out the broker has aborted it, so that nothing is lost by dying."""
 MAX_BACKOFF_S = 10.0
+_TOPIC_OF = attrgetter("topic")
 
 
 def run_transactional(
@@ -78,13 +81,21 @@ class Deadman:
     def __init__(self, limit_s: float = DEADMAN_S) -> None:
         self._limit_s = limit_s
         self._timer: threading.Timer | None = None
+        self._since: float | None = None
+
+    def age_s(self) -> float:
+        """How long the guarded call under way has taken, seconds; 0 while there is none."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     def __enter__(self) -> None:
+        self._since = time.monotonic()
         self._timer = threading.Timer(self._limit_s, os._exit, (70,))
         self._timer.daemon = True
         self._timer.start()
 
     def __exit__(self, *_: object) -> None:
+        self._since = None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -116,6 +127,8 @@ class _Session:
             **{"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS},
         )
         self._consumer: Consumer = consumer(settings, group)
+        self._deadman = Deadman()
+        lifecycle.metrics.guarded_call.set_function(self._deadman.age_s)
 
     def __enter__(self) -> _Session:
         return self
@@ -123,7 +136,7 @@ class _Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with Deadman():
+        with self._deadman:
             if kind is None and self._offsets:
                 self._commit()
             elif self._open_since is not None:
@@ -131,7 +144,7 @@ class _Session:
             self._consumer.close()
 
     def run(self) -> None:
-        with Deadman():
+        with self._deadman:
             self._producer.init_transactions(60)
         self._consumer.subscribe(
             self._subscriptions, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -174,9 +187,12 @@ class _Session:
                 self._produce(output)
         for message in batch:
             self._advance(message.topic, message.partition, message.offset + 1)
+        metrics = self._lifecycle.metrics
         if batch:
-            self._lifecycle.metrics.records.labels(batch[0].topic).inc(len(batch))
-            self._lifecycle.metrics.batch_seconds.observe(time.perf_counter() - began)
+            metrics.batch_seconds.observe(time.perf_counter() - began)
+        for counter, records in ((metrics.records, batch), (metrics.produced, outputs)):
+            for topic, count in Counter(map(_TOPIC_OF, records)).items():
+                counter.labels(topic).inc(count)
 
     def _advance(self, topic: str, partition: int, offset: int) -> None:
         if offset > self._positions.get((topic, partition), -1):
@@ -211,7 +227,7 @@ class _Session:
             TopicPartition(topic, partition, offset, self._processor.metadata(topic, partition))
             for (topic, partition), offset in self._offsets.items()
         ]
-        with Deadman():
+        with self._deadman:
             if offsets:
                 self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), 30)
             self._producer.commit_transaction(60)

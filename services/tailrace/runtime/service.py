@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from tailrace.backends.logs import configure_logs
 from tailrace.backends.settings import Settings
 from tailrace.backends.telemetry import Metrics
 from tailrace.backends.web import serve_probes
+from tailrace.contracts.metrics import STAGES
 from tailrace.runtime.heartbeats import Heart
 from tailrace.usecase.load import load_use_case
 
-SERVICES = ("features", "inference", "feedback", "trainer", "rollout", "ops")
+SERVICES = STAGES
 
 
 class Lifecycle:
@@ -33,12 +34,15 @@ class Lifecycle:
     def __init__(self, service: str, use_case: str) -> None:
         self.stopping = threading.Event()
         self.log: Any = structlog.get_logger().bind(service=service, use_case=use_case)
-        self.metrics = Metrics(use_case, CollectorRegistry())
+        self.metrics = Metrics(use_case, service)
+        self.metrics.build_info.labels(importlib.metadata.version("tailrace")).set(1)
+        self.metrics.ready.set(0)
         self._not_ready = "starting"
 
     def ready(self, is_ready: bool, reason: str = "") -> None:
         """Says whether work can be done; the probe /readyz answers with `reason` when not."""
         self._not_ready = "" if is_ready else (reason or "not ready")
+        self.metrics.ready.set(is_ready)
 
     def not_ready(self) -> str:
         """Why the service is not ready; "" when it is."""

@@ -60,7 +60,7 @@ def run_job(settings: Settings, job: Job) -> CandidateRegistered | CandidateRefu
     except Exception as error:  # noqa: BLE001  # a trainer is the user's code: its faults must not end the service
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return _refused(request, f"training failed with {type(error).__name__} at {where}: {error}", [])
+        return _refused(request, f"training failed with {type(error).__name__} at {where}: {error}", [], failed=True)
 
 
 def _train(settings: Settings, job: Job) -> CandidateRegistered:
@@ -201,11 +201,14 @@ def _register(
     )
 
 
-def _refused(request: RetrainRequested, reason: str, gates: list[GateResult]) -> CandidateRefused:
+def _refused(
+    request: RetrainRequested, reason: str, gates: list[GateResult], *, failed: bool = False
+) -> CandidateRefused:
     return CandidateRefused(
         run_id=request.run_id,
         use_case=request.use_case,
         refused_at_ms=request.requested_at_ms,
         reason=reason,
         gates=gates,
+        failed=failed,
     )

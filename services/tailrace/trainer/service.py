@@ -54,6 +54,7 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
                 continue
             error = record.error()
             if error is None:
+                lifecycle.metrics.records.labels(topics.retraining).inc()
                 trainer.take(record.value() or b"")
                 _commit(reader, topics.retraining, record.partition(), record.offset() + 1)
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -102,10 +103,11 @@ class _Trainer:
         self._publish(answer)
         self._answered.add(request.run_id)
         took_s = time.monotonic() - began
-        result = "registered" if isinstance(answer, CandidateRegistered) else "refused"
+        refused = answer if isinstance(answer, CandidateRefused) else None
+        result = "registered" if refused is None else "failed" if refused.failed else "refused"
         self._lifecycle.metrics.trainings.labels(result).inc()
         self._lifecycle.metrics.training_seconds.observe(took_s)
-        why = answer.reason if isinstance(answer, CandidateRefused) else ""
+        why = refused.reason if refused is not None else ""
         self._lifecycle.log.info(
             "training_ended", run_id=request.run_id, result=result, why=why, took_s=round(took_s, 1)
         )
@@ -143,6 +145,7 @@ class _Trainer:
                 refused_at_ms=request.requested_at_ms,
                 reason="the training process died, most likely for want of memory; see the log of trainer",
                 gates=[],
+                failed=True,
             )
         return decode(_RETRAINING, answer)  # type: ignore[no-any-return]  # the child encodes nothing else
 
@@ -155,6 +158,7 @@ class _Trainer:
         self._writer.produce(self._topics.retraining, encode(record), self._topics.use_case)
         if self._writer.flush(30):
             raise BrokerUnavailable(f"{self._topics.retraining} was not acknowledged within 30 s")
+        self._lifecycle.metrics.produced.labels(self._topics.retraining).inc()
 
 
 def _commit(reader: Consumer, topic: str, partition: int, offset: int) -> None:

@@ -1,0 +1,77 @@
+"""What feedback knows at a tick, as gauges."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tailrace.backends.telemetry import Metrics
+from tailrace.contracts.metrics import METRICS
+from tailrace.contracts.records import Drift
+from tailrace.core.monitoring import MATURE
+from tailrace.core.quality import DAY_MS, QualityWindows
+from tailrace.feedback.state import FeedbackState
+
+_KINDS = METRICS["alarms_active"].labels[0].values
+_VARIANTS = METRICS["quality"].labels[1].values
+
+
+class Gauges:
+    """Exports quality, drift and alarms. What is no longer known loses its series.
+
+    Args:
+        metrics: Prometheus handles.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._version = ""
+
+    def champion(self, epoch: int, state: FeedbackState) -> None:
+        """Takes note of the champion, after a restart too; what was measured of another one is forgotten."""
+        metrics = self._metrics
+        metrics.epoch.set(epoch)
+        if state.monitor.version != self._version:
+            self._version = state.monitor.version
+            for gauge in (metrics.drift_score, metrics.drift_limit, metrics.quality_drop, metrics.quality_drop_limit):
+                gauge.clear()
+        self._alarms(state)
+
+    def drift(self, drift: Drift) -> None:
+        """Exports the distance of one feature, or of the score."""
+        self._metrics.drift_score.labels(drift.subject).set(drift.value)
+        self._metrics.drift_limit.labels(drift.subject).set(drift.threshold)
+
+    def tick(self, state: FeedbackState, threshold: float) -> None:
+        """Exports what a tick of stream time has changed; `threshold` is that of decisions."""
+        metrics = self._metrics
+        metrics.quality_drop.clear()
+        metrics.quality_drop_limit.clear()
+        for name, (drop, limit) in state.monitor.drops.items():
+            metrics.quality_drop.labels(name).set(drop)
+            metrics.quality_drop_limit.labels(name).set(limit)
+        metrics.quality.clear()
+        metrics.quality_maturity.clear()
+        metrics.quality_end.clear()
+        for variant in _VARIANTS:
+            self._quality(variant, state.windows, threshold)
+        self._alarms(state)
+
+    def _quality(self, variant: str, windows: QualityWindows, threshold: float) -> None:
+        mature = [
+            key for key in windows if key.slice == "" and key.variant == variant and windows.maturity(key) >= MATURE
+        ]
+        if not mature:
+            return
+        # On the day of a promotion there are two versions: both were champion.
+        newest_ms = max(key.start_ms for key in mature)
+        taken = [key for key in mature if key.start_ms == newest_ms]
+        for name, value in windows.metrics(taken, threshold).items():
+            if value is not None:
+                self._metrics.quality.labels(name, variant).set(value)
+        self._metrics.quality_maturity.labels(variant).set(min(windows.maturity(key) for key in taken))
+        self._metrics.quality_end.labels(variant).set((newest_ms + DAY_MS) / 1000)
+
+    def _alarms(self, state: FeedbackState) -> None:
+        standing: Counter[str] = Counter(alarm.kind for alarm in state.monitor.alarms)
+        for kind in _KINDS:
+            self._metrics.alarms_active.labels(kind).set(standing[kind])
