@@ -81,9 +81,9 @@ def producer(settings: Settings, **overrides: Any) -> Producer:
     return Producer(options | overrides)
 
 
-def admin(settings: Settings) -> AdminClient:
+def admin(settings: Settings, **overrides: Any) -> AdminClient:
     """An admin client."""
-    return AdminClient(client_options(settings))
+    return AdminClient(client_options(settings) | overrides)
 
 
 def to_message(record: confluent_kafka.Message) -> Message:
