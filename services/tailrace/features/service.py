@@ -267,8 +267,10 @@ def _app(settings: Settings, use_case: UseCase, shell: Shell) -> FetchApp:
 
 
 def _credentials(settings: Settings) -> Any:
-    context = ssl.create_default_context(cafile=settings.kafka_ca) if settings.kafka_ca else None
-    if settings.kafka_username:
+    tls = settings.kafka_security.endswith("SSL")
+    context = ssl.create_default_context(cafile=settings.kafka_ca or None) if tls else None
+    if settings.kafka_security.startswith("SASL_"):
+        # With a context Faust speaks SASL_SSL, without one SASL_PLAINTEXT.
         return faust.SASLCredentials(
             mechanism="SCRAM-SHA-512",
             username=settings.kafka_username,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 from confluent_kafka import KafkaException
+from pydantic import SecretStr
 
 from tailrace.backends.kafka import admin
 from tailrace.backends.settings import Settings
@@ -89,6 +90,18 @@ class Broker:
         """Bootstrap address for clients."""
         return f"127.0.0.1:{self.port}"
 
+    def connect(self, settings: Settings) -> Settings:
+        """Settings of a client of this broker; where it is secured, those of its first user."""
+        if self.security is not None:
+            return self.security.admin(settings).model_copy(update={"kafka_bootstrap": self.address})
+        trusting = {
+            "kafka_security": "PLAINTEXT",
+            "kafka_username": "",
+            "kafka_ca": "",
+            "kafka_password": SecretStr(""),
+        }
+        return settings.model_copy(update=trusting | {"kafka_bootstrap": self.address})
+
     def start(self) -> None:
         """Starts the broker and waits until it answers.
 
@@ -151,9 +164,7 @@ class Broker:
     def _await_ready(self) -> None:
         happened = f"did not answer within {READY_S:.0f} s"
         deadline = time.monotonic() + READY_S
-        # Said in full: the environment may hold settings of another broker.
-        settings = Settings(kafka_bootstrap=self.address, kafka_security="PLAINTEXT", kafka_username="", kafka_ca="")
-        client = admin(settings if self.security is None else self.security.admin(settings), log_level=0)
+        client = admin(self.connect(Settings.model_construct()), log_level=0)
         while time.monotonic() < deadline:
             assert self.child is not None
             if not self.child.running:

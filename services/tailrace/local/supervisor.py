@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from pydantic import SecretStr
 
 from tailrace.backends import topics
 from tailrace.backends.settings import Settings
@@ -116,10 +117,12 @@ class Embedded:
         self._ports = _ports(self.directory)
         self.broker = Broker(self.directory, self._ports.kafka, self._ports.controller)
         self.online_store = OnlineStoreServer(self.directory, self._ports.redis)
-        self.settings = settings.model_copy(
+        self.settings = self.broker.connect(settings).model_copy(
             update={
-                "kafka_bootstrap": self.broker.address,
                 "redis_url": self.online_store.url,
+                "redis_username": "",
+                "redis_password": SecretStr(""),
+                "redis_ca": "",
                 "state_dir": self.directory,
                 "ops_port": self._ports.ops,
                 "use_cases": settings.use_cases.resolve(),
@@ -296,8 +299,9 @@ def _ports(directory: Path) -> Ports:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    values = settings.model_dump()
-    values["kafka_password"] = settings.kafka_password.get_secret_value()
+    values = {
+        name: v.get_secret_value() if isinstance(v, SecretStr) else v for name, v in settings.model_dump().items()
+    }
     # One BLAS or OpenMP pool per service would fight over the cores.
     threads = {name: str(settings.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     return {f"TAILRACE_{name.upper()}": str(value) for name, value in values.items()} | threads
