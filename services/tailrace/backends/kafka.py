@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.backends.ports import Message
 from tailrace.backends.settings import Settings
+from tailrace.contracts.topics import READERS
 from tailrace.errors import BrokerUnavailable, ConfigError
 
 MAX_MESSAGE_BYTES = 3_000_000
@@ -158,9 +159,9 @@ def read_topic(settings: Settings, topic: str, *, committed_only: bool = True) -
     """
     reader = consumer(
         settings,
-        "tailrace.reader",
+        READERS,
         **{
-            # A reader belongs to no group; the classic protocol then never contacts a coordinator.
+            # A reader belongs to no group; the classic protocol then joins none.
             "group.protocol": "classic",
             "group.instance.id": "",
             "isolation.level": "read_committed" if committed_only else "read_uncommitted",

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from tailrace.contracts.topics import AUDIT, Topics
+from tailrace.contracts.topics import AUDIT, READERS, Topics
 
 PREFIX = "tailrace-"
 """What a user's name has before the row's: `tailrace-inference`. Another prefix keeps use cases apart."""
@@ -54,6 +54,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         writes: Topics it may write.
         describes: Topics whose existence and end offsets it may see, beyond those it reads or writes.
         group: Whether it commits offsets, as group `tailrace.<use case>.<user>`.
+        replays: Whether it also reads topics from their beginning, as nobody's group.
         transactional: Prefix of its transactional ids, behind `tailrace.<use case>.`; "" for none.
         watches: Services whose committed offsets it may see.
         note: Why, where the topics do not say it.
@@ -63,6 +64,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     writes: tuple[Stream, ...] = ()
     describes: tuple[Stream, ...] = ()
     group: bool = False
+    replays: bool = False
     transactional: str = ""
     watches: tuple[Principal, ...] = ()
     note: str = ""
@@ -77,12 +79,14 @@ MATRIX: dict[Principal, Access] = {
         reads=("requests", "labels", "features_changelog"),
         writes=("features", "features_changelog"),
         group=True,
+        replays=True,
         note="Labels for features made of outcomes. Bad records go to inference, which dead-letters them.",
     ),
     "inference": Access(
         reads=("features", "control"),
         writes=("predictions", "shadow", "dead_letters"),
         group=True,
+        replays=True,
         transactional="inference",
         note="One transactional id per worker.",
     ),
@@ -90,24 +94,28 @@ MATRIX: dict[Principal, Access] = {
         reads=("predictions", "shadow", "outcomes", "retraining", "control", "feedback_changelog"),
         writes=("labels", "quality", "alarms", "retraining", "dead_letters", "feedback_changelog"),
         group=True,
+        replays=True,
         transactional="feedback",
     ),
     "trainer": Access(
         reads=("retraining", "predictions", "labels", "control"),
         writes=("retraining",),
         group=True,
+        replays=True,
         note="It proposes; only rollout decides what serves.",
     ),
     "rollout": Access(
         reads=("retraining", "quality", "control", "audit"),
         writes=("control", "audit"),
         group=True,
+        replays=True,
         transactional="rollout",
     ),
     "ops": Access(
         reads=_PUBLIC,
         writes=("requests", "outcomes", "retraining", "dead_letters", "audit"),
         describes=_PRIVATE,
+        replays=True,
         transactional="dead-letters",
         watches=_CONSUMERS,
         note="Sends dead letters again to where they came from; shows everything but private state.",
@@ -115,7 +123,9 @@ MATRIX: dict[Principal, Access] = {
     "producer": Access(writes=("requests",)),
     "labeller": Access(writes=("outcomes",)),
     "app": Access(reads=("predictions",), group=True, note="Its groups may have any ending."),
-    "auditor": Access(reads=_PUBLIC, watches=_CONSUMERS, note="Writes nothing: `tailrace audit` and `status`."),
+    "auditor": Access(
+        reads=_PUBLIC, watches=_CONSUMERS, note="For `tailrace audit`, `tailrace status`, and scaling on lag."
+    ),
 }
 """The access matrix. What is not here is refused."""
 
@@ -180,6 +190,8 @@ def _grants(principal: Principal, access: Access, streams: Streams) -> Iterator[
     if access.group:
         # People name their applications' groups; ours have one name each.
         yield Grant("group", group(principal), "READ", prefixed=principal == "app")
+    if access.replays:
+        yield Grant("group", READERS, "DESCRIBE")
     for watched in access.watches:
         yield Grant("group", group(watched), "DESCRIBE")
     if access.transactional:

@@ -33,7 +33,7 @@ def write(path: Path) -> None:
 
 def matrix() -> str:
     """The matrix as a Markdown table, a line per user."""
-    lines = ["| user | reads | writes | groups and transactional ids | |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| user | reads | writes | groups and transactional ids | note |", "| --- | --- | --- | --- | --- |"]
     for principal, access in MATRIX.items():
         cells = (f"`{PREFIX}{principal}`", _topics(access.reads), _topics(access.writes))
         lines.append(f"| {' | '.join(cells)} | {_others(principal)} | {_note(access)} |")
