@@ -46,6 +46,10 @@ def test_auditor_and_app_write_nothing() -> None:
     ]
 
 
+def test_who_reads_has_a_group_to_read_with() -> None:
+    assert all(access.group or access.replays for access in MATRIX.values() if access.reads)
+
+
 def test_document_shows_the_matrix_as_it_is() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     assert text == document(text), "the matrix changed: run `tailrace access document` and commit the result"

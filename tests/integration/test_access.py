@@ -15,7 +15,7 @@ from tailrace.backends import access, topics
 from tailrace.backends.kafka import admin, consumer, group_reader, producer
 from tailrace.backends.settings import Settings
 from tailrace.contracts.access import MATRIX, Grant, Principal, Stream, Streams, grants
-from tailrace.contracts.topics import READERS, Topics
+from tailrace.contracts.topics import AUDIT, READERS, Topics
 from tailrace.errors import ConfigError
 from tailrace.local.broker import Broker
 from tailrace.local.broker_security import add_users
@@ -114,10 +114,10 @@ def test_user_reads_the_topics_of_its_row_and_no_other(secured_broker: Broker, s
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_user_commits_for_its_own_group_and_no_other(secured_broker: Broker, streams: Streams, user: str) -> None:
+def test_user_joins_its_own_group_and_no_other(secured_broker: Broker, streams: Streams, user: str) -> None:
     settings = _as(secured_broker, user)
     readable = next((right.name for right in _rights(user, streams) if right.operation == "READ"), streams.requests)
-    outcome = {group: _attempt(lambda group=group: _commit(settings, group, readable)) for group in GROUPS}
+    outcome = {group: _join(settings, group, readable) for group in GROUPS}
     assert outcome == _expected(GROUPS, "group", _allowed(user, streams, "group", "READ"))
 
 
@@ -149,9 +149,9 @@ def test_user_of_one_use_case_has_no_right_on_another(
 ) -> None:
     other = Streams("elec", "elec.events", "elec.outcomes")
     settings = _as(secured_broker, PREFIX + principal)
-    # The audit topic is one for all use cases.
+    # One for all use cases: the audit topic, and the group of those who have none.
     lacking = [right.grant for right in missing(settings, principal, other)]
-    assert lacking == [right for right in grants(principal, other) if right.name != "tailrace.audit"]
+    assert lacking == [right for right in grants(principal, other) if right.name not in (AUDIT, READERS)]
 
 
 def test_acls_are_added_once_and_what_goes_beyond_the_matrix_is_named(secured_broker: Broker, streams: Streams) -> None:
@@ -170,12 +170,22 @@ def test_broker_without_an_authorizer_is_told_from_a_refusal(settings: Settings,
         access.plan(settings, [streams])
 
 
-def _commit(settings: Settings, group: str, topic: str) -> None:
-    reader = consumer(settings, group, **{"group.protocol": "classic", "group.instance.id": "", "log_level": 0})
+def _join(settings: Settings, group: str, topic: str) -> str:
+    answers: list[str] = []
+    reader = consumer(settings, group, log_level=0)
     try:
-        reader.commit(offsets=[TopicPartition(topic, 0, 0)], asynchronous=False)
+        reader.subscribe([topic], on_assign=lambda *_: answers.append("done"))
+        deadline = time.monotonic() + ANSWER_S
+        while not answers and time.monotonic() < deadline:
+            record = reader.poll(0.05)
+            if record is not None and record.error() is not None:
+                error = record.error()
+                # Where the group may be seen, the refusal to join it comes wrapped in a fatal error.
+                refused = error.code() == KafkaError._FATAL and "Group authorization failed" in error.str()
+                answers.append(REFUSED["group"] if refused else _word(error))
     finally:
         reader.close()
+    return answers[0] if answers else "no answer"
 
 
 def _transact(settings: Settings, transactional_id: str) -> None:

@@ -124,7 +124,10 @@ MATRIX: dict[Principal, Access] = {
     "labeller": Access(writes=("outcomes",)),
     "app": Access(reads=("predictions",), group=True, note="Its groups may have any ending."),
     "auditor": Access(
-        reads=_PUBLIC, watches=_CONSUMERS, note="For `tailrace audit`, `tailrace status`, and scaling on lag."
+        reads=_PUBLIC,
+        replays=True,
+        watches=_CONSUMERS,
+        note="For `tailrace audit`, `tailrace status`, and scaling on lag.",
     ),
 }
 """The access matrix. What is not here is refused."""

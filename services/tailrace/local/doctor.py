@@ -107,9 +107,11 @@ def redis_cause(error: redis.RedisError, where: str) -> str:
         case redis.ConnectionError() if "SSL" in text or "closed" in text.lower() or "reset" in text.lower():
             return f"{where} hangs up: it speaks TLS and the address does not, or the other way; check redis:// and rediss:// in TAILRACE_REDIS_URL: {text}"
         case redis.TimeoutError():
-            return f"{where} does not answer; check host and port in TAILRACE_REDIS_URL, and firewalls"
+            return f"{where} does not answer; check host and port in TAILRACE_REDIS_URL, redis:// and rediss://, and firewalls"
+        case redis.ConnectionError() if "refused" in text:
+            return f"nobody listens at {where}; check TAILRACE_REDIS_URL, or start one: `tailrace up`"
         case _:
-            return f"{text}; check TAILRACE_REDIS_URL, or start one: `tailrace up`"
+            return f"{where}: {text}; check TAILRACE_REDIS_URL"
 
 
 def _java() -> Finding:
