@@ -140,7 +140,10 @@ def test_no_user_creates_topics_or_gives_rights(secured_broker: Broker, streams:
     outcome = {_attempt(future.result) for future in [*created.values(), *deleted.values()]}
     assert outcome == {REFUSED["topic"]}
     with pytest.raises(ConfigError, match="DESCRIBE and ALTER on the cluster"):
-        access.apply(settings, [streams], PREFIX)
+        access.plan(settings, [streams], PREFIX)
+    gift = access.binding(access.UserGrant(user, Grant("topic", streams.topic("labels"), "WRITE")))
+    given = {_attempt(future.result) for future in client.create_acls([gift]).values()}
+    assert given == {"CLUSTER_AUTHORIZATION_FAILED"}
 
 
 @pytest.mark.parametrize("principal", MATRIX)
@@ -167,7 +170,7 @@ def test_acls_are_added_once_and_what_goes_beyond_the_matrix_is_named(secured_br
 
 def test_broker_without_an_authorizer_is_told_from_a_refusal(settings: Settings, streams: Streams) -> None:
     with pytest.raises(ConfigError, match="no authorizer"):
-        access.plan(settings, [streams])
+        access.apply(settings, [streams])
 
 
 def _join(settings: Settings, group: str, topic: str) -> str:

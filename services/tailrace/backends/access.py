@@ -24,6 +24,7 @@ from tailrace.usecase.declaration import UseCase
 
 ANSWER_S = 10.0
 ANY_HOST = "*"
+BLIND = "this user may not see or change ACLs: it needs DESCRIBE and ALTER on the cluster"
 
 _KINDS: dict[Kind, ResourceType] = {
     "topic": ResourceType.TOPIC,
@@ -78,12 +79,16 @@ def wanted(streams: Iterable[Streams], prefix: str = PREFIX) -> list[UserGrant]:
 def plan(settings: Settings, streams: Sequence[Streams], prefix: str = PREFIX) -> AccessPlan:
     """Compares the matrix with the broker; changes nothing.
 
+    On a broker without an authorizer, which knows no ACLs, everything is missing.
+
     Raises:
-        ConfigError: the broker has no authorizer, or this user may not see ACLs.
+        ConfigError: this user may not see ACLs.
         BrokerUnavailable: the broker does not answer.
     """
     asked = wanted(streams, prefix)
-    there = _present(admin(settings), {right.user for right in asked})
+    client = admin(settings)
+    _check_sight(client)
+    there = _present(client, {right.user for right in asked})
     names = {right.grant.name for right in asked}
     ours = tuple(beginning for one in streams for beginning in (f"{one.use_case}.", f"tailrace.{one.use_case}."))
     extra = [right for right in there - set(asked) if right.grant.name in names or right.grant.name.startswith(ours)]
@@ -141,6 +146,16 @@ def command(right: UserGrant) -> str:
     )
 
 
+def _check_sight(client: AdminClient) -> None:
+    # Asking for ACLs without the right to see them gives none, and no error (confluent-kafka 2.15.1).
+    try:
+        cluster = client.describe_cluster(include_authorized_operations=True, request_timeout=ANSWER_S).result()
+    except KafkaException as error:
+        raise _refused(error) from error
+    if AclOperation.DESCRIBE not in (cluster.authorized_operations or []):
+        raise ConfigError(BLIND)
+
+
 def _present(client: AdminClient, users: Iterable[str]) -> set[UserGrant]:
     found = set()
     for user in users:
@@ -174,5 +189,5 @@ def _refused(error: KafkaException) -> ConfigError | BrokerUnavailable:
     if code == KafkaError.SECURITY_DISABLED:
         return ConfigError("the broker has no authorizer, so that ACLs have no effect; set its `authorizer.class.name`")
     if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-        return ConfigError("this user may neither see nor change ACLs: it needs DESCRIBE and ALTER on the cluster")
+        return ConfigError(BLIND)
     return BrokerUnavailable(f"ACLs are not to be had: {error.args[0].str()}")
