@@ -18,7 +18,9 @@ from confluent_kafka.admin import AclBindingFilter
 from pydantic import SecretStr
 
 from tailrace.backends import access, topics
+from tailrace.backends.feature_store import RedisOnlineStore
 from tailrace.backends.kafka import admin
+from tailrace.backends.ports import ReadRequest
 from tailrace.backends.settings import Settings
 from tailrace.contracts.access import Grant
 from tailrace.local.broker import Broker
@@ -194,7 +196,10 @@ def test_online_store_behind_tls_is_used_with_its_authority_and_named_without(
     user = {"redis_username": "reader", "redis_password": SecretStr(PASSWORD)}
     with _Forwarded("127.0.0.1", store.port, context) as port:
         url = f"rediss://127.0.0.1:{port}/0"
-        assert _store(healthy, redis_url=url, redis_ca=str(security.ca), **user).ok
+        trusting = healthy.model_copy(update=user | {"redis_url": url, "redis_ca": str(security.ca)})
+        assert _store(trusting).ok
+        rows = RedisOnlineStore(trusting).read([ReadRequest("view", "entity", ["column"], ["key"])])
+        assert [row.timestamps_ms.tolist() for row in rows] == [[-1]]
         assert "set TAILRACE_REDIS_CA to its authority" in _store(healthy, redis_url=url, **user).detail
         plain = _store(healthy, redis_url=url.replace("rediss", "redis"), **user)
         assert "check redis:// and rediss://" in plain.detail

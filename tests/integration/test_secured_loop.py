@@ -25,6 +25,7 @@ from tailrace.local.online_store import OnlineStoreServer
 from tailrace.local.permissions import missing
 from tailrace.local.processes import Child, spawn
 from tailrace.local.recordings import Recording, to_recording
+from tailrace.ops.dead_letters import replay
 from tailrace.runtime.service import SERVICES
 from tailrace.testing.streams import START_MS, CardFraudStream
 from tailrace.usecase.load import load_use_case
@@ -34,6 +35,7 @@ REDIS_RIGHTS = {
     "features": ["+hget", "+hset", "+hmget", "+script|load", "+evalsha"],
     "inference": ["+hmget"],
 }
+MALFORMED = 3
 WAIT_S = 60.0
 
 
@@ -97,14 +99,16 @@ def test_every_event_is_predicted_once_by_services_that_may_do_nothing_else(secu
     events, outcomes = CardFraudStream(seed=3, days=1, per_day=400, drift_day=1).tables()
     _send(secured.user("labeller"), to_recording(outcomes, secured.use_case.label.topic))
     _send(secured.user("producer"), to_recording(events, secured.use_case.requests))
+    _send_malformed(secured.user("producer"), streams.requests)
     _settle(secured)
+    assert replay(secured.user("ops"), Topics(USE_CASE), by="ops") == MALFORMED
     _ask_for_training(secured.user("ops"))
     _settle(secured)
     answer = next(record for record in _retraining(secured) if isinstance(record, CandidateRefused))
     assert "rows with a final label" in answer.reason
     report = audit(secured.user("auditor"), secured.use_case)
     assert report.findings == []
-    assert report.predictions == len(events)
+    assert (report.predictions, report.dead_letters) == (len(events), 2 * MALFORMED)
     # Asked while the services run: their groups and transactions stay as they are.
     assert {principal: missing(secured.user(principal), principal, streams) for principal in MATRIX} == {
         principal: [] for principal in MATRIX
@@ -131,6 +135,13 @@ def _send(settings: Settings, recording: Recording) -> None:
         )
     assert writer.flush(30) == 0
     assert failed == []
+
+
+def _send_malformed(settings: Settings, topic: str) -> None:
+    writer = producer(settings)
+    for _ in range(MALFORMED):
+        writer.produce(topic, b"no JSON", b"key")
+    assert writer.flush(30) == 0
 
 
 def _ask_for_training(settings: Settings) -> None:

@@ -110,8 +110,12 @@ def partitions_of(client: AdminClient | Consumer, topic: str, timeout_s: float =
         found = client.list_topics(topic, timeout=timeout_s).topics[topic]
     except KafkaException as error:
         raise BrokerUnavailable(
-            f"the broker does not answer; check its address with `tailrace doctor`: {error}"
+            f"the broker does not answer; check its address and this user with `tailrace doctor`: {error}"
         ) from error
+    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise BrokerUnavailable(
+            f"topic {topic!r} is kept from this user; `tailrace doctor` prints the ACL that is missing"
+        )
     if found.error is not None:
         raise BrokerUnavailable(f"topic {topic!r}: {found.error.str()}; create it with `tailrace topics apply`")
     return sorted(found.partitions)

@@ -52,7 +52,6 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reads: Topics it may read.
         writes: Topics it may write.
-        describes: Topics whose existence and end offsets it may see, beyond those it reads or writes.
         group: Whether it commits offsets, as group `tailrace.<use case>.<user>`.
         replays: Whether it also reads topics from their beginning, as nobody's group.
         transactional: Prefix of its transactional ids, behind `tailrace.<use case>.`; "" for none.
@@ -62,7 +61,6 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     reads: tuple[Stream, ...] = ()
     writes: tuple[Stream, ...] = ()
-    describes: tuple[Stream, ...] = ()
     group: bool = False
     replays: bool = False
     transactional: str = ""
@@ -113,12 +111,11 @@ MATRIX: dict[Principal, Access] = {
     ),
     "ops": Access(
         reads=_PUBLIC,
-        writes=("requests", "outcomes", "retraining", "dead_letters", "audit"),
-        describes=_PRIVATE,
+        writes=("requests", "outcomes", "features", "retraining", "dead_letters", "audit"),
         replays=True,
         transactional="dead-letters",
         watches=_CONSUMERS,
-        note="Sends dead letters again to where they came from; shows everything but private state.",
+        note="Sends dead letters again to where they came from, and shows everything but private state.",
     ),
     "producer": Access(writes=("requests",)),
     "labeller": Access(writes=("outcomes",)),
@@ -181,14 +178,10 @@ def grants(principal: Principal, streams: Streams) -> list[Grant]:
 
 
 def _grants(principal: Principal, access: Access, streams: Streams) -> Iterator[Grant]:
-    rights: tuple[tuple[tuple[Stream, ...], Operation], ...] = (
-        (access.reads, "READ"),
-        (access.writes, "WRITE"),
-        (access.describes, "DESCRIBE"),
-    )
-    for names, operation in rights:
-        for name in names:
-            yield Grant("topic", streams.topic(name), operation)
+    for stream in access.reads:
+        yield Grant("topic", streams.topic(stream), "READ")
+    for stream in access.writes:
+        yield Grant("topic", streams.topic(stream), "WRITE")
     group = Topics(streams.use_case).group
     if access.group:
         # People name their applications' groups; ours have one name each.

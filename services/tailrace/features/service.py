@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as Record
 from faust.types import TP
 
-from tailrace.backends.kafka import MAX_MESSAGE_BYTES, producer, read_topic
+from tailrace.backends.kafka import MAX_MESSAGE_BYTES, admin, partitions_of, producer, read_topic
 from tailrace.backends.ports import Message, OnlineStore, Output
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
@@ -58,6 +58,10 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
 
 async def _serve(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
     shell = Shell(settings, use_case, lifecycle, store)
+    client = admin(settings)
+    for topic in shell.processor.subscriptions:
+        # Faust would wait for a topic that it may not see, and not end when asked to.
+        partitions_of(client, topic)
     app = _app(settings, use_case, shell)
     await app.start()
     try:
