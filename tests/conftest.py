@@ -15,6 +15,7 @@ import pytest
 from tailrace.backends.settings import Settings
 from tailrace.errors import TailraceError
 from tailrace.local.broker import Broker
+from tailrace.local.broker_security import BrokerSecurity
 from tailrace.local.online_store import OnlineStoreServer
 
 
@@ -38,6 +39,19 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     except TailraceError as error:
         _absent("Kafka", error)
     yield server.address
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def secured_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A Kafka broker with TLS, users and an authorizer; `connect` gives its administrator's settings."""
+    directory = tmp_path_factory.mktemp("secured-broker")
+    server = Broker(directory, security=BrokerSecurity(directory))
+    try:
+        server.start()
+    except TailraceError as error:
+        _absent("a secured Kafka", error)
+    yield server
     server.stop()
 
 

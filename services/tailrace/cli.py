@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tailrace import cli_models, cli_stream, cli_telemetry, cli_usecase
+from tailrace import cli_access, cli_models, cli_stream, cli_telemetry, cli_usecase
 from tailrace.backends.settings import Settings, load_settings
 from tailrace.errors import BrokerUnavailable, ConfigError, TailraceError, UseCaseError
 
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Topics of a use case.")
 app.add_typer(topics_app, name="topics")
-for part in (cli_usecase.app, cli_models.app, cli_stream.app, cli_telemetry.app):
+for part in (cli_usecase.app, cli_models.app, cli_stream.app, cli_telemetry.app, cli_access.app):
     app.registered_commands.extend(part.registered_commands)
     app.registered_groups.extend(part.registered_groups)
 
@@ -143,11 +143,21 @@ def status(directory: Directory = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    principal: Annotated[
+        str,
+        typer.Option("--as", help="Service whose rights to look for; else the one the Kafka user's name ends with."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Check Kafka, the online store and the use cases, and name the cause of what is wrong; exits with 78 then."""
+    from tailrace.contracts.access import MATRIX
     from tailrace.local.doctor import examine
 
-    findings = examine(_connected(load_settings()))
+    row = next((name for name in MATRIX if name == principal), None)
+    if principal and row is None:
+        raise typer.BadParameter(f"{principal!r} has no row in the access matrix; choose one of {', '.join(MATRIX)}")
+    findings = examine(_connected(load_settings()), row)
     if as_json:
         typer.echo(json.dumps([{"subject": f.subject, "ok": f.ok, "detail": f.detail} for f in findings]))
     else:

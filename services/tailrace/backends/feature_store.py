@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import redis
 from numpy.typing import NDArray
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from tailrace.backends.feast_bytes import (
     decode_timestamp,
@@ -25,6 +23,7 @@ from tailrace.backends.feast_bytes import (
     hash_fields,
 )
 from tailrace.backends.ports import ReadRequest, Rows
+from tailrace.backends.redis import address, client
 from tailrace.backends.settings import Settings
 from tailrace.errors import StoreUnavailable
 
@@ -66,15 +65,8 @@ class RedisOnlineStore:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._address = settings.redis_url.rsplit("@", 1)[-1]
-        timeout_s = settings.redis_timeout_ms / 1_000
-        self._client = redis.Redis.from_url(
-            settings.redis_url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
+        self._address = address(settings)
+        self._client = client(settings, timeout_s=settings.redis_timeout_ms / 1_000)
         self._fields: dict[tuple[str, tuple[str, ...]], list[bytes]] = {}
 
     def write(

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tailrace.backends.ports import Message
 from tailrace.backends.settings import Settings
+from tailrace.contracts.topics import READERS
 from tailrace.errors import BrokerUnavailable, ConfigError
 
 MAX_MESSAGE_BYTES = 3_000_000
@@ -81,9 +82,9 @@ def producer(settings: Settings, **overrides: Any) -> Producer:
     return Producer(options | overrides)
 
 
-def admin(settings: Settings) -> AdminClient:
+def admin(settings: Settings, **overrides: Any) -> AdminClient:
     """An admin client."""
-    return AdminClient(client_options(settings))
+    return AdminClient(client_options(settings) | overrides)
 
 
 def to_message(record: confluent_kafka.Message) -> Message:
@@ -109,8 +110,12 @@ def partitions_of(client: AdminClient | Consumer, topic: str, timeout_s: float =
         found = client.list_topics(topic, timeout=timeout_s).topics[topic]
     except KafkaException as error:
         raise BrokerUnavailable(
-            f"the broker does not answer; check its address with `tailrace doctor`: {error}"
+            f"the broker does not answer; check its address and this user with `tailrace doctor`: {error}"
         ) from error
+    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise BrokerUnavailable(
+            f"topic {topic!r} is kept from this user; `tailrace doctor` prints the ACL that is missing"
+        )
     if found.error is not None:
         raise BrokerUnavailable(f"topic {topic!r}: {found.error.str()}; create it with `tailrace topics apply`")
     return sorted(found.partitions)
@@ -158,9 +163,9 @@ def read_topic(settings: Settings, topic: str, *, committed_only: bool = True) -
     """
     reader = consumer(
         settings,
-        "tailrace.reader",
+        READERS,
         **{
-            # A reader belongs to no group; the classic protocol then never contacts a coordinator.
+            # A reader belongs to no group; the classic protocol then joins none.
             "group.protocol": "classic",
             "group.instance.id": "",
             "isolation.level": "read_committed" if committed_only else "read_uncommitted",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tailrace.errors import ConfigError
@@ -16,13 +18,24 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="forbid")
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, comma separated.")
-    kafka_security: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
     kafka_username: str = Field("", description="SCRAM-SHA-512 user; empty for none.")
     kafka_password: SecretStr = Field(SecretStr(""), description="SCRAM-SHA-512 password.")
-    kafka_ca: str = Field("", description="Path of the PEM file with the broker's certificate authority.")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Online store, redis:// or rediss:// address.")
+    kafka_ca: str = Field(
+        "", description="Path of the PEM file with the broker's certificate authority; empty: the system's."
+    )
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Online store, redis:// or rediss:// address.", repr=False
+    )
+    redis_username: str = Field("", description="Redis ACL user; empty for the default user.")
+    redis_password: SecretStr = Field(SecretStr(""), description="Redis password; empty for none.")
+    redis_ca: str = Field(
+        "", description="Path of the PEM file with Redis' certificate authority; empty: the system's."
+    )
     redis_timeout_ms: int = Field(250, description="Time-out of one online read or write, milliseconds.", ge=1)
-    mlflow_uri: str = Field("", description="MLflow tracking address; empty: SQLite below `state_dir`.")
+    mlflow_uri: str = Field("", description="MLflow tracking address; empty: SQLite below `state_dir`.", repr=False)
     use_cases: Path = Field(Path("feature_repo"), description="Folder with one folder per use case.")
     state_dir: Path = Field(
         Path("~/.local/state/tailrace/default").expanduser(), description="Folder for data sets, bundles and logs."
@@ -45,6 +58,31 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="Logs as JSON lines instead of text.")
     threads: int = Field(2, description="Threads of model execution and of training.", ge=1)
 
+    @model_validator(mode="after")
+    def _security_has_effect(self) -> Settings:
+        """Refuses credentials that would not be used; all findings at once."""
+        sasl, tls = self.kafka_security.startswith("SASL_"), self.kafka_security.endswith("SSL")
+        address = urlsplit(self.redis_url)
+        wrong = {
+            f"KAFKA_SECURITY={self.kafka_security} needs KAFKA_USERNAME and KAFKA_PASSWORD": sasl
+            and not (self.kafka_username and self.kafka_password.get_secret_value()),
+            f"KAFKA_USERNAME has no effect with KAFKA_SECURITY={self.kafka_security}; say SASL_SSL": self.kafka_username
+            and not sasl,
+            f"KAFKA_CA has no effect with KAFKA_SECURITY={self.kafka_security}; say SASL_SSL": self.kafka_ca
+            and not tls,
+            f"KAFKA_CA: there is no file {self.kafka_ca}": self.kafka_ca and not Path(self.kafka_ca).is_file(),
+            f"REDIS_CA has no effect with {address.scheme}://; say rediss://": self.redis_ca
+            and address.scheme != "rediss",
+            f"REDIS_CA: there is no file {self.redis_ca}": self.redis_ca and not Path(self.redis_ca).is_file(),
+            "REDIS_USERNAME needs REDIS_PASSWORD": self.redis_username and not self.redis_password.get_secret_value(),
+            "REDIS_PASSWORD has no effect, REDIS_URL has one": self.redis_password.get_secret_value()
+            and address.password,
+        }
+        findings = [f"TAILRACE_{text}" for text, is_so in wrong.items() if is_so]
+        if findings:
+            raise ValueError("\n  ".join(findings))
+        return self
+
 
 def load_settings(**overrides: object) -> Settings:
     """Reads settings from the environment.
@@ -66,8 +104,8 @@ def load_settings(**overrides: object) -> Settings:
         settings = Settings(**overrides)  # type: ignore[arg-type]  # values are validated by pydantic
     except ValidationError as error:
         for problem in error.errors():
-            place = "TAILRACE_" + "_".join(str(part) for part in problem["loc"]).upper()
-            findings.append(f"{place}: {problem['msg']}")
+            place = "".join(f"TAILRACE_{str(part).upper()}: " for part in problem["loc"][:1])
+            findings.append(place + problem["msg"].removeprefix("Value error, "))
         raise ConfigError("settings are wrong:\n  " + "\n  ".join(findings)) from error
     if findings:
         raise ConfigError("settings are wrong:\n  " + "\n  ".join(findings))

@@ -6,6 +6,9 @@ import msgspec
 
 AUDIT = "tailrace.audit"
 
+READERS = "tailrace.reader"
+"""Group of every reader that belongs to none: the client asks where it lives, and nothing is ever committed for it."""
+
 
 class TopicSpec(msgspec.Struct, frozen=True):
     """A topic as `tailrace topics apply` creates it.

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as Record
 from faust.types import TP
 
-from tailrace.backends.kafka import MAX_MESSAGE_BYTES, producer, read_topic
+from tailrace.backends.kafka import MAX_MESSAGE_BYTES, admin, partitions_of, producer, read_topic
 from tailrace.backends.ports import Message, OnlineStore, Output
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
@@ -59,6 +59,10 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
 
 async def _serve(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
     shell = Shell(settings, use_case, lifecycle, store)
+    client = admin(settings)
+    for topic in shell.processor.subscriptions:
+        # Faust would wait for a topic that it may not see, and not end when asked to.
+        partitions_of(client, topic)
     app = _app(settings, use_case, shell)
     await app.start()
     try:
@@ -270,8 +274,10 @@ def _app(settings: Settings, use_case: UseCase, shell: Shell) -> FetchApp:
 
 
 def _credentials(settings: Settings) -> Any:
-    context = ssl.create_default_context(cafile=settings.kafka_ca) if settings.kafka_ca else None
-    if settings.kafka_username:
+    tls = settings.kafka_security.endswith("SSL")
+    context = ssl.create_default_context(cafile=settings.kafka_ca or None) if tls else None
+    if settings.kafka_security.startswith("SASL_"):
+        # With a context Faust speaks SASL_SSL, without one SASL_PLAINTEXT.
         return faust.SASLCredentials(
             mechanism="SCRAM-SHA-512",
             username=settings.kafka_username,

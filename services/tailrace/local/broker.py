@@ -12,9 +12,12 @@ from pathlib import Path
 
 import psutil
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
+from tailrace.backends.kafka import admin
+from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, ConfigError
+from tailrace.local.broker_security import BrokerSecurity
 from tailrace.local.processes import Child, free_port, port_is_free, spawn
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.0"
@@ -63,10 +66,20 @@ class Broker:
         port: Client port; 0 picks a free one. `address` says which.
         controller_port: Port of the controller; 0 picks a free one.
         heap_mb: Largest Java heap, MB.
+        security: Users, TLS and access control; None for a broker that trusts everybody on this machine.
     """
 
-    def __init__(self, directory: Path, port: int = 0, controller_port: int = 0, *, heap_mb: int = HEAP_MB) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int = 0,
+        controller_port: int = 0,
+        *,
+        heap_mb: int = HEAP_MB,
+        security: BrokerSecurity | None = None,
+    ) -> None:
         self.directory = directory
+        self.security = security
         self.port = port or free_port()
         self.controller_port = controller_port or free_port()
         self.heap_mb = heap_mb
@@ -76,6 +89,18 @@ class Broker:
     def address(self) -> str:
         """Bootstrap address for clients."""
         return f"127.0.0.1:{self.port}"
+
+    def connect(self, settings: Settings) -> Settings:
+        """Settings of a client of this broker; where it is secured, those of its first user."""
+        if self.security is not None:
+            return self.security.admin(settings).model_copy(update={"kafka_bootstrap": self.address})
+        trusting = {
+            "kafka_security": "PLAINTEXT",
+            "kafka_username": "",
+            "kafka_ca": "",
+            "kafka_password": SecretStr(""),
+        }
+        return settings.model_copy(update=trusting | {"kafka_bootstrap": self.address})
 
     def start(self) -> None:
         """Starts the broker and waits until it answers.
@@ -108,23 +133,27 @@ class Broker:
     def _configure(self) -> Path:
         data = self.directory / "kafka"
         data.mkdir(parents=True, exist_ok=True)
-        listeners = f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{self.controller_port}"
+        controller = f"127.0.0.1:{self.controller_port}"
         options = _OPTIONS | {
-            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
-            "listeners": listeners,
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "log.dirs": str(data),
         }
+        if self.security is not None:
+            self.security.prepare()
+            options |= self.security.broker_options(self.address, controller)
         path = self.directory / "kafka.properties"
+        path.touch(mode=0o600)
         path.write_text("".join(f"{name}={value}\n" for name, value in options.items()))
         return path
 
     def _format(self, java: list[str], configuration: Path) -> None:
         if (self.directory / "kafka" / "meta.properties").exists():
             return
-        cluster = _cluster_id()
+        users = [] if self.security is None else self.security.format_arguments()
         done = subprocess.run(
-            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(configuration)],
+            [*java, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(configuration), *users],
             capture_output=True,
             text=True,
             check=False,
@@ -135,7 +164,7 @@ class Broker:
     def _await_ready(self) -> None:
         happened = f"did not answer within {READY_S:.0f} s"
         deadline = time.monotonic() + READY_S
-        client = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "broker.address.family": "v4"})
+        client = admin(self.connect(Settings.model_construct()), log_level=0)
         while time.monotonic() < deadline:
             assert self.child is not None
             if not self.child.running:

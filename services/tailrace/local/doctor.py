@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import psutil
 import redis
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import NoPermissionError
 
-from tailrace.backends.kafka import client_options
+from tailrace.backends.access import command, streams_of
+from tailrace.backends.redis import address, client
 from tailrace.backends.settings import Settings
-from tailrace.errors import ConfigError, UseCaseError
+from tailrace.contracts.access import Principal
+from tailrace.errors import BrokerUnavailable, ConfigError, UseCaseError
 from tailrace.local.broker import NEEDED_MB, java_program
+from tailrace.local.kafka_probe import probe
+from tailrace.local.permissions import missing, principal_of
+from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case, use_case_names
 
-PROBE_S = 2.0
 NEEDED_DISK_MB = 2_000
 
 
@@ -30,66 +32,86 @@ class Finding(NamedTuple):
     detail: str
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Examines everything the services need."""
-    return [_kafka(settings), _redis(settings), _java(), _disk(settings), _memory(), *_use_cases(settings)]
+def examine(settings: Settings, principal: Principal | None = None) -> list[Finding]:
+    """Examines everything the services need.
+
+    Args:
+        settings: What to examine.
+        principal: Row of the access matrix whose rights to look for; None: the one the user's name ends with.
+    """
+    kafka = _kafka(settings)
+    rights = _permissions(settings, principal) if kafka.ok else []
+    return [kafka, *rights, _redis(settings), _java(), _disk(settings), _memory(), *_use_cases(settings)]
 
 
 def _kafka(settings: Settings) -> Finding:
-    # The client hides the cause behind a time-out; it is told to the error callback within half a second.
-    causes: list[KafkaError] = []
-    where = settings.kafka_bootstrap
-    client = AdminClient(client_options(settings) | {"log_level": 0}, error_cb=causes.append)
-    deadline = time.monotonic() + PROBE_S
-    while time.monotonic() < deadline:
-        client.poll(0.05)
-        telling = [cause for cause in causes if cause.code() != KafkaError._ALL_BROKERS_DOWN]
-        if telling:
-            return Finding("kafka", False, _kafka_cause(telling[0], settings))
+    return Finding("kafka", *probe(settings))
+
+
+def _permissions(settings: Settings, principal: Principal | None) -> list[Finding]:
+    """One finding per use case; none where nobody logs in."""
+    user = settings.kafka_username
+    principal = principal or principal_of(user)
+    if not user:
+        return []
+    if principal is None:
+        detail = f"not looked at: {user!r} ends with no service's name; say whose rights it needs with --as"
+        return [Finding("permissions", True, detail)]
+    findings = []
+    for use_case in _loadable(settings):
+        subject = f"permissions of {user} on {use_case.name}"
         try:
-            found = client.list_topics(timeout=0.2)
-            return Finding("kafka", True, f"{len(found.brokers)} broker(s) at {where}, {len(found.topics)} topics")
-        except KafkaException as error:
-            if error.args[0].code() not in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
-                return Finding("kafka", False, _kafka_cause(error.args[0], settings))
-    return Finding(
-        "kafka",
-        False,
-        f"{where} accepts connections but gives no answer in {settings.kafka_security}; check TAILRACE_KAFKA_SECURITY "
-        "and that the port is Kafka's",
-    )
-
-
-def _kafka_cause(error: KafkaError, settings: Settings) -> str:
-    where, code, text = settings.kafka_bootstrap, error.code(), error.str()
-    # Tested before the codes: the client gives a listener of another kind the code of a wrong password or host.
-    refused = code == KafkaError._TRANSPORT and "Connect to" in text
-    if "supported mechanisms" in text or (code == KafkaError._TRANSPORT and not refused):
-        return f"the listener at {where} does not speak {settings.kafka_security}; check TAILRACE_KAFKA_SECURITY and the port"
-    if code == KafkaError._AUTHENTICATION:
-        return f"wrong user or password for {settings.kafka_username!r} at {where}; check TAILRACE_KAFKA_USERNAME and …_PASSWORD"
-    if code == KafkaError._RESOLVE:
-        return f"the host of {where} is unknown; check TAILRACE_KAFKA_BOOTSTRAP"
-    if code == KafkaError._SSL or "certificate" in text.lower():
-        return f"the certificate of {where} cannot be verified; check TAILRACE_KAFKA_CA: {text}"
-    if refused:
-        return f"nobody listens at {where}; check host and port, or start one: `tailrace up`"
-    return f"{where}: {text}"
+            lacking = missing(settings, principal, streams_of(use_case))
+        except BrokerUnavailable as error:
+            findings.append(Finding(subject, False, str(error)))
+            continue
+        wrong = [f"{right.grant.operation} on {right.grant.kind} {right.grant.name}" for right in lacking]
+        advice = "\n".join(["add with `tailrace access apply`, or one by one:", *map(command, lacking)])
+        detail = f"missing: {', '.join(wrong)}; {advice}" if wrong else f"all that {principal} needs"
+        findings.append(Finding(subject, not wrong, detail))
+    return findings
 
 
 def _redis(settings: Settings) -> Finding:
-    client = redis.Redis.from_url(
-        settings.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
-    )
+    where = address(settings)
+    store = client(settings, timeout_s=1)
     try:
-        version = client.info("server")["redis_version"]  # type: ignore[index]  # the client is typed for both modes
-        return Finding("online store", True, f"Redis {version}")
-    except redis.AuthenticationError as error:
-        return Finding("online store", False, f"wrong user or password; check TAILRACE_REDIS_URL: {error}")
+        # What inference does for each batch; INFO is a right of its own, which no service needs.
+        store.hmget("tailrace", ["doctor"])
+        with contextlib.suppress(NoPermissionError):
+            version = store.info("server")["redis_version"]  # type: ignore[index]  # the client is typed for both modes
+            return Finding("online store", True, f"Redis {version}")
+        return Finding("online store", True, f"Redis at {where}")
     except redis.RedisError as error:
-        return Finding("online store", False, f"{error}; check TAILRACE_REDIS_URL, or start one: `tailrace up`")
+        return Finding("online store", False, redis_cause(error, where))
     finally:
-        client.close()
+        store.close()
+
+
+def redis_cause(error: redis.RedisError, where: str) -> str:
+    """What an error of the online store means, and what to do about it."""
+    text = str(error)
+    match error:
+        case redis.AuthenticationError():
+            return (
+                f"wrong user or password at {where}; check TAILRACE_REDIS_USERNAME and TAILRACE_REDIS_PASSWORD: {text}"
+            )
+        case NoPermissionError():
+            return (
+                f"logged in at {where}, but without the right: {text}; docs/security.md lists what each service needs"
+            )
+        case redis.ConnectionError() if "Name or service not known" in text or "Temporary failure" in text:
+            return f"the host of {where} is unknown; check TAILRACE_REDIS_URL"
+        case redis.ConnectionError() if "certificate" in text.lower():
+            return f"the certificate of {where} cannot be verified; set TAILRACE_REDIS_CA to its authority: {text}"
+        case redis.ConnectionError() if "SSL" in text or "closed" in text.lower() or "reset" in text.lower():
+            return f"{where} hangs up: it speaks TLS and the address does not, or the other way; check redis:// and rediss:// in TAILRACE_REDIS_URL: {text}"
+        case redis.TimeoutError():
+            return f"{where} does not answer; check host and port in TAILRACE_REDIS_URL, redis:// and rediss://, and firewalls"
+        case redis.ConnectionError() if "refused" in text:
+            return f"nobody listens at {where}; check TAILRACE_REDIS_URL, or start one: `tailrace up`"
+        case _:
+            return f"{where}: {text}; check TAILRACE_REDIS_URL"
 
 
 def _java() -> Finding:
@@ -135,3 +157,11 @@ def _use_cases(settings: Settings) -> list[Finding]:
         except UseCaseError as error:
             findings.append(Finding(f"use case {name}", False, str(error)))
     return findings
+
+
+def _loadable(settings: Settings) -> Iterator[UseCase]:
+    """Use cases in order; `_use_cases` says what is wrong with the others."""
+    with contextlib.suppress(UseCaseError):
+        for name in use_case_names(settings.use_cases):
+            with contextlib.suppress(UseCaseError):
+                yield load_use_case(settings.use_cases, name)

@@ -13,7 +13,7 @@ from tailrace.backends.codec import decode
 from tailrace.backends.kafka import admin, consumer, partitions_of, producer
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import WATERMARK_HEADER, RoutingTable
-from tailrace.contracts.topics import Topics
+from tailrace.contracts.topics import READERS, Topics
 from tailrace.errors import BrokerUnavailable
 from tailrace.local.barrier import Barrier
 from tailrace.local.recordings import Recording
@@ -41,7 +41,7 @@ class ControlReader:
     def __init__(self, settings: Settings, topics: Topics) -> None:
         self._reader = consumer(
             settings,
-            "tailrace.reader",
+            READERS,
             **{"group.protocol": "classic", "group.instance.id": "", "fetch.wait.max.ms": 10},
         )
         self._reader.assign([TopicPartition(topics.control, 0, 0)])

@@ -119,10 +119,12 @@ class Embedded:
         self._ports = _ports(self.directory)
         self.broker = Broker(self.directory, self._ports.kafka, self._ports.controller)
         self.online_store = OnlineStoreServer(self.directory, self._ports.redis)
-        self.settings = settings.model_copy(
+        self.settings = self.broker.connect(settings).model_copy(
             update={
-                "kafka_bootstrap": self.broker.address,
                 "redis_url": self.online_store.url,
+                "redis_username": "",
+                "redis_password": SecretStr(""),
+                "redis_ca": "",
                 "state_dir": self.directory,
                 "use_cases": settings.use_cases.resolve(),
             }

@@ -8,7 +8,7 @@ from tailrace.backends.codec import decode
 from tailrace.backends.kafka import consumer, read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import RoutingTable
-from tailrace.contracts.topics import Topics
+from tailrace.contracts.topics import READERS, Topics
 
 
 class ControlFollower:
@@ -19,7 +19,7 @@ class ControlFollower:
         self._topic = topics.control
         self._newest: RoutingTable | None = None
         self._next_offset = 0
-        self._consumer = consumer(settings, "tailrace.reader", **{"group.protocol": "classic", "group.instance.id": ""})
+        self._consumer = consumer(settings, READERS, **{"group.protocol": "classic", "group.instance.id": ""})
         self._assigned = False
 
     def catch_up(self) -> RoutingTable | None:

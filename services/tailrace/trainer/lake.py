@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from tailrace.backends.codec import BatchDecoder
 from tailrace.backends.kafka import admin, consumer, end_offsets, partitions_of
 from tailrace.backends.settings import Settings
-from tailrace.contracts.topics import Topics
+from tailrace.contracts.topics import READERS, Topics
 from tailrace.errors import BadRecord, BrokerUnavailable
 
 DAY_MS = 86_400_000
@@ -90,7 +90,7 @@ class Lake:
         return lineage
 
     def _copy(self, topic: str, kind: type, start: dict[int, int], ends: dict[int, int]) -> None:
-        reader = consumer(self._settings, "tailrace.reader", **{"group.protocol": "classic", "group.instance.id": ""})
+        reader = consumer(self._settings, READERS, **{"group.protocol": "classic", "group.instance.id": ""})
         waiting = {number for number, end in ends.items() if start[number] < end}
         gathered: list[bytes] = []
         decoder = BatchDecoder(kind)
