@@ -36,10 +36,10 @@ ENV PATH=/opt/tailrace/bin:$PATH \
     TAILRACE_STATE_DIR=/var/lib/tailrace \
     TAILRACE_LOG_JSON=true \
     TAILRACE_METRICS_HOST=0.0.0.0 \
-    TAILRACE_METRICS_PORT=9100
+    TAILRACE_METRICS_PORT=9464
 VOLUME /var/lib/tailrace
 WORKDIR /var/lib/tailrace
-EXPOSE 9100
+EXPOSE 9464
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
 ENTRYPOINT ["tailrace"]
