@@ -47,4 +47,4 @@ def test_pending_run_latches_until_that_run_ends() -> None:
     state.ended("r0")
     assert state.decide(SPEC, CALM) is None
     state.ended("r1")
-    assert state.decide(SPEC, CALM) == ("schedule", "1000 ms since the last request")
+    assert state.decide(SPEC, CALM) == ("schedule", "1s since the last request")

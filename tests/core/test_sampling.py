@@ -50,3 +50,10 @@ def test_split_keeps_every_row_once_and_in_order(count: int) -> None:
     held = len(split.gates.labels)
     assert held == len(split.calibration.labels)
     assert int(count * 0.05) <= held <= int(count * 0.1)
+
+
+def test_gates_see_a_whole_day_where_it_fits() -> None:
+    a_day = 2_450
+    times = np.arange(14 * a_day) * (86_400_000 // a_day)
+    split = split_by_time(DataSet(np.empty((len(times), 0), np.float32), times % 2 == 0, times))
+    assert split.gates.times_ms[-1] - split.gates.times_ms[0] >= 86_400_000 - 2 * (86_400_000 // a_day)

@@ -106,7 +106,9 @@ def test_events_refused_by_a_wrong_declaration_are_predicted_after_it_was_mended
         [listed] = json.loads(_command(tmp_path / "state", "list", "--json"))
         assert EVENTS == listed["records"]
         assert "amount_eur" in listed["example"]
-        assert f"{EVENTS} record(s) sent again\n" == _command(tmp_path / "state", "replay")
+        assert f"{EVENTS} record(s) sent again\n" == _command(
+            tmp_path / "state", "replay", "--reason", "amounts have cents"
+        )
         _await(embedded, topics.predictions, EVENTS)
         report = audit(embedded.settings, load_use_case(settings.use_cases, "card_fraud"))
         assert report.findings == []

@@ -71,7 +71,7 @@ def _state(**changes: object) -> SystemState:
     state = SystemState(
         supervisor_pid=os.getppid(),
         started_at_ms=time.time_ns() // 1_000_000,
-        ports=Ports(1, 2, 3, 4),
+        ports=Ports(1, 2, 3, {"card_fraud": 4}),
         use_cases=["shop"],
         processes=[ProcessState("kafka", 1)],
     )

@@ -34,7 +34,16 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address of /livez, /readyz and /metrics; 0.0.0.0 in a container."
     )
     metrics_port: int = Field(0, description="Port of /livez, /readyz and /metrics; 0 picks a free one.")
-    ops_port: int = Field(8800, description="Port of the admin API on loopback; 0 picks a free one.")
+    ops_host: str = Field(
+        "127.0.0.1", description="Address the admin API listens on; others than loopback need tokens."
+    )
+    ops_port: int = Field(8800, description="Port of the admin API and the console; 0 picks a free one.")
+    ops_tokens: SecretStr = Field(
+        SecretStr(""),
+        description="Who may use the admin API: `name:token`, comma separated; empty on loopback: a local token.",
+    )
+    ops_url: str = Field("", description="Admin API that commands use; empty: the one on this machine.")
+    ops_token: SecretStr = Field(SecretStr(""), description="Token that commands use; empty: the local one.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(False, description="Logs as JSON lines instead of text.")
     threads: int = Field(2, description="Threads of model execution and of training.", ge=1)

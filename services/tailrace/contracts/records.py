@@ -163,6 +163,28 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     resolved: bool = False
 
 
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one feature, or the score, is from the champion's training data (topic DRIFT, compacted).
+
+    `value` is the detector's statistic over the `rows` predictions between `since_ms` and `measured_at_ms`,
+    epoch milliseconds of stream time; it speaks of drift above `threshold`. `edges` cut the line into bins;
+    `reference` and `current` count rows by bin, the last bin holding the missing values.
+    """
+
+    use_case: str
+    subject: str
+    detector: str
+    value: float
+    threshold: float
+    rows: int
+    since_ms: int
+    measured_at_ms: int
+    model_version: str
+    edges: list[float]
+    reference: list[int]
+    current: list[int]
+
+
 class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):
     """The retraining policy, a schedule or a person asks for a new model (topic RETRAINING)."""
 
@@ -227,6 +249,17 @@ class PromoteRequested(msgspec.Struct, frozen=True, kw_only=True, tag="promote")
     requested_at_ms: int
 
 
+class OperatorAction(msgspec.Struct, frozen=True, kw_only=True, tag="action"):
+    """A person did something that changes no routing; `rollout` enters it into the audit trail."""
+
+    use_case: str
+    action: str
+    by: str
+    reason: str
+    at_ms: int
+    evidence: dict[str, str]
+
+
 class RollbackRequested(msgspec.Struct, frozen=True, kw_only=True, tag="rollback"):
     """A person asks to go back to the previous champion."""
 
@@ -237,7 +270,13 @@ class RollbackRequested(msgspec.Struct, frozen=True, kw_only=True, tag="rollback
 
 
 RetrainingRecord = (
-    RetrainRequested | TrainingStarted | CandidateRegistered | CandidateRefused | PromoteRequested | RollbackRequested
+    RetrainRequested
+    | TrainingStarted
+    | CandidateRegistered
+    | CandidateRefused
+    | PromoteRequested
+    | RollbackRequested
+    | OperatorAction
 )
 
 
@@ -301,6 +340,29 @@ class DeadLettersReplayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 REPLAYED_HEADER = "tailrace-replayed"
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker speaks of itself, once a second (topic HEARTBEATS); counts are totals since it started.
+
+    Times are wall clock. `not_ready` says why no work can be done, "" when it can. `latency_counts` counts
+    predictions by the time from event produced to prediction made: one entry for each of `latency_bounds_ms`
+    (upper bounds, milliseconds) and one for what was slower.
+    """
+
+    use_case: str
+    service: str
+    instance: str
+    started_at_ms: int
+    at_ms: int
+    not_ready: str
+    records: int
+    dead_letters: int
+    restarts: int
+    predictions: int = 0
+    degraded: dict[str, int] = {}
+    latency_bounds_ms: list[float] = []
+    latency_counts: list[int] = []
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):

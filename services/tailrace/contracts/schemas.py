@@ -27,6 +27,7 @@ CHANNELS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "shadow": (records.Prediction,),
     "labels": (records.LabelledPrediction,),
     "quality": (records.Quality,),
+    "drift": (records.Drift,),
     "alarms": (records.Alarm,),
     "retraining": (
         records.RetrainRequested,
@@ -35,9 +36,11 @@ CHANNELS: dict[str, tuple[type[msgspec.Struct], ...]] = {
         records.CandidateRefused,
         records.PromoteRequested,
         records.RollbackRequested,
+        records.OperatorAction,
     ),
     "control": (records.RoutingTable,),
     "dead_letters": (records.DeadLetter, records.DeadLettersReplayed),
+    "heartbeats": (records.Heartbeat,),
     "audit": (records.AuditEntry,),
 }
 """Record types by topic, after the properties of `Topics`. Changelogs are private to their service."""

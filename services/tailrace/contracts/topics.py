@@ -60,6 +60,11 @@ class Topics(msgspec.Struct, frozen=True):
         return f"{self.use_case}.quality"
 
     @property
+    def drift(self) -> str:
+        """Newest distance of every feature, and of the score, from the champion's training data."""
+        return f"{self.use_case}.drift"
+
+    @property
     def alarms(self) -> str:
         """Drift, quality, freshness and service alarms."""
         return f"{self.use_case}.alarms"
@@ -79,6 +84,11 @@ class Topics(msgspec.Struct, frozen=True):
         """Records that could not be used, byte for byte."""
         return f"{self.use_case}.dead-letters"
 
+    @property
+    def heartbeats(self) -> str:
+        """What every worker says of itself, once a second."""
+        return f"{self.use_case}.heartbeats"
+
     def group(self, service: str) -> str:
         """Consumer group of a service of this use case."""
         return f"tailrace.{self.use_case}.{service}"
@@ -93,9 +103,11 @@ class Topics(msgspec.Struct, frozen=True):
             TopicSpec(self.labels),
             TopicSpec(self.feedback_changelog, partitions=1, compacted=True),
             TopicSpec(self.quality, partitions=1, compacted=True),
+            TopicSpec(self.drift, partitions=1, compacted=True),
             TopicSpec(self.alarms, partitions=1),
             TopicSpec(self.retraining, partitions=1),
             TopicSpec(self.control, partitions=1, compacted=True),
             TopicSpec(self.dead_letters, partitions=1),
+            TopicSpec(self.heartbeats, partitions=1, retention_ms=3_600_000),
             TopicSpec(AUDIT, partitions=1),
         ]

@@ -21,12 +21,19 @@ SCORE = "score"
 
 
 class PSIFinding(NamedTuple):
-    """How far a subject's distribution is from the reference; drift where `value` > `threshold`."""
+    """How far a subject's distribution is from the reference; drift where `value` > `threshold`.
+
+    `edges` cut the line into bins; `reference` and `current` count rows by bin, the last of which takes the
+    missing values.
+    """
 
     subject: str
     value: float
     threshold: float
     rows: int
+    edges: list[float]
+    reference: list[int]
+    current: list[int]
 
 
 class _Subject:
@@ -107,7 +114,8 @@ class PSIState:
             spread = 1.0 / rows + 1.0 / max(int(subject.reference.sum()), 1)
             law = spread * float(chdtri(max(bins - 1, 1), self._spec.false_alarms / len(self._subjects)))
             threshold = max(self._spec.alarm, law)
-            found.append(PSIFinding(name, value, threshold, rows))
+            bins_of = (subject.edges, subject.reference, subject.counts)
+            found.append(PSIFinding(name, value, threshold, rows, *(part.tolist() for part in bins_of)))
         return found
 
     def reset(self) -> None:

@@ -25,3 +25,14 @@ def milliseconds(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is not a duration; write a whole number and a unit, such as '250ms', '10m', '7d'")
     return int(found.group(1)) * UNIT_MS[found.group(2)]
+
+
+def duration(span_ms: int) -> str:
+    """Writes a duration in the largest unit that holds it whole; `milliseconds` reads it back.
+
+    Example:
+        >>> duration(604_800_000)
+        '7d'
+    """
+    unit = next(name for name, length_ms in reversed(UNIT_MS.items()) if span_ms % length_ms == 0)
+    return f"{span_ms // UNIT_MS[unit]}{unit}"

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Alarm, RetrainRequested
-from tailrace.core.drift import LossDetector, PSIState, start_loss_detector
+from tailrace.contracts.records import Alarm, Drift, RetrainRequested
+from tailrace.core.drift import LossDetector, PSIFinding, PSIState, start_loss_detector
 from tailrace.core.joins import Judged
 from tailrace.core.monitors import ADWIN, PSI, SMALLER_IS_BETTER, Detector, Metric, PageHinkley
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
@@ -146,11 +146,11 @@ class Monitor:
         if judged.known_at_ms > self._state.ticked_ms:
             self.judged(judged)
 
-    def tick(self, now_ms: int, windows: QualityWindows) -> list[Alarm | RetrainRequested]:
+    def tick(self, now_ms: int, windows: QualityWindows) -> list[Alarm | Drift | RetrainRequested]:
         """Decides at `now_ms`, epoch milliseconds of stream time."""
         self._state.ticked_ms = now_ms
         found = self._feed_losses(now_ms)
-        decided: list[Alarm | RetrainRequested] = [*found, *self._watch_metrics(now_ms, windows)]
+        decided: list[Alarm | Drift | RetrainRequested] = [*found, *self._watch_metrics(now_ms, windows)]
         decided += self._watch_features(now_ms)
         request = self._ask(now_ms, windows)
         return [*decided, request] if request is not None else decided
@@ -217,17 +217,35 @@ class Monitor:
             return None
         return windows.metrics(taken, self._spec.threshold)[name]
 
-    def _watch_features(self, now_ms: int) -> list[Alarm]:
-        if self._psi is None or now_ms - self._state.psi_since_ms < self._spec.psi_every_ms:
+    def _watch_features(self, now_ms: int) -> list[Alarm | Drift]:
+        since_ms = self._state.psi_since_ms
+        if self._psi is None or now_ms - since_ms < self._spec.psi_every_ms:
             return []
         self._state.psi_since_ms = now_ms
-        alarms = []
-        for subject, value, limit, _ in self._psi.evaluate():
-            detail = f"{subject}: population stability index {value:.3f} against the training data"
-            alarm = self._level("drift", subject, "PSI", value, limit, now_ms, detail)
-            alarms += [alarm] if alarm is not None else []
+        found: list[Alarm | Drift] = []
+        for psi in self._psi.evaluate():
+            found.append(self._drift(psi, since_ms, now_ms))
+            detail = f"{psi.subject}: population stability index {psi.value:.3f} against the training data"
+            alarm = self._level("drift", psi.subject, "PSI", psi.value, psi.threshold, now_ms, detail)
+            found += [alarm] if alarm is not None else []
         self._psi.reset()
-        return alarms
+        return found
+
+    def _drift(self, psi: PSIFinding, since_ms: int, now_ms: int) -> Drift:
+        return Drift(
+            use_case=self._spec.use_case,
+            subject=psi.subject,
+            detector="PSI",
+            value=psi.value,
+            threshold=psi.threshold,
+            rows=psi.rows,
+            since_ms=since_ms,
+            measured_at_ms=now_ms,
+            model_version=self._state.version,
+            edges=psi.edges,
+            reference=psi.reference,
+            current=psi.current,
+        )
 
     def _level(
         self,

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from tailrace.core.durations import duration
+
 Trigger = Literal["initial", "schedule", "drift", "metric_drop"]
 
 
@@ -53,7 +55,7 @@ class RetrainState(msgspec.Struct):
             return "metric_drop", evidence.metric_drop
         due_ms = spec.at_least_every_ms
         if due_ms is not None and since_ms is not None and since_ms >= due_ms:
-            return "schedule", f"{since_ms} ms since the last request"
+            return "schedule", f"{duration(since_ms)} since the last request"
         return None
 
     def requested(self, run_id: str, now_ms: int) -> None:

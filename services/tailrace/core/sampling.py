@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+DAY_MS = 86_400_000
 HELD_ROWS = 2_000
 HELD_SHARES = (0.05, 0.1)
-"""How much is held back, once to calibrate and once for the gates: `HELD_ROWS`, but within these shares.
-Less, and the gates judge noise; more, and the model does not know the newest days (docs/adr/0007)."""
+"""How much is held back, once to calibrate and once for the gates: `HELD_ROWS` and a whole day of events, but within
+these shares. Less, and the gates judge noise, or the afternoon only; more, and the model does not know the newest
+days (docs/adr/0007)."""
 
 
 class DataSet(NamedTuple):
@@ -66,7 +68,8 @@ def split_by_time(data: DataSet) -> Split:
     """Cuts a data set in time order: the newest rows for the gates, as many before them to calibrate, the rest to fit."""
     count = len(data.labels)
     least, most = (int(count * share) for share in HELD_SHARES)
-    held = min(max(HELD_ROWS, least), most)
+    newest_day = int((data.times_ms > data.times_ms[-1] - DAY_MS).sum()) if count else 0
+    held = min(max(HELD_ROWS, newest_day, least), most)
     first, second = count - 2 * held, count - held
     return Split(_part(data, 0, first), _part(data, first, second), _part(data, second, count))
 

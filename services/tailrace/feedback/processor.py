@@ -19,6 +19,7 @@ from tailrace.contracts.records import (
     Alarm,
     CandidateRefused,
     CandidateRegistered,
+    Drift,
     LabelledPrediction,
     RetrainingRecord,
 )
@@ -236,6 +237,8 @@ class FeedbackProcessor:
         for decided in state.monitor.tick(tick_ms, state.windows):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
+            elif isinstance(decided, Drift):
+                outputs.append(Output(self._topics.drift, decided.subject.encode(), encode(decided)))
             else:
                 self._metrics.retrain_requests.labels(decided.trigger).inc()
                 outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))

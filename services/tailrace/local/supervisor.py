@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from pydantic import SecretStr
 
 from tailrace.backends import topics
 from tailrace.backends.settings import Settings
@@ -32,12 +33,12 @@ STOP_S = 20.0
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Ports of an embedded system; kept, so that addresses survive a restart."""
+    """Ports of an embedded system, `ops` by use case; kept, so that addresses survive a restart."""
 
     kafka: int
     controller: int
     redis: int
-    ops: int
+    ops: dict[str, int]
 
 
 class ProcessState(msgspec.Struct):
@@ -121,7 +122,6 @@ class Embedded:
                 "kafka_bootstrap": self.broker.address,
                 "redis_url": self.online_store.url,
                 "state_dir": self.directory,
-                "ops_port": self._ports.ops,
                 "use_cases": settings.use_cases.resolve(),
             }
         )
@@ -154,17 +154,18 @@ class Embedded:
         for use_case in loaded:
             topics.apply(self.settings, use_case)
         self._use_cases = list(use_cases)
+        self._open_ops_ports()
         self._services = [self._service(service, name) for name in use_cases for service in SERVICES]
         self._write_state()
         self._watcher.start()
 
     def addresses(self) -> dict[str, str]:
         """Where to reach what runs."""
+        consoles = {f"console of {name}": f"http://127.0.0.1:{port}/" for name, port in self._ports.ops.items()}
         return {
             "kafka": self.broker.address,
             "redis": self.online_store.url,
-            "console": f"http://127.0.0.1:{self._ports.ops}/",
-            "metrics": f"http://127.0.0.1:{self._ports.ops}/metrics",
+            **consoles,
             "logs": str(self.directory / "logs"),
         }
 
@@ -212,10 +213,16 @@ class Embedded:
     def _service(self, service: str, use_case: str) -> _Service:
         name = f"{use_case}.{service}"
         command = [sys.executable, "-m", "tailrace", "run", service, "--use-case", use_case]
-        environment = _environment(self.settings)
-        if self._use_cases.index(use_case) > 0:
-            environment["TAILRACE_OPS_PORT"] = "0"
+        environment = _environment(self.settings) | {"TAILRACE_OPS_PORT": str(self._ports.ops[use_case])}
         return _Service(name, command, self.directory / "logs" / f"{name}.log", environment)
+
+    def _open_ops_ports(self) -> None:
+        ports = dict(self._ports.ops)
+        for name in self._use_cases:
+            preferred = self.settings.ops_port
+            if name not in ports:
+                ports[name] = preferred if not ports and port_is_free(preferred) else free_port()
+        self._ports = msgspec.structs.replace(self._ports, ops=ports)
 
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_S):
@@ -291,13 +298,12 @@ def _ports(directory: Path) -> Ports:
     known = read_state(directory)
     if known is not None:
         return known.ports
-    ops = 8800 if port_is_free(8800) else free_port()
-    return Ports(free_port(), free_port(), free_port(), ops)
+    return Ports(free_port(), free_port(), free_port(), {})
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    values = settings.model_dump()
-    values["kafka_password"] = settings.kafka_password.get_secret_value()
+    dumped = settings.model_dump()
+    values = {n: v.get_secret_value() if isinstance(v, SecretStr) else v for n, v in dumped.items()}
     # One BLAS or OpenMP pool per service would fight over the cores.
     threads = {name: str(settings.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     return {f"TAILRACE_{name.upper()}": str(value) for name, value in values.items()} | threads
@@ -308,7 +314,18 @@ def connected(settings: Settings, directory: Path | None = None) -> Settings:
     if directory is None and "TAILRACE_KAFKA_BOOTSTRAP" in os.environ:
         return settings
     state_dir = (directory or settings.state_dir).expanduser()
-    state = running_state(state_dir)
-    if state is None:
+    if running_state(state_dir) is None:
         return settings
     return Embedded(state_dir, settings=settings).settings
+
+
+def ops_url(settings: Settings, use_case: str, directory: Path | None = None) -> str:
+    """Address of a use case's admin API: the one that settings name, else that of the embedded system."""
+    if settings.ops_url:
+        return settings.ops_url.rstrip("/")
+    state = running_state((directory or settings.state_dir).expanduser())
+    if state is None:
+        return f"http://127.0.0.1:{settings.ops_port}"
+    if use_case not in state.ports.ops:
+        raise ConfigError(f"use case {use_case!r} is not being served; those that are: {', '.join(state.use_cases)}")
+    return f"http://127.0.0.1:{state.ports.ops[use_case]}"

@@ -11,6 +11,7 @@ from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.contracts.records import (
     AuditEntry,
     CandidateRegistered,
+    OperatorAction,
     PromoteRequested,
     Quality,
     RetrainingRecord,
@@ -84,7 +85,11 @@ class RolloutProcessor:
         """Takes events in their order and returns routing tables with their audit entries."""
         outputs = []
         for message in batch:
-            decision = self._take(self._decoded(message))
+            record = self._decoded(message)
+            if isinstance(record, OperatorAction):
+                outputs.append(self._audited(record.action, record.by, record.reason, record.at_ms, record.evidence))
+                continue
+            decision = self._take(record)
             if decision is not None:
                 outputs += self._publish(decision)
         return outputs
@@ -109,20 +114,24 @@ class RolloutProcessor:
         return None
 
     def _publish(self, decision: Decided) -> list[Output]:
+        table, evidence = decision.table, decision.evidence | {"epoch": str(decision.table.epoch)}
+        audited = self._audited(decision.action, decision.by, table.reason, table.decided_at_ms, evidence)
+        self._decided(decision)
+        return [Output(self._topics.control, self._topics.use_case.encode(), encode(table)), audited]
+
+    def _audited(self, action: str, by: str, reason: str, at_ms: int, evidence: dict[str, str]) -> Output:
         entry = AuditEntry(
             use_case=self._topics.use_case,
-            action=decision.action,
-            by=decision.by,
-            reason=decision.table.reason,
-            at_ms=decision.table.decided_at_ms,
-            evidence=decision.evidence | {"epoch": str(decision.table.epoch)},
+            action=action,
+            by=by,
+            reason=reason,
+            at_ms=at_ms,
+            evidence=evidence,
             previous_hash=self._audit_hash,
         )
         audited = encode(entry)
         self._audit_hash = audit_hash(audited)
-        self._decided(decision)
-        key = self._topics.use_case.encode()
-        return [Output(self._topics.control, key, encode(decision.table)), Output(AUDIT, key, audited)]
+        return Output(AUDIT, self._topics.use_case.encode(), audited)
 
 
 def audit_hash(entry: bytes) -> str:

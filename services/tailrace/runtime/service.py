@@ -15,6 +15,7 @@ from tailrace.backends.logs import configure_logs
 from tailrace.backends.settings import Settings
 from tailrace.backends.telemetry import Metrics
 from tailrace.backends.web import serve_probes
+from tailrace.runtime.heartbeats import Heart
 from tailrace.usecase.load import load_use_case
 
 SERVICES = ("features", "inference", "feedback", "trainer", "rollout", "ops")
@@ -58,6 +59,7 @@ def run_service(name: str, use_case_name: str, settings: Settings) -> None:
         signal.signal(number, lambda *_: lifecycle.stopping.set())
     use_case = load_use_case(Path(settings.use_cases), use_case_name)
     port = serve_probes(settings.metrics_host, settings.metrics_port, lifecycle.metrics.registry, lifecycle.not_ready)
+    Heart(settings, use_case_name, name, lifecycle.metrics, lifecycle.not_ready, lifecycle.stopping).start()
     lifecycle.log.info("service_started", probes_port=port, instance=settings.instance)
     importlib.import_module(f"tailrace.{name}.service").run(settings, use_case, lifecycle)
     lifecycle.log.info("service_stopped")
