@@ -15,6 +15,7 @@ from typer.main import get_command
 from tailrace.backends.settings import Settings
 from tailrace.cli import app
 from tailrace.local.broker import KAFKA
+from tailrace.ops.auth import doorkeeper
 from tailrace.runtime.service import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,12 @@ def parsed(words: list[str]) -> dict[str, Any]:
 
 
 def environment_of(service: dict[str, Any]) -> dict[str, str]:
-    return {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", str(value)) for name, value in service["environment"].items()}
+    """Variables of a service, with the defaults of those that compose fills in, and a password."""
+    found = {}
+    for name, value in service["environment"].items():
+        filled = re.sub(r"\$\{OPS_TOKEN.*\}", "t" * 32, str(value))
+        found[name] = re.sub(r"\$\{\w+:-(.*)\}", r"\1", filled)
+    return found
 
 
 def test_the_six_services_run_beside_their_servers() -> None:
@@ -56,6 +62,14 @@ def test_every_environment_variable_is_a_setting_and_points_at_a_service(name: s
     assert "redis://redis:6379/0" == settings.redis_url
     port = next(word for word in services["mlflow"]["command"] if word.startswith("--port=")).removeprefix("--port=")
     assert f"http://mlflow:{port}" == settings.mlflow_uri
+
+
+def test_console_asks_for_the_password_and_is_published_where_it_listens() -> None:
+    values = {key.removeprefix("TAILRACE_").lower(): value for key, value in environment_of(OURS["ops"]).items()}
+    settings = Settings(**values)  # type: ignore[arg-type]  # pydantic reads the texts
+    assert "operator" == doorkeeper(settings).holder(settings.ops_token.get_secret_value())
+    assert "0.0.0.0" == settings.ops_host
+    assert [f"127.0.0.1:{settings.ops_port}:{settings.ops_port}"] == OURS["ops"]["ports"]
 
 
 def test_instances_of_a_group_differ() -> None:
@@ -105,17 +119,17 @@ def test_prometheus_scrapes_each_service_where_its_probes_are() -> None:
 
 
 def test_loader_of_docker_compose_takes_the_file(compose: Path) -> None:
-    command = [compose, "--format", "json", "docker-compose.yml"]
+    command = [compose, "--no-interpolation", "--format", "json", "docker-compose.yml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stderr)
     loaded = json.loads(done.stdout)["services"]
     assert set(DOCUMENT["services"]) == set(loaded)
-    assert ["run", "features", "--use-case", "card_fraud"] == loaded["features"]["command"]
+    assert OURS["features"]["command"] == loaded["features"]["command"]
 
 
 def test_loader_of_docker_compose_refuses_a_misspelt_key(compose: Path, tmp_path: Path) -> None:
     file = tmp_path / "docker-compose.yml"
     file.write_text((ROOT / "docker-compose.yml").read_text().replace("stop_grace_period", "stop_grace_perod"))
-    done = subprocess.run([compose, file], capture_output=True, text=True, check=False)
+    done = subprocess.run([compose, "--no-interpolation", file], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "stop_grace_perod" in done.stdout + done.stderr

@@ -72,6 +72,7 @@ def test_each_service_runs_by_its_own_command_and_is_named_like_it(documents: Do
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_variable_is_a_setting_with_a_value_it_takes(documents: Documents, service: str, tmp_path: Path) -> None:
     values = {name.removeprefix("TAILRACE_").lower(): x for name, x in environment(documents, service).items()}
+    assert ("<reference>" == values.get("ops_tokens")) == (service == "ops")
     if values.get("redis_url") == "<reference>":
         values["redis_url"] = "rediss://user:password@redis:6379/0"
     if "kafka_ca" in values:
