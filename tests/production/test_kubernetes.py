@@ -62,7 +62,8 @@ def documents(request: pytest.FixtureRequest) -> Documents:
 
 def test_each_service_runs_by_its_own_command_and_is_named_like_it(documents: Documents) -> None:
     found = {name: container(workload)["args"] for name, workload in workloads(documents).items()}
-    assert {name: ["run", name, "--use-case", "card_fraud"] for name in SERVICES} == found
+    assert {name: ["run", name, "--use-case", "$(USE_CASE)"] for name in SERVICES} == found
+    assert {"card_fraud"} == {environment(documents, name)["USE_CASE"] for name in SERVICES}
     for name, workload in workloads(documents).items():
         labels = {"app.kubernetes.io/component": name}
         assert labels == workload["spec"]["selector"]["matchLabels"]
@@ -71,7 +72,9 @@ def test_each_service_runs_by_its_own_command_and_is_named_like_it(documents: Do
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_variable_is_a_setting_with_a_value_it_takes(documents: Documents, service: str, tmp_path: Path) -> None:
-    values = {name.removeprefix("TAILRACE_").lower(): x for name, x in environment(documents, service).items()}
+    variables = environment(documents, service)
+    assert {"USE_CASE"} == {name for name in variables if not name.startswith("TAILRACE_")}
+    values = {name.removeprefix("TAILRACE_").lower(): x for name, x in variables.items() if name != "USE_CASE"}
     assert ("<reference>" == values.get("ops_tokens")) == (service == "ops")
     if values.get("redis_url") == "<reference>":
         values["redis_url"] = "rediss://user:password@redis:6379/0"
