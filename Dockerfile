@@ -28,9 +28,11 @@ RUN groupadd --gid 10001 tailrace \
  && install --directory --owner 10001 --group 10001 /var/lib/tailrace
 COPY --from=build /opt /opt
 COPY feature_repo /opt/feature_repo
+# *_NUM_THREADS: as many as TAILRACE_THREADS; on a node of 64 cores each pool would else start 64 threads.
 # NUMBA_CACHE_DIR: compiled window kernels are kept where a read-only root still lets them be written.
 ENV PATH=/opt/tailrace/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 MKL_NUM_THREADS=2 \
     NUMBA_CACHE_DIR=/tmp/numba \
     TAILRACE_USE_CASES=/opt/feature_repo \
     TAILRACE_STATE_DIR=/var/lib/tailrace \

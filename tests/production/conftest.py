@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,25 +45,27 @@ def module(name: str) -> Path:
 
 
 def program(name: str, build: Callable[[Path], object]) -> Path:
-    """A program of the cache; built beside its place, so that half of one is never run."""
+    """A program of the cache; `build` puts it into a folder of its own, so that half of one is never run."""
     place = CACHE / name
     if not place.exists():
-        part = CACHE / f"{name}.{os.getpid()}"
-        build(part)
-        next(path for path in (part, *part.glob("*")) if path.is_file()).replace(place)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            build(Path(folder))
+            (made,) = Path(folder).iterdir()
+            made.replace(place)
     return place
 
 
 @pytest.fixture(scope="session")
 def kustomize() -> Path:
     """kustomize; building it takes 20 to 40 s."""
-    return program("kustomize-5.7.1", lambda part: go("install", KUSTOMIZE, GOBIN=str(part)))
+    return program("kustomize-5.7.1", lambda folder: go("install", KUSTOMIZE, GOBIN=str(folder)))
 
 
 @pytest.fixture(scope="session")
 def compose() -> Path:
     """The loader of docker compose 2.40.3 as a program of its own; building it takes 10 s."""
-    return program("compose-spec-2.9.1", lambda part: go("install", COMPOSE, GOBIN=str(part)))
+    return program("compose-spec-2.9.1", lambda folder: go("install", COMPOSE, GOBIN=str(folder)))
 
 
 @pytest.fixture(scope="session")

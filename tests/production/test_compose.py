@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from confluent_kafka.admin import AdminClient, ConfigResource
 from typer.main import get_command
 
 from tailrace.backends.settings import Settings
@@ -108,6 +109,18 @@ def test_servers_have_the_versions_that_tailrace_is_tested_with() -> None:
     locked = re.search(r"^mlflow-skinny==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)
     assert locked is not None
     assert f"v{locked[1]}" == images["mlflow"]
+
+
+def test_kafka_knows_every_option_it_is_given(broker: str) -> None:
+    # As the image makes options of variables; the others are its own.
+    given = {
+        name[6:].lower().replace("_", ".")
+        for name in DOCUMENT["services"]["kafka"]["environment"]
+        if name[:6] == "KAFKA_"
+    }
+    client = AdminClient({"bootstrap.servers": broker, "broker.address.family": "v4"})
+    (answer,) = client.describe_configs([ConfigResource(ConfigResource.Type.BROKER, "1")]).values()
+    assert {"heap.opts"} == given - set(answer.result(30))
 
 
 def test_prometheus_scrapes_each_service_where_its_probes_are() -> None:

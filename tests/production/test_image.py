@@ -44,6 +44,11 @@ def test_every_setting_in_the_image_is_one_that_tailrace_knows() -> None:
     assert any(line.split() == ["feature_repo", str(settings.use_cases)] for line in arguments("COPY"))
 
 
+def test_pools_of_threads_are_as_large_as_the_setting() -> None:
+    sizes = {int(value) for name, value in environment().items() if name.endswith("_NUM_THREADS")}
+    assert {Settings().threads} == sizes
+
+
 def test_image_runs_tailrace_as_a_numbered_user_and_leaves_probes_to_the_orchestrator() -> None:
     assert ['["tailrace"]'] == arguments("ENTRYPOINT")
     assert ["10001:10001"] == arguments("USER")

@@ -17,9 +17,9 @@ COMPOSE = "github.com/docker/compose/v2@v2.40.3"
 def docker_compose() -> Path:
     """docker compose."""
 
-    def build(part: Path) -> None:
+    def build(folder: Path) -> None:
         # Its module replaces others, which `go install` refuses.
-        go("build", "-mod=mod", "-o", str(part), "./cmd", cwd=module(COMPOSE))
+        go("build", "-mod=mod", "-o", str(folder / "docker-compose"), "./cmd", cwd=module(COMPOSE))
 
     return program("docker-compose-2.40.3", build)
 
