@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bootstrap/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration check format lock clean
+.PHONY: help demo test unit integration check validate format lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ check: $(VENV)/.ready ## format, lint, types, import rules, published schemas an
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contracts tests/telemetry
+
+validate: $(VENV)/.ready ## the files of production: image, compose, Kubernetes; builds docker compose, minutes at first
+	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/production tests/production/validate_docker_compose.py
 
 format: $(VENV)/.ready ## format the code
 	$(BIN)/ruff format .

@@ -193,6 +193,24 @@ def topics_apply(use_case: UseCases = None, directory: Directory = None) -> None
         typer.echo(f"{name}: {len(created)} topic(s) created")
 
 
+@topics_app.command("strimzi")
+def topics_strimzi(
+    use_case: UseCases = None,
+    cluster: Annotated[str, typer.Option(help="Name of the Strimzi cluster.")] = "tailrace",
+) -> None:
+    """Print the topics of use cases, and the users of their services, as resources of Strimzi.
+
+    Their number of partitions and of replicas are TAILRACE_PARTITIONS and TAILRACE_REPLICATION.
+    """
+    from tailrace.backends import strimzi
+    from tailrace.usecase.load import load_use_case, use_case_names
+
+    settings = load_settings()
+    names = use_case or use_case_names(settings.use_cases)
+    cases = [load_use_case(settings.use_cases, name) for name in names]
+    typer.echo(strimzi.text(cases, cluster, partitions=settings.partitions, replication=settings.replication), nl=False)
+
+
 def main() -> None:
     """Entry point: errors become one message and an exit code."""
     try:

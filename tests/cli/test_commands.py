@@ -36,7 +36,9 @@ def test_commands_of_the_design_exist() -> None:
     wanted = (
         "up down status doctor run check plan schemas models promote rollback retrain quality alarms replay audit demo"
     )
-    assert {*wanted.split(), "topics apply", "dead-letters list", "dead-letters replay"} <= set(map(" ".join, COMMANDS))
+    assert {*wanted.split(), "topics apply", "topics strimzi", "dead-letters list", "dead-letters replay"} <= set(
+        map(" ".join, COMMANDS)
+    )
 
 
 def test_unknown_service_is_wrong_usage_that_lists_the_services() -> None:

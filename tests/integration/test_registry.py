@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.utils.uri import is_local_uri
 
 from tailrace.backends.artifacts import open_bundle, write_bundle
 from tailrace.backends.registry import DIGEST_TAG, MlflowRegistry
@@ -39,6 +41,17 @@ def test_bundle_that_was_registered_is_read_without_mlflow(tmp_path: Path, regis
     directory, lineage = bundle(tmp_path)
     registered = registry.register("uc", "run-1", directory, {"log_loss": 0.5}, lineage)
     assert b"model" == open_bundle(registered.bundle_uri, registered.digest).model
+
+
+def test_source_is_none_that_an_mlflow_server_refuses_for_being_a_local_path(
+    tmp_path: Path, registry: MlflowRegistry
+) -> None:
+    directory, lineage = bundle(tmp_path)
+    registry.register("uc", "run-1", directory, {}, lineage)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'state' / 'mlflow' / 'mlflow.db'}")
+    source = client.get_model_version("uc", "1").source
+    assert lineage[DIGEST_TAG] in source
+    assert not is_local_uri(source)
 
 
 def test_same_run_gives_the_same_version(tmp_path: Path, registry: MlflowRegistry) -> None:

@@ -21,6 +21,7 @@ from tailrace.errors import RegistryUnavailable
 
 RUN_TAG = "tailrace.run_id"
 DIGEST_TAG = "tailrace.digest"
+BUNDLE_TAG = "tailrace.bundle_uri"
 METRIC_TAG = "metric."
 
 
@@ -67,8 +68,13 @@ class MlflowRegistry:
             known = [v for v in self._versions(use_case) if v.tags.get(RUN_TAG) == run_id]
             if known:
                 return _model(known[0], {})
-            tags = dict(lineage) | {RUN_TAG: run_id} | {METRIC_TAG + name: repr(x) for name, x in metrics.items()}
-            version = self._client.create_model_version(use_case, kept.as_uri(), tags=tags)
+            tags = (
+                dict(lineage)
+                | {RUN_TAG: run_id, BUNDLE_TAG: kept.as_uri()}
+                | {METRIC_TAG + name: repr(x) for name, x in metrics.items()}
+            )
+            # An MLflow server refuses sources on a local path, so that the source says what, and a tag says where.
+            version = self._client.create_model_version(use_case, f"bundle:/{digest}", tags=tags)
             return _model(version, {})
         except MlflowException as error:
             raise RegistryUnavailable(f"MLflow did not register run {run_id}: {error}") from error
@@ -121,7 +127,7 @@ def _model(version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredModel
     return RegisteredModel(
         version=str(version.version),
         run_id=version.tags.get(RUN_TAG, ""),
-        bundle_uri=version.source or "",
+        bundle_uri=version.tags.get(BUNDLE_TAG, version.source or ""),
         digest=version.tags.get(DIGEST_TAG, ""),
         aliases=tuple(sorted(name for name, at in aliases.items() if str(at) == str(version.version))),
         metrics=metrics,

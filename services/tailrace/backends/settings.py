@@ -43,7 +43,10 @@ class Settings(BaseSettings):
     partitions: int = Field(4, description="Partitions of topics that Tailrace creates.", ge=1)
     replication: int = Field(1, description="Replication factor of topics that Tailrace creates.", ge=1)
     instance: str = Field("0", description="Name of this worker within its service; static group member id.")
-    metrics_port: int = Field(0, description="Port of /livez, /readyz and /metrics on loopback; 0 picks a free one.")
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address of /livez, /readyz and /metrics; 0.0.0.0 in a container."
+    )
+    metrics_port: int = Field(0, description="Port of /livez, /readyz and /metrics; 0 picks a free one.")
     ops_host: str = Field(
         "127.0.0.1", description="Address the admin API listens on; others than loopback need tokens."
     )

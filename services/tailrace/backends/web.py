@@ -1,4 +1,4 @@
-"""The probe server of a service: /livez, /readyz and Prometheus /metrics on loopback."""
+"""The probe server of a service: /livez, /readyz and Prometheus /metrics."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class _Quiet(WSGIRequestHandler):
         """Drops the access log: a probe every few seconds is no news."""
 
 
-def serve_probes(port: int, registry: CollectorRegistry, not_ready: Callable[[], str]) -> int:
+def serve_probes(host: str, port: int, registry: CollectorRegistry, not_ready: Callable[[], str]) -> int:
     """Serves the probes from a daemon thread.
 
     Args:
-        port: Port on 127.0.0.1; 0 picks a free one.
+        host: Address to listen on. What is served is read-only and holds no record.
+        port: Port; 0 picks a free one.
         registry: Metrics to expose.
         not_ready: Why the service is not ready; "" when it is.
 
@@ -34,7 +35,7 @@ def serve_probes(port: int, registry: CollectorRegistry, not_ready: Callable[[],
         The port in use.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken, or this machine has no such address.
     """
     metrics = make_wsgi_app(registry)
 
@@ -50,8 +51,11 @@ def serve_probes(port: int, registry: CollectorRegistry, not_ready: Callable[[],
         return [((why or "ok") if known else "try /livez, /readyz or /metrics").encode() + b"\n"]
 
     try:
-        server = make_server("127.0.0.1", port, app, server_class=_Server, handler_class=_Quiet)
+        server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
-        raise ConfigError(f"port {port} is taken; set TAILRACE_METRICS_PORT to a free one or to 0: {error}") from error
+        raise ConfigError(
+            f"probes cannot be served at {host}:{port}; set TAILRACE_METRICS_PORT to a free port or to 0, "
+            f"TAILRACE_METRICS_HOST to an address of this machine: {error}"
+        ) from error
     threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
     return server.server_port

@@ -62,7 +62,7 @@ def run_service(name: str, use_case_name: str, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: lifecycle.stopping.set())
     use_case = load_use_case(Path(settings.use_cases), use_case_name)
-    port = serve_probes(settings.metrics_port, lifecycle.metrics.registry, lifecycle.not_ready)
+    port = serve_probes(settings.metrics_host, settings.metrics_port, lifecycle.metrics.registry, lifecycle.not_ready)
     Heart(settings, use_case_name, name, lifecycle.metrics, lifecycle.not_ready, lifecycle.stopping).start()
     lifecycle.log.info("service_started", probes_port=port, instance=settings.instance)
     importlib.import_module(f"tailrace.{name}.service").run(settings, use_case, lifecycle)
