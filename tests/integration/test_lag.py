@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 
@@ -12,7 +11,7 @@ from confluent_kafka.admin import NewTopic
 
 from tailrace.backends.kafka import admin, end_offsets, group_reader, producer
 from tailrace.backends.settings import Settings
-from tailrace.ops.lag import lag_of
+from tailrace.ops.lag import Lag, lag_of
 
 AGE_S = 100
 
@@ -33,7 +32,7 @@ def topic(settings: Settings) -> str:
     return name
 
 
-def measured(settings: Settings, topic: str, committed: dict[int, int]) -> tuple[float, float]:
+def measured(settings: Settings, topic: str, committed: dict[int, int]) -> Lag:
     reader = group_reader(settings, f"{topic}.group")
     try:
         if committed:
@@ -46,24 +45,25 @@ def measured(settings: Settings, topic: str, committed: dict[int, int]) -> tuple
 
 
 def test_a_group_at_the_end_has_no_lag(settings: Settings, topic: str) -> None:
-    assert (0.0, 0.0) == measured(settings, topic, {0: 6, 1: 6})
+    assert Lag(0, 0.0) == measured(settings, topic, {0: 6, 1: 6})
 
 
 def test_lag_in_seconds_is_the_age_of_the_oldest_record_that_is_not_committed(settings: Settings, topic: str) -> None:
-    records, seconds = measured(settings, topic, {0: 4, 1: 2})
-    assert 6.0 == records
-    assert AGE_S <= seconds < AGE_S + 60
-    records, seconds = measured(settings, topic, {0: 4, 1: 3})
-    assert 5.0 == records
-    assert seconds < AGE_S
+    lag = measured(settings, topic, {0: 4, 1: 2})
+    assert 6 == lag.records
+    assert AGE_S <= lag.seconds < AGE_S + 60
+    lag = measured(settings, topic, {0: 4, 1: 3})
+    assert 5 == lag.records
+    assert lag.seconds < AGE_S
 
 
-def test_partitions_that_a_group_never_committed_for_are_not_its_own(settings: Settings, topic: str) -> None:
-    assert (0.0, 0.0) == measured(settings, topic, {0: 6})
-
-
-def test_a_group_that_has_committed_nothing_has_no_known_lag(settings: Settings, topic: str) -> None:
-    assert all(math.isnan(figure) for figure in measured(settings, topic, {}))
+@pytest.mark.parametrize("committed", [{}, {0: 6}])
+def test_where_a_group_has_committed_nothing_it_is_behind_by_everything(
+    settings: Settings, topic: str, committed: dict[int, int]
+) -> None:
+    lag = measured(settings, topic, committed)
+    assert 12 - sum(committed.values()) == lag.records
+    assert AGE_S <= lag.seconds < AGE_S + 60
 
 
 def test_markers_of_transactions_have_no_age(settings: Settings, topic: str) -> None:
@@ -72,4 +72,4 @@ def test_markers_of_transactions_have_no_age(settings: Settings, topic: str) -> 
     writer.begin_transaction()
     writer.produce(topic, b"x", partition=0)
     writer.commit_transaction(30)
-    assert (1.0, 0.0) == measured(settings, topic, {0: 7, 1: 6})
+    assert Lag(1, 0.0) == measured(settings, topic, {0: 7, 1: 6})

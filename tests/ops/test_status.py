@@ -6,11 +6,12 @@ import msgspec
 import pytest
 
 from tailrace.contracts.records import Alarm
+from tailrace.ops.lag import Lag
 from tailrace.ops.status import Evidence, status_of
 
 WELL = Evidence(
     unwell=[],
-    lags={"features": {"lag_records": 0, "lag_s": 0.0}},
+    lags={"features": Lag(0, 0.0)},
     lags_unknown="",
     degraded_share=0.0,
     degraded_reasons={},
@@ -49,7 +50,7 @@ PSI = msgspec.structs.replace(ALARM, kind="drift", detector="PSI", subject="amou
             "degraded",
             "Degraded: 3% of predictions use defaults (store_unavailable)",
         ),
-        ({"lags": {"features": {"lag_records": 1_200, "lag_s": 75.0}}}, "degraded", "features is 75 s behind (1,200"),
+        ({"lags": {"features": Lag(1_200, 75.0)}}, "degraded", "features is 75 s behind (1,200"),
         ({"alarms": [ALARM]}, "degraded", "Degraded: metric drop: log_loss 0.5 over 1d"),
         ({"alarms": [PSI]}, "degraded", "drift: 1 inputs are not as in training (amount)"),
         ({"failed_run": "base rate"}, "degraded", "the last training was refused: base rate"),

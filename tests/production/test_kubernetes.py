@@ -219,5 +219,7 @@ def test_kubernetes_knows_every_field(documents: Documents, tmp_path: Path) -> N
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump_all(documents))
     program = Path(sys.executable).with_name("kubernetes-validate")
-    done = subprocess.run([program, "--strict", "--no-warn", "--quiet", file], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "--strict", "--no-warn", "--quiet", file], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

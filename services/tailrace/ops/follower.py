@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,13 +16,15 @@ from tailrace.backends.kafka import group_reader, partitions_of, to_message
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable
-from tailrace.ops.flow import STAGES, LagProbe
+from tailrace.ops.lag import Lag, LagProbe
 from tailrace.ops.status import Evidence, status_of
 from tailrace.ops.view import LoopView
 from tailrace.runtime.service import SERVICES, Lifecycle
 from tailrace.usecase.declaration import UseCase
 
 SAMPLE_S = 2.0
+STAGES = ("features", "inference", "feedback")
+"""Services an event passes, in order."""
 HISTORY_S = 7_200
 POINTS = ("at_ms", "events_per_s", "features_per_s", "inference_per_s", "feedback_per_s")
 LAGS = tuple(f"{stage}_lag_s" for stage in STAGES)
@@ -43,7 +47,7 @@ class Follower:
         self._view = LoopView(Topics(use_case.name))
         self.caught_up = False
         self._lock = threading.Lock()
-        self._lags: dict[str, dict[str, Any]] = {}
+        self._lags: dict[str, Lag] = {}
         self._lags_at_ms = 0
         self._lags_unknown = ""
         self._events_per_s: float | None = None
@@ -73,7 +77,7 @@ class Follower:
             champion = view.routing.variants[0].model_version if view.routing is not None else ""
             evidence = Evidence(
                 unwell=vitals.unwell(SERVICES, now_ms),
-                lags=self._lags,
+                lags={stage: self._lags[stage] for stage in STAGES if stage in self._lags},
                 lags_unknown=self._lags_unknown,
                 degraded_share=degraded_share,
                 degraded_reasons=reasons,
@@ -112,8 +116,19 @@ class Follower:
     def _stages(self, now_ms: int) -> list[dict[str, Any]]:
         rate = self._view.vitals.records_per_s
         events = {"stage": "events", "per_s": self._events_per_s, "lag_records": None, "lag_s": None}
-        none: dict[str, Any] = {"lag_records": None, "lag_s": None}
-        return [events] + [{"stage": s, "per_s": rate(s, now_ms), **self._lags.get(s, none)} for s in STAGES]
+        stages: list[dict[str, Any]] = [events]
+        for stage in STAGES:
+            records, seconds = None, None
+            if (lag := self._lags.get(stage)) is not None:
+                records, seconds = lag.records, _seconds(lag)
+            stages.append({"stage": stage, "per_s": rate(stage, now_ms), "lag_records": records, "lag_s": seconds})
+        return stages
+
+    def _export(self, lags: Mapping[str, Lag]) -> None:
+        metrics = self._lifecycle.metrics
+        for consumer, lag in lags.items():
+            metrics.lag_records.labels(consumer).set(lag.records)
+            metrics.lag_seconds.labels(consumer).set(lag.seconds)
 
     def _guarded(self, work: Any) -> None:
         """Runs a thread's work again when the broker was away, for as long as the service runs."""
@@ -124,6 +139,7 @@ class Follower:
                 self._lifecycle.log.warning("following_interrupted", error=str(error))
                 with self._lock:
                     self._lags_unknown = f"the broker does not answer: {error}"
+                self._export(dict.fromkeys(SERVICES[:-1], Lag(records=math.nan, seconds=math.nan)))
                 self._lifecycle.stopping.wait(SAMPLE_S)
 
     def _follow(self) -> None:
@@ -156,19 +172,25 @@ class Follower:
         probe = LagProbe(self._settings, self._use_case)
         try:
             while not self._lifecycle.stopping.wait(SAMPLE_S):
-                now_ms = _now_ms()
-                lags, events_per_s = probe.measure(now_ms), probe.events_per_s(now_ms)
+                lags, now_ms = probe.measure(), _now_ms()
+                events_per_s = probe.events_per_s(now_ms)
+                self._export(lags)
                 with self._lock:
                     self._lags, self._lags_at_ms, self._lags_unknown = lags, now_ms, ""
                     self._events_per_s = events_per_s
                     rates = [self._view.vitals.records_per_s(stage, now_ms) for stage in STAGES]
                     latency = self._view.vitals.latency(now_ms)
-                    behind = [lags[stage]["lag_s"] for stage in STAGES]
+                    behind = [_seconds(lags[stage]) for stage in STAGES]
                     self._history.append(
                         (now_ms, events_per_s, *rates, *behind, *(latency[name] for name in LATENCIES))
                     )
         finally:
             probe.close()
+
+
+def _seconds(lag: Lag) -> float | None:
+    """For JSON, which has no NaN."""
+    return None if math.isnan(lag.seconds) else round(lag.seconds, 1)
 
 
 def _now_ms() -> int:

@@ -3,120 +3,134 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+import msgspec
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
-from tailrace.backends.kafka import admin, end_offsets, group_reader, partitions_of
+from tailrace.backends.kafka import admin, group_reader, partitions_of
 from tailrace.backends.settings import Settings
-from tailrace.contracts.metrics import METRICS
-from tailrace.contracts.topics import AUDIT, Topics
+from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable
-from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.declaration import UseCase
 
-EVERY_S = 2.0
 ANSWER_S = 5.0
-CONSUMERS = METRICS["lag_seconds"].labels[0].values
 At = tuple[str, int]
 
 
-class LagWatch(threading.Thread):
-    """Exports the lag of every consumer of a use case, in seconds and in records.
+class Lag(msgspec.Struct, frozen=True):
+    """How far a consumer is behind.
 
-    How a lag in seconds is found:
-      1. the ends of all topics of the use case, as a reader of committed records sees them;
-      2. what each group has committed; partitions it never committed for are not its own;
-      3. from every partition that is behind, the one record at the committed offset;
-      4. the age of the oldest such record, by its Kafka timestamp. Nothing but transaction markers: 0.
+    Attributes:
+        records: Offsets between what it has committed and the end, transaction markers included; NaN while unknown.
+        seconds: Age of the oldest record that it has not committed, by its Kafka timestamp; 0 when there is none,
+            NaN when the broker did not hand it out in time.
+    """
+
+    records: float
+    seconds: float
+
+
+class LagProbe:
+    """Asks the broker where consumer groups stand and where topics end. One thread at a time.
+
     The trainer commits a request when it has answered it, so that a training under way counts as lag.
 
     Args:
         settings: Address of the broker.
-        use_case: Whose consumers to watch.
-        lifecycle: Holds the gauges, and says when to stop.
+        use_case: Whose groups to watch.
     """
 
-    def __init__(self, settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
-        super().__init__(name="lag", daemon=True)
-        self._settings = settings
-        self._lifecycle = lifecycle
-        self._topics = Topics(use_case.name)
-        self._names = [
-            use_case.requests.name,
-            use_case.label.topic.name,
-            *(spec.name for spec in self._topics.owned() if spec.name != AUDIT),
-        ]
+    def __init__(self, settings: Settings, use_case: UseCase) -> None:
+        self._reads = subscriptions(use_case)
+        self._admin = admin(settings)
+        group = Topics(use_case.name).group
+        # Of each partition that is behind, one record is read.
+        sparing = {"queued.min.messages": 1, "fetch.message.max.bytes": 65_536}
+        self._readers = {name: group_reader(settings, group(name), **sparing) for name in self._reads}
+        self._partitions: dict[str, list[int]] = {}
+        self._ends: dict[At, int] = {}
+        self._produced: list[tuple[int, int]] = []
 
-    def run(self) -> None:
-        """Measures until the service stops; what cannot be measured is NaN."""
-        metrics = self._lifecycle.metrics
-        stopping = self._lifecycle.stopping
-        while not stopping.is_set():
-            try:
-                self._measure_until_stopped()
-            except (BrokerUnavailable, KafkaException) as error:
-                for consumer in CONSUMERS:
-                    metrics.lag_seconds.labels(consumer).set(math.nan)
-                    metrics.lag_records.labels(consumer).set(math.nan)
-                self._lifecycle.log.warning("lag_unknown", error=str(error))
-                stopping.wait(EVERY_S)
+    def close(self) -> None:
+        """Lets go of the broker."""
+        for reader in self._readers.values():
+            reader.close()
 
-    def _measure_until_stopped(self) -> None:
-        metrics = self._lifecycle.metrics
-        client = admin(self._settings)
-        partitions = {name: partitions_of(client, name) for name in self._names}
-        readers = {consumer: self._reader(consumer) for consumer in CONSUMERS}
+    def measure(self) -> dict[str, Lag]:
+        """Lag of each consumer; one that has committed nothing yet is behind by everything there is.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
         try:
-            while not self._lifecycle.stopping.is_set():
-                ends = {
-                    (name, number): end
-                    for name, numbers in partitions.items()
-                    for number, end in end_offsets(client, name, numbers).items()
-                }
-                for consumer, reader in readers.items():
-                    records, seconds = lag_of(reader, ends)
-                    metrics.lag_records.labels(consumer).set(records)
-                    metrics.lag_seconds.labels(consumer).set(seconds)
-                self._lifecycle.stopping.wait(EVERY_S)
-        finally:
-            for reader in readers.values():
-                reader.close()
+            self._ends = self._end_offsets()
+            return {name: lag_of(reader, self._ends_of(name)) for name, reader in self._readers.items()}
+        except KafkaException as error:
+            raise BrokerUnavailable(f"the broker does not say where consumers stand: {error}") from error
 
-    def _reader(self, consumer: str) -> Consumer:
-        group = self._topics.group(consumer)
-        return group_reader(self._settings, group, **{"queued.min.messages": 1, "fetch.message.max.bytes": 65_536})
+    def events_per_s(self, now_ms: int, span_ms: int = 10_000) -> float | None:
+        """Events produced per second over the last seconds, as of the last `measure`; None at first."""
+        events = sum(end for (topic, _), end in self._ends.items() if topic == self._reads["features"][0])
+        self._produced = [(at, total) for at, total in self._produced if at >= now_ms - span_ms]
+        self._produced.append((now_ms, events))
+        (then_ms, then), took_ms = self._produced[0], now_ms - self._produced[0][0]
+        return max(1_000 * (events - then) / took_ms, 0.0) if took_ms > 0 and then_ms < now_ms else None
+
+    def _ends_of(self, consumer: str) -> dict[At, int]:
+        return {at: end for at, end in self._ends.items() if at[0] in self._reads[consumer]}
+
+    def _end_offsets(self) -> dict[At, int]:
+        for topic in sorted({name for names in self._reads.values() for name in names} - self._partitions.keys()):
+            self._partitions[topic] = partitions_of(self._admin, topic)
+        asked = [TopicPartition(name, number) for name, numbers in self._partitions.items() for number in numbers]
+        answers = self._admin.list_offsets(
+            dict.fromkeys(asked, OffsetSpec.latest()),
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=ANSWER_S,
+        )
+        return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
 
 
-def lag_of(reader: Consumer, ends: Mapping[At, int]) -> tuple[float, float]:
-    """Lag of the group that a reader belongs to.
+def subscriptions(use_case: UseCase) -> dict[str, tuple[str, ...]]:
+    """Topics for which each service commits offsets."""
+    topics = Topics(use_case.name)
+    outcomes = use_case.label.topic.name
+    labels = (topics.labels,) if use_case.plan.online_views else ()
+    return {
+        "features": (use_case.requests.name, *labels),
+        "inference": (topics.features,),
+        "feedback": (topics.predictions, topics.shadow, outcomes, topics.retraining),
+        "trainer": (topics.retraining,),
+        "rollout": (topics.retraining, topics.quality),
+    }
+
+
+def lag_of(reader: Consumer, ends: Mapping[At, int]) -> Lag:
+    """Lag of the group that a reader belongs to; blocks for some seconds at most.
 
     Args:
-        reader: Made by `kafka.group_reader`; blocks for some seconds at most.
-        ends: End offsets of the partitions to look at.
-
-    Returns:
-        Records and seconds; both NaN for a group that has committed nothing yet.
+        reader: Made by `kafka.group_reader`.
+        ends: End offsets of the partitions that the group consumes.
 
     Raises:
         KafkaException: the broker does not say.
     """
     asked = [TopicPartition(topic, number) for topic, number in ends]
-    committed = [at for at in reader.committed(asked, timeout=ANSWER_S) if at.offset >= 0]
-    if not committed:
-        return math.nan, math.nan
-    behind = [at for at in committed if ends[at.topic, at.partition] > at.offset]
-    records = sum(ends[at.topic, at.partition] - at.offset for at in behind)
-    return float(records), _oldest_age_s(reader, behind) if behind else 0.0
+    # Where a group has committed nothing, it begins at the beginning.
+    stands = {(at.topic, at.partition): max(at.offset, 0) for at in reader.committed(asked, timeout=ANSWER_S)}
+    behind = {at: offset for at, offset in stands.items() if ends[at] > offset}
+    records = sum(ends[at] - offset for at, offset in behind.items())
+    return Lag(records, _oldest_age_s(reader, behind) if behind else 0.0)
 
 
-def _oldest_age_s(reader: Consumer, behind: list[TopicPartition]) -> float:
-    """Age in seconds of the oldest record at or behind the given offsets; 0 where only markers are left, NaN if the broker does not say."""
-    waiting = {(at.topic, at.partition) for at in behind}
+def _oldest_age_s(reader: Consumer, behind: Mapping[At, int]) -> float:
+    """Age in seconds of the oldest of the records at the given offsets; 0 where only transaction markers are left."""
+    waiting = set(behind)
     oldest_ms: int | None = None
-    reader.assign([TopicPartition(at.topic, at.partition, at.offset) for at in behind])
+    reader.assign([TopicPartition(*at, offset) for at, offset in behind.items()])
     deadline = time.monotonic() + ANSWER_S
     try:
         while waiting and time.monotonic() < deadline:
@@ -133,4 +147,4 @@ def _oldest_age_s(reader: Consumer, behind: list[TopicPartition]) -> float:
         reader.unassign()
     if oldest_ms is None:
         return math.nan if waiting else 0.0
-    return max(time.time() - oldest_ms / 1000, 0.0)
+    return max(time.time() - oldest_ms / 1_000, 0.0)

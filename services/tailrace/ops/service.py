@@ -10,7 +10,6 @@ from tailrace.backends.settings import Settings
 from tailrace.ops.api import create_app
 from tailrace.ops.auth import doorkeeper
 from tailrace.ops.follower import Follower
-from tailrace.ops.lag import LagWatch
 from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.declaration import UseCase
 
@@ -24,8 +23,6 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     door = doorkeeper(settings)
     follower = Follower(settings, use_case, lifecycle)
     follower.start()
-    lag = LagWatch(settings, use_case, lifecycle)
-    lag.start()
     config = uvicorn.Config(
         create_app(settings, use_case, follower, door),
         host=settings.ops_host,
@@ -43,4 +40,3 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     server.should_exit = True
     thread.join(5)
     follower.join(5)
-    lag.join(5)

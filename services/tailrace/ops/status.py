@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
 from tailrace.contracts.records import Alarm
+from tailrace.ops.lag import Lag
 
 LAG_S = 60.0
 DEGRADED_SHARE = 0.01
@@ -21,7 +23,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What the sentence is made from; lags in seconds, latency in milliseconds, shares in [0, 1]."""
 
     unwell: list[tuple[str, str]]
-    lags: dict[str, dict[str, Any]]
+    lags: Mapping[str, Lag]
     lags_unknown: str
     degraded_share: float
     degraded_reasons: dict[str, int]
@@ -65,8 +67,8 @@ def _amiss(evidence: Evidence) -> list[str]:
         reason = max(evidence.degraded_reasons, key=lambda name: evidence.degraded_reasons[name])
         found.append(f"{evidence.degraded_share:.0%} of predictions use defaults ({reason})")
     for stage, lag in evidence.lags.items():
-        if lag["lag_s"] > LAG_S:
-            found.append(f"{stage} is {lag['lag_s']:.0f} s behind ({lag['lag_records']:,} records)")
+        if lag.seconds > LAG_S:
+            found.append(f"{stage} is {lag.seconds:.0f} s behind ({lag.records:,} records)")
     found += [f"{service} {why}" for service, why in evidence.unwell if service not in ESSENTIAL]
     found += [f"{alarm.kind.replace('_', ' ')}: {alarm.detail}" for alarm in evidence.alarms if alarm.detector != "PSI"]
     drifted = [alarm.subject for alarm in evidence.alarms if alarm.detector == "PSI"]
