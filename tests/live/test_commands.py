@@ -62,11 +62,3 @@ def test_tail_prints_what_comes(loop: Loop) -> None:
 
 def test_console_prints_the_address_that_opens_it(loop: Loop) -> None:
     assert f"{loop.url}#token={loop.token}" == loop.command("console").strip().replace("/#", "/#")
-
-
-def test_status_says_that_all_processes_run(loop: Loop) -> None:
-    from tailrace.local.supervisor import read_state
-
-    state = read_state(loop.settings.state_dir)
-    assert state is not None
-    assert 8 == len(state.processes)
