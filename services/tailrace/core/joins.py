@@ -118,6 +118,7 @@ class JoinState:
         self.counts: Counter[str] = Counter()
         self.touched: set[str] = set()
         self.side: list[Unattributed] = []
+        self._early: set[str] = set()
         self._due: list[tuple[int, str]] = []
         self._expiring: list[tuple[int, str]] = []
         self._evicted: list[EventState] = []
@@ -126,9 +127,15 @@ class JoinState:
         """Takes back an event from the changelog."""
         self.events[event_id] = state
         self._schedule(event_id, state)
+        if state.outcomes and any(judged.version == 0 for judged in state.judged):
+            self._early.add(event_id)
 
     def predict(self, prediction: Scored) -> list[Change]:
-        """Takes a prediction; gives the changes that outcomes held for it cause."""
+        """Takes a prediction; gives the changes it causes.
+
+        An outcome that was there before it judges it at the next `advance`: what is known of a stream then
+        follows from its watermarks, and not from which of two topics was read faster.
+        """
         state = self._event(prediction.event_id)
         for judged in state.judged:
             if judged.prediction.prediction_id == prediction.prediction_id:
@@ -140,6 +147,9 @@ class JoinState:
         if len(state.judged) == 1:
             state.outcomes = self._eligible(prediction, state.outcomes)
             self._schedule(prediction.event_id, state)
+        if state.outcomes:
+            self._early.add(prediction.event_id)
+            return []
         # A prediction behind the watermark is closed by the next `advance`, as if it had been in time.
         return self._settle(state, judged, closed=state.closed)
 
@@ -162,9 +172,14 @@ class JoinState:
         return [c for judged in state.judged for c in self._settle(state, judged, closed=state.closed)]
 
     def advance(self, watermark_ms: int) -> list[Change]:
-        """Moves stream time: closes windows and drops orphans."""
+        """Moves stream time: judges by outcomes that came first, closes windows and drops orphans."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
         changes: list[Change] = []
+        for event_id in sorted(self._early):
+            if (state := self.events.get(event_id)) is not None:
+                self.touched.add(event_id)
+                changes += [c for judged in state.judged for c in self._settle(state, judged, closed=state.closed)]
+        self._early.clear()
         while self._due and self._due[0][0] <= self.watermark_ms:
             due_ms, event_id = heapq.heappop(self._due)
             state = self.events.get(event_id)
