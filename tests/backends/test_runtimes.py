@@ -66,8 +66,13 @@ class Network(torch.nn.Module):
         return self.link(hidden @ w1 + b1).squeeze(1)
 
 
-def torch_bytes(link: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid, *, any_rows: bool = True) -> bytes:
-    shapes = {"rows": {0: torch.export.Dim("n")}} if any_rows else None
+ANY_ROWS = torch.export.Dim("n")
+
+
+def torch_bytes(
+    link: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid, *, rows: torch.export.Dim | None = ANY_ROWS
+) -> bytes:
+    shapes = {"rows": {0: rows}} if rows is not None else None
     program = torch.export.export(Network(link).eval(), (torch.zeros(4, WIDTH),), dynamic_shapes=shapes)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
@@ -202,9 +207,15 @@ def test_onnx_model_of_another_plan_is_refused_when_loaded() -> None:
         OnnxExecutor(onnx_bytes(), width=WIDTH + 1)
 
 
-def test_torch_program_of_a_fixed_number_of_rows_is_refused_when_warmed() -> None:
-    with pytest.raises(ArtifactInvalid, match="failed on"):
-        TorchExecutor(torch_bytes(any_rows=False), width=WIDTH).warm(16)
+@pytest.mark.parametrize("rows", [None, torch.export.Dim("n", max=64), torch.export.Dim("n", min=3)])
+def test_torch_program_of_a_limited_number_of_rows_is_refused_when_loaded(rows: torch.export.Dim | None) -> None:
+    with pytest.raises(ArtifactInvalid, match="needed is one input"):
+        TorchExecutor(torch_bytes(rows=rows), width=WIDTH)
+
+
+def test_torch_program_of_another_plan_is_refused_when_loaded() -> None:
+    with pytest.raises(ArtifactInvalid, match=f"plan's {WIDTH + 1} columns"):
+        TorchExecutor(torch_bytes(), width=WIDTH + 1)
 
 
 def test_providers_end_with_the_processor_and_are_in_use() -> None:

@@ -35,7 +35,7 @@ class TorchExecutor:
         shapes: Rows of the fixed shapes; None lets the device decide.
 
     Raises:
-        ArtifactInvalid: the bytes are no exported program.
+        ArtifactInvalid: the bytes are no exported program, or it takes other rows.
     """
 
     def __init__(self, model: bytes, *, width: int, threads: int = 1, shapes: Sequence[int] | None = None) -> None:
@@ -43,9 +43,16 @@ class TorchExecutor:
         self._width = width
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self._module: Module = torch.export.load(io.BytesIO(model)).module().to(self._device)
+            program = torch.export.load(io.BytesIO(model))
         except Exception as error:  # the loader raises exceptions of many kinds
             raise ArtifactInvalid(f"torch cannot load the model: {error}. Export it anew.") from error
+        if not _takes_any_rows(program, width):
+            raise ArtifactInvalid(
+                f"needed is one input float32 of any number of rows and the plan's {width} columns, the model takes "
+                f"{_taken(program)}: retrain, or export it anew with torch.export.Dim for the rows"
+            )
+        # What is checked above and in `run` need not be checked in every call: guards and hooks cost 100 µs of a batch.
+        self._module: Module = program.module(check_guards=False).to(self._device).forward
         self._fixed: FixedShapes | None = None
         if self._device == "cuda":
             self._fixed = _captured(self._module, width, shapes or SHAPES)
@@ -193,6 +200,23 @@ def _compiled(module: Module, width: int) -> Module:
         structlog.get_logger().warning("model_not_compiled", why=str(error))
         return module
     return compiled
+
+
+def _takes_any_rows(program: torch.export.ExportedProgram, width: int) -> bool:
+    inputs = _taken(program)
+    if len(inputs) != 1 or inputs[0].dtype != torch.float32 or inputs[0].shape[1:] != (width,):
+        return False
+    rows = inputs[0].shape[0]
+    if not isinstance(rows, torch.SymInt):
+        return False
+    allowed = program.range_constraints[rows.node.expr]
+    return bool(allowed.lower <= 2) and bool(allowed.upper >= 2**31)
+
+
+def _taken(program: torch.export.ExportedProgram) -> list[torch.Tensor]:
+    """Stand-ins for the inputs of a program."""
+    names = program.graph_signature.user_inputs
+    return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
 
 
 def _one_per_row(scores: NDArray[Any], rows: int) -> NDArray[Any]:
