@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 import torch
 from numpy.typing import NDArray
+from torch.export.passes import move_to_device_pass
 
 from tailrace.backends.fixed_shapes import SHAPES, FixedShapes, Slot
 from tailrace.core.scoring import checked_probabilities
@@ -51,8 +52,11 @@ class TorchExecutor:
                 f"needed is one input float32 of any number of rows and the plan's {width} columns, the model takes "
                 f"{_taken(program)}: retrain, or export it anew with torch.export.Dim for the rows"
             )
+        if self._device == "cuda":
+            # Moves constants and tensors made on the way too; a module's own `to` forgets both.
+            program = move_to_device_pass(program, self._device)
         # What is checked above and in `run` need not be checked in every call: guards and hooks cost 100 µs of a batch.
-        self._module: Module = program.module(check_guards=False).to(self._device).forward
+        self._module: Module = program.module(check_guards=False).forward
         self._fixed: FixedShapes | None = None
         if self._device == "cuda":
             self._fixed = _captured(self._module, width, shapes or SHAPES)

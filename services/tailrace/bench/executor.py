@@ -100,7 +100,7 @@ def measure(names: Sequence[str], engines: Sequence[str], sizes: Sequence[int], 
     return Report(
         device=torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         threads=threads,
-        versions={"onnxruntime": ort.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions={"onnxruntime": ort.__version__, "torch": str(torch.__version__), "python": platform.python_version()},
         limits=limits._asdict(),
         cases=cases,
     )
