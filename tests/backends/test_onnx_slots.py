@@ -20,6 +20,7 @@ from tailrace.backends import cuda_memory, onnx_slots, runtime_onnx
 from tailrace.backends.fixed_shapes import FixedShapes
 from tailrace.backends.onnx_slots import BoundSlot, Device, Network
 from tailrace.backends.runtime_onnx import OnnxExecutor
+from tailrace.errors import DeviceLost
 
 WIDTH = 3
 Answer = tuple[Any, ...]
@@ -146,8 +147,21 @@ def test_answers_of_the_runtime_that_are_no_success_are_raised(
 ) -> None:
     failure = SimpleNamespace(name="cudaErrorMemoryAllocation")
     monkeypatch.setattr(runtime, "cudaHostAlloc", lambda size, flags: (failure, None))
-    with pytest.raises(RuntimeError, match="cudaErrorMemoryAllocation"):
+    with pytest.raises(DeviceLost, match="cudaErrorMemoryAllocation"):
         cuda_memory.pinned((4, 2), np.float32)
+
+
+def test_gpu_that_fails_is_not_taken_for_a_model_that_fails(
+    runtime: LazyRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network()
+    slots = functools.partial(BoundSlot, model, model.run(np.zeros((2, WIDTH), np.float32)), Device())
+    executor = OnnxExecutor(mean_of_rows(), width=WIDTH)
+    monkeypatch.setattr(executor, "_fixed", FixedShapes(slots, (4,)))
+    failure = SimpleNamespace(name="cudaErrorIllegalAddress")
+    monkeypatch.setattr(runtime, "cudaEventSynchronize", lambda event: (failure,))
+    with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
+        executor.run(np.zeros((3, WIDTH), np.float32))
 
 
 def test_model_that_does_not_give_one_number_a_row_is_refused() -> None:

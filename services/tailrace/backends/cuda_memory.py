@@ -1,4 +1,7 @@
-"""Streams, events, pinned memory and copies of the first GPU; imported only where a driver answers."""
+"""Streams, events, pinned memory and copies of the first GPU; imported only where a driver answers.
+
+Everything here raises `DeviceLost` where CUDA reports a failure: of this call, or of any work before it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime
 from numpy.typing import DTypeLike, NDArray
+
+from tailrace.errors import DeviceLost
 
 _thread = threading.local()
 
@@ -86,7 +91,7 @@ def allow_captures_elsewhere() -> None:
 def _checked(answer: tuple[Any, ...]) -> Any:
     error, *values = answer
     if error != runtime.cudaError_t.cudaSuccess:
-        raise RuntimeError(f"CUDA answered {error.name}")
+        raise DeviceLost(f"CUDA answered {error.name}: start the worker anew; if it comes again, ask nvidia-smi why")
     if len(values) == 1:
         return values[0]
     return values

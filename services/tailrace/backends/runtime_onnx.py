@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tailrace.backends.fixed_shapes import SHAPES, FixedShapes
 from tailrace.backends.onnx_slots import BoundSlot, Device, Network
 from tailrace.core.scoring import checked_probabilities
-from tailrace.errors import ArtifactInvalid
+from tailrace.errors import ArtifactInvalid, DeviceLost
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 
@@ -78,11 +78,14 @@ class OnnxExecutor:
 
         Raises:
             ArtifactInvalid: the model fails, or gives no probabilities.
+            DeviceLost: the GPU fails.
         """
         if matrix.shape[1] != self._width:
             raise ArtifactInvalid(f"the model failed on {matrix.shape} rows: it takes {self._width} columns")
         try:
             scores = self._network.run(matrix) if self._fixed is None else self._fixed.run(matrix)
+        except DeviceLost:
+            raise
         except Exception as error:  # the runtime raises bare exceptions of its own
             raise ArtifactInvalid(f"the model failed on {matrix.shape} rows: {error}") from error
         return checked_probabilities(scores, len(matrix))

@@ -15,7 +15,7 @@ from torch.export.passes import move_to_device_pass
 
 from tailrace.backends.fixed_shapes import SHAPES, FixedShapes, Slot
 from tailrace.core.scoring import checked_probabilities
-from tailrace.errors import ArtifactInvalid
+from tailrace.errors import ArtifactInvalid, DeviceLost
 
 Module = Callable[[torch.Tensor], torch.Tensor]
 
@@ -80,12 +80,15 @@ class TorchExecutor:
 
         Raises:
             ArtifactInvalid: the model fails, or gives no probabilities.
+            DeviceLost: the GPU fails.
         """
         if matrix.shape[1] != self._width:
             raise ArtifactInvalid(f"the model failed on {matrix.shape} rows: it takes {self._width} columns")
         try:
             scores = self._as_it_is(matrix) if self._fixed is None else self._fixed.run(matrix)
-        except Exception as error:  # broken guards are AssertionErrors, kernels raise RuntimeErrors
+        except torch.AcceleratorError as error:
+            raise DeviceLost(f"{error}: start the worker anew; if it comes again, ask nvidia-smi why") from error
+        except Exception as error:  # kernels raise RuntimeErrors, and others
             raise ArtifactInvalid(f"the model failed on {matrix.shape} rows: {error}") from error
         return checked_probabilities(scores, len(matrix))
 
