@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -222,3 +225,10 @@ def test_providers_end_with_the_processor_and_are_in_use() -> None:
     found = OnnxExecutor(onnx_bytes(), width=WIDTH).providers
     assert "CPUExecutionProvider" == usable_providers()[-1]
     assert set(found) <= set(usable_providers())
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="built without CUDA")
+def test_libraries_that_the_cuda_provider_needs_are_installed() -> None:
+    loading = [sys.executable, "-c", "import onnxruntime; onnxruntime.preload_dlls()"]
+    found = subprocess.run(loading, capture_output=True, text=True, check=True)
+    assert "Failed to load" not in found.stdout + found.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -105,7 +105,7 @@ def usable_providers() -> tuple[str, ...]:
         # session would fall back to the CPU and say so on stderr only.
         ort.preload_dlls()
         usable.insert(0, CUDA)
-        if TENSORRT in available and importlib.util.find_spec("tensorrt") is not None:
+        if TENSORRT in available and _tensorrt_loads():
             usable.insert(0, TENSORRT)
     return tuple(usable)
 
@@ -189,6 +189,14 @@ def _has_gpu() -> bool:
         return False
     count = ctypes.c_int(0)
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def _tensorrt_loads() -> bool:
+    try:
+        importlib.import_module("tensorrt")  # loads the libraries beside it, which the loader would not find
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _takes(kind: str, shape: list[int | str | None], width: int) -> bool:
