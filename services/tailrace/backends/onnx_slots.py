@@ -33,6 +33,7 @@ class Device:
     Attributes:
         compute: Stream of the kernels and of the copies back.
         copies: Stream of the copies to the device, which run beside the kernels.
+        ready: Makes the calling thread one that may work while another captures; to be called in every thread.
         memory_limit: Bytes that the model may take: half of what is free, so that the next one finds room as well.
     """
 

@@ -82,6 +82,8 @@ class OnnxExecutor:
         """
         if matrix.shape[1] != self._width:
             raise ArtifactInvalid(f"the model failed on {matrix.shape} rows: it takes {self._width} columns")
+        if len(matrix) == 0:  # which not every operation takes
+            return np.empty(0)
         try:
             scores = self._network.run(matrix) if self._fixed is None else self._fixed.run(matrix)
         except DeviceLost:

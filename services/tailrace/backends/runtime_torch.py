@@ -191,7 +191,7 @@ def _captured(module: Module, width: int, shapes: Sequence[int]) -> FixedShapes 
     try:
         fixed = FixedShapes(functools.partial(_GPUSlot, _compiled(module, width), width, _gpu()), shapes)
         fixed.warm(width)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         structlog.get_logger().warning("model_not_captured", why=str(error))
         return None
     return fixed
