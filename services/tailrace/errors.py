@@ -12,6 +12,7 @@ TailraceError
     ├── StateCorrupt
     ├── ArtifactInvalid
     ├── PlanMismatch
+    ├── DeviceLost
     └── QuarantineExceeded
 """
 
@@ -87,6 +88,10 @@ class ArtifactInvalid(Fatal):
 
 class PlanMismatch(Fatal):
     """A model was trained for another feature plan than the one being served."""
+
+
+class DeviceLost(Fatal):
+    """A GPU does not answer any more; whatever it is asked next would fail alike, so only a new process can go on."""
 
 
 class QuarantineExceeded(Fatal):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -65,8 +69,13 @@ class Network(torch.nn.Module):
         return self.link(hidden @ w1 + b1).squeeze(1)
 
 
-def torch_bytes(link: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid, *, any_rows: bool = True) -> bytes:
-    shapes = {"rows": {0: torch.export.Dim("n")}} if any_rows else None
+ANY_ROWS = torch.export.Dim("n")
+
+
+def torch_bytes(
+    link: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid, *, rows: torch.export.Dim | None = ANY_ROWS
+) -> bytes:
+    shapes = {"rows": {0: rows}} if rows is not None else None
     program = torch.export.export(Network(link).eval(), (torch.zeros(4, WIDTH),), dynamic_shapes=shapes)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
@@ -81,9 +90,14 @@ def expected(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     return made
 
 
+SHAPES = (4, 16, 64)
+"""Small enough that the rows go through in several pieces."""
+
 MAKERS: dict[str, Callable[[], Executor]] = {
     "onnx": lambda: OnnxExecutor(onnx_bytes(), width=WIDTH, threads=2),
+    "onnx, fixed shapes": lambda: OnnxExecutor(onnx_bytes(), width=WIDTH, shapes=SHAPES),
     "torch": lambda: TorchExecutor(torch_bytes(), width=WIDTH, threads=2),
+    "torch, fixed shapes": lambda: TorchExecutor(torch_bytes(), width=WIDTH, shapes=SHAPES),
 }
 # Outputs that are no probabilities: below 0, and the square root of a negative number.
 LIARS: dict[str, Sequence[Callable[[], Executor]]] = {
@@ -120,6 +134,39 @@ def test_score_of_a_row_does_not_depend_on_its_batch(executor: Executor, size: i
     np.testing.assert_array_equal(on_grid(np.concatenate(parts)), on_grid(executor.run(ROWS)))
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 128, 129, 193, 300])
+def test_batch_of_any_size_gets_the_scores_of_its_rows_alone(executor: Executor, size: int) -> None:
+    alone = [executor.run(ROWS[at : at + 1]) for at in range(size)]
+    together = executor.run(ROWS[:size])
+    assert (size,) == together.shape
+    np.testing.assert_allclose(together, np.concatenate([np.empty(0), *alone]), rtol=0, atol=1e-6)
+
+
+def test_scores_of_one_batch_survive_the_next(executor: Executor) -> None:
+    first = executor.run(ROWS[:16])
+    kept = first.copy()
+    executor.run(ROWS[16:32])
+    np.testing.assert_array_equal(kept, first)
+
+
+def test_executors_of_two_models_do_not_disturb_each_other(runtime: str) -> None:
+    one, other = MAKERS[runtime](), MAKERS[runtime]()
+    other.warm(8)
+    np.testing.assert_array_equal(one.run(ROWS[:100]), other.run(ROWS[:100]))
+
+
+def test_model_is_loaded_in_one_thread_while_another_scores_with_its_predecessor(runtime: str) -> None:
+    serving, wanted = MAKERS[runtime](), expected(ROWS)
+    loader = threading.Thread(target=lambda: MAKERS[runtime]().warm(64))
+    loader.start()
+    try:
+        while loader.is_alive():
+            np.testing.assert_allclose(serving.run(ROWS), wanted, rtol=1e-4, atol=1e-6)
+    finally:
+        loader.join()
+    np.testing.assert_allclose(serving.run(ROWS), wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_rows_need_not_be_contiguous(executor: Executor) -> None:
     np.testing.assert_array_equal(executor.run(ROWS[::2]), executor.run(ROWS[::2].copy()))
 
@@ -134,14 +181,14 @@ def test_rows_of_another_width_are_refused(executor: Executor) -> None:
 
 
 def test_outputs_that_are_no_probabilities_are_refused(runtime: str) -> None:
-    for make in LIARS[runtime]:
+    for make in LIARS[runtime.partition(",")[0]]:
         with pytest.raises(ArtifactInvalid, match="probabilities"):
             make().run(ROWS)
 
 
 def test_bytes_that_are_no_model_are_refused(runtime: str) -> None:
     with pytest.raises(ArtifactInvalid, match="cannot load the model"):
-        JUNK[runtime]()
+        JUNK[runtime.partition(",")[0]]()
 
 
 @pytest.mark.parametrize(
@@ -163,12 +210,25 @@ def test_onnx_model_of_another_plan_is_refused_when_loaded() -> None:
         OnnxExecutor(onnx_bytes(), width=WIDTH + 1)
 
 
-def test_torch_program_of_a_fixed_number_of_rows_is_refused_when_warmed() -> None:
-    with pytest.raises(ArtifactInvalid, match="failed on"):
-        TorchExecutor(torch_bytes(any_rows=False), width=WIDTH).warm(16)
+@pytest.mark.parametrize("rows", [None, torch.export.Dim("n", max=64), torch.export.Dim("n", min=3)])
+def test_torch_program_of_a_limited_number_of_rows_is_refused_when_loaded(rows: torch.export.Dim | None) -> None:
+    with pytest.raises(ArtifactInvalid, match="needed is one input"):
+        TorchExecutor(torch_bytes(rows=rows), width=WIDTH)
+
+
+def test_torch_program_of_another_plan_is_refused_when_loaded() -> None:
+    with pytest.raises(ArtifactInvalid, match=f"plan's {WIDTH + 1} columns"):
+        TorchExecutor(torch_bytes(), width=WIDTH + 1)
 
 
 def test_providers_end_with_the_processor_and_are_in_use() -> None:
     found = OnnxExecutor(onnx_bytes(), width=WIDTH).providers
     assert "CPUExecutionProvider" == usable_providers()[-1]
     assert set(found) <= set(usable_providers())
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="built without CUDA")
+def test_libraries_that_the_cuda_provider_needs_are_installed() -> None:
+    loading = [sys.executable, "-c", "import onnxruntime; onnxruntime.preload_dlls()"]
+    found = subprocess.run(loading, capture_output=True, text=True, check=True)
+    assert "Failed to load" not in found.stdout + found.stderr

@@ -19,6 +19,7 @@ STEPS_PER_UNIT = 128
 LIMIT = 16
 BINS = 2 * LIMIT * STEPS_PER_UNIT + 1
 
+_BITS_OF_ONE = np.float64(1.0).view(np.uint64)
 _SCORES: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(np.arange(BINS) / STEPS_PER_UNIT - LIMIT)))
 
 
@@ -70,6 +71,10 @@ def checked_probabilities(scores: NDArray[np.floating], count: int) -> NDArray[n
         ArtifactInvalid: not `count` numbers in [0, 1].
     """
     flat = np.asarray(scores, dtype=np.float64).reshape(-1)
-    if flat.shape != (count,) or not bool(np.all((flat >= 0.0) & (flat <= 1.0))):
+    # Read as integers, the bits of 0.0 to 1.0 are the smallest: one pass instead of four, each of which costs 5 µs
+    # when a model has just emptied the caches. -0.0 alone needs the second look.
+    if flat.shape != (count,) or (
+        flat.view(np.uint64).max(initial=0) > _BITS_OF_ONE and not bool(np.all((flat >= 0.0) & (flat <= 1.0)))
+    ):
         raise ArtifactInvalid(f"the model gave no {count} probabilities in [0, 1] (shape {np.shape(scores)})")
     return flat
