@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from load_tests.bench import Bench
-from load_tests.scenarios import inference_loops
-from load_tests.scenarios.scored_stream import PARTITIONS, ScoredStream, worker
+from load_tests import inference_loops
+from load_tests.scored_stream import PARTITIONS, ScoredStream, worker
 
 UNIT = "events/s"
 EVENTS = 200_000
