@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -228,7 +229,7 @@ def mlp(width: int, hidden: int, seed: int) -> bytes:
     constants = []
     nodes = []
     last = "rows"
-    for layer, (taken, given) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (taken, given) in enumerate(itertools.pairwise(sizes)):
         weights = generator.normal(size=(taken, given)).astype(np.float32) / np.float32(10 * taken)
         constants += [numpy_helper.from_array(weights, f"w{layer}")]
         constants += [numpy_helper.from_array(np.zeros(given, np.float32), f"b{layer}")]

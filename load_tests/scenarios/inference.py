@@ -12,8 +12,8 @@ import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
-from load_tests.bench import Bench
 from load_tests import inference_loops
+from load_tests.bench import Bench
 from load_tests.scored_stream import PARTITIONS, ScoredStream, worker
 
 UNIT = "events/s"

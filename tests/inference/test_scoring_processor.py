@@ -269,8 +269,8 @@ def test_row_that_the_model_fails_on_gets_the_default_and_its_neighbours_their_s
 
 def test_huge_values_are_logged_as_the_model_saw_them(bench: Bench) -> None:
     [made] = predictions(bench.process(bench.row(0, a=1e300, b=-1e300)))
-    largest = float(np.finfo(np.float32).max)
-    assert [largest, -largest, 0.0] == made.features
+    largest = np.finfo(np.float32).max
+    assert [largest, -largest, 0.0] == np.array(made.features, np.float32).tolist()
 
 
 def shadowed(bundle: Bundles, table: Tables, weights: Sequence[float]) -> RoutingTable:

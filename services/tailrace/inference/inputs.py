@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Inputs:
         rows: n feature rows.
         matrix: float32 (n, d) in plan order, finite or NaN = missing.
         ages_ms: Per online view, int64 (n,), -1 without a row.
-        degraded: Per row, the views that were replaced by defaults.
+        degraded: By row, the views that were replaced by defaults; rows without any are absent.
     """
 
     def __init__(
@@ -43,26 +43,12 @@ class Inputs:
         rows: list[FeatureRow],
         matrix: NDArray[np.float32],
         ages_ms: dict[str, NDArray[np.int64]],
-        degraded: list[list[str]],
+        degraded: dict[int, list[str]],
     ) -> None:
         self.rows = rows
         self.matrix = matrix
         self.ages_ms = ages_ms
         self.degraded = degraded
-
-    @cached_property
-    def vectors(self) -> list[list[float]]:
-        """The matrix as numbers to log, exactly what the models saw; made once for all variants."""
-        vectors: list[list[float]] = self.matrix.tolist()
-        return vectors
-
-    @cached_property
-    def ages(self) -> list[dict[str, int | None]]:
-        """Per row, the age of each online view's row, None without one; made once for all variants."""
-        if not self.ages_ms:
-            return [{}] * len(self.rows)
-        columns = {view: [age if age >= 0 else None for age in ages.tolist()] for view, ages in self.ages_ms.items()}
-        return [{view: column[place] for view, column in columns.items()} for place in range(len(self.rows))]
 
 
 class InputReader:
@@ -90,8 +76,8 @@ class InputReader:
         """Reads what is missing in one round trip; a store that does not answer degrades the rows, and no more."""
         own = len(self._plan.own_order)
         values = np.empty((len(rows), len(self._plan.order)), dtype=np.float64)
-        values[:, :own] = np.array([row.values for row in rows], dtype=np.float64).reshape(len(rows), own)
-        degraded: list[list[str]] = [[] for _ in rows]
+        values[:, :own] = _numbers([row.values for row in rows], own)
+        degraded: dict[int, list[str]] = {}
         ages: dict[str, NDArray[np.int64]] = {}
         views = self._plan.online_views
         if views:
@@ -103,7 +89,7 @@ class InputReader:
                 ages[view.name] = judged.ages_ms
                 self._measure(view.name, judged, timestamps)
                 for place in np.flatnonzero(judged.stale | (timestamps == UNREAD)).tolist():
-                    degraded[place].append(view.name)
+                    degraded.setdefault(place, []).append(view.name)
                 at += len(view.columns)
         # An infinity would be logged as null, "missing", and the next model would learn from what this one never saw.
         matrix = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
@@ -141,3 +127,12 @@ class InputReader:
                 return [(view_rows.state, view_rows.timestamps_ms) for view_rows in found]
         unread = np.full(len(rows), UNREAD, dtype=np.int64)
         return [([None] * len(rows), unread) for _ in views]
+
+
+def _numbers(rows: list[list[float | None]], width: int) -> NDArray[np.float64]:
+    """float64 (n, width), None as NaN."""
+    try:
+        flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
+    except TypeError:  # None is no float; numpy knows what it means, and takes longer
+        flat = np.array(rows, dtype=np.float64)
+    return flat.reshape(len(rows), width)
