@@ -21,7 +21,7 @@ from types import TracebackType
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as Record
 
-from tailrace.backends.kafka import consumer, producer, to_message
+from tailrace.backends.kafka import consumer, producer, to_messages
 from tailrace.backends.ports import Assigned, Message, Output, Processor
 from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, Retryable
@@ -185,7 +185,7 @@ class _Session:
         records = [] if first is None else [first, *self._consumer.consume(MAX_BATCH - 1, timeout=GATHER_S)]
         if self._failure is not None:
             raise self._failure
-        return [to_message(record) for record in records if record.error() is None or self._is_data(record)]
+        return to_messages([record for record in records if record.error() is None or self._is_data(record)])
 
     def _is_data(self, record: Record) -> bool:
         error = record.error()
