@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+from collections.abc import Iterable
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
@@ -11,8 +14,9 @@ import numpy as np
 import onnxruntime as ort
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
+from numpy.typing import NDArray
 
-from tailrace.contracts.records import Prediction, Source
+from tailrace.contracts.records import Prediction
 
 CUT_S = 0.05
 
@@ -26,7 +30,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     entities: msgspec.Raw
     slices: msgspec.Raw
     values: list[float | None]
-    source: Source
+    source: msgspec.Raw
     produced_at_ms: int
 
 
@@ -75,6 +79,7 @@ def speed_of_light(
     No duplicates are looked for, nothing is validated beyond its type, one model, no metrics, no control. Text that
     the prediction repeats is never decoded, what is constant is encoded once, and the matrix becomes JSON whole.
     """
+    gc.disable()
     session = session_of(model)
     source = reader(bootstrap, f"{features}.light", features, partitions)
     sink = writer(bootstrap, **({"transactional.id": f"{features}.light"} if transactions else {}))
@@ -82,42 +87,59 @@ def speed_of_light(
         sink.init_transactions(30)
         sink.begin_transaction()
     decoder = msgspec.json.Decoder(list[Row])
-    encode = msgspec.json.Encoder().encode
     cut_at = time.monotonic() + CUT_S
-    ends: dict[int, int] = {}
     while True:
-        records = [r for r in source.consume(4_000, timeout=0.01) if r.error() is None]
+        records = [record for record in source.consume(4_000, timeout=0.01) if record.error() is None]
         if records:
             rows = decoder.decode(b"[" + b",".join([record.value() for record in records]) + b"]")
-            matrix = np.array([row.values for row in rows], dtype=np.float32)
-            scores = session.run(None, {"rows": matrix})[0].ravel()
-            texts = orjson.dumps(matrix, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
-            now_ms = time.time_ns() // 1_000_000
-            middle = (
-                f',"predicted_at_ms":{now_ms},"variant":"champion","model_version":"1","model_digest":"sha256:0","epoch":1'
-                ',"score":'
-            )
-            for record, row, score, text in zip(records, rows, scores.tolist(), texts, strict=True):
-                value = (
-                    f'{{"prediction_id":"{row.event_id}:champion","event_id":"{row.event_id}","use_case":"uc",'
-                    f'"key":"{row.key}","entities":{bytes(row.entities).decode()},'
-                    f'"slices":{bytes(row.slices).decode()},"event_time_ms":{row.event_time_ms}{middle}{score!r},'
-                    f'"decision":{"true" if score >= 0.5 else "false"},"threshold":0.5,"propensity":1.0,'
-                    f'"features":[{text.decode()}],"ages_ms":{{}},"fingerprint":"0","degraded":[],'
-                    f'"source":{encode(row.source).decode()},"produced_at_ms":{row.produced_at_ms},'
-                    '"activated":true,"blocked":false}'
-                )
+            matrix = np.fromiter(chain.from_iterable([row.values for row in rows]), np.float32).reshape(len(rows), -1)
+            scores = session.run(None, {"rows": matrix})[0].ravel().tolist()
+            for record, value in zip(records, written(rows, matrix, scores), strict=True):
                 sink.produce(predictions, value, record.key(), record.partition())
-            for record in records:
-                ends[record.partition()] = record.offset() + 1
         sink.poll(0)
-        if time.monotonic() > cut_at and ends:
+        if time.monotonic() > cut_at:
             if transactions:
-                offsets = [TopicPartition(features, partition, offset) for partition, offset in ends.items()]
-                sink.send_offsets_to_transaction(offsets, source.consumer_group_metadata(), 30)
+                sink.send_offsets_to_transaction(
+                    source.position(source.assignment()), source.consumer_group_metadata(), 30
+                )
                 sink.commit_transaction(30)
                 sink.begin_transaction()
             cut_at = time.monotonic() + CUT_S
+
+
+def written(rows: list[Row], matrix: NDArray[np.float32], scores: list[float]) -> list[bytes]:
+    """Predictions as JSON."""
+    lines = msgspec.json.Encoder().encode_lines
+    now_ms = time.time_ns() // 1_000_000
+    ids = lines([row.event_id for row in rows]).split(b'"\n')
+    parts: list[bytes | Iterable[bytes]] = [
+        b'{"prediction_id":',
+        ids,
+        b':champion","event_id":',
+        ids,
+        b'","use_case":"uc","key":',
+        lines([row.key for row in rows]).split(b"\n"),
+        b',"entities":',
+        [row.entities for row in rows],
+        b',"slices":',
+        [row.slices for row in rows],
+        b',"event_time_ms":',
+        lines([row.event_time_ms for row in rows]).split(b"\n"),
+        b',"predicted_at_ms":%d,"variant":"champion","model_version":"1","model_digest":"sha256:%064d","epoch":1,"score":'
+        % (now_ms, 0),
+        lines(scores).split(b"\n"),
+        b',"decision":',
+        [b"true" if score >= 0.5 else b"false" for score in scores],
+        b',"threshold":0.5,"propensity":1.0,"features":[',
+        orjson.dumps(matrix, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],["),
+        b'],"ages_ms":{},"fingerprint":"0123456789abcdef","degraded":[],"source":',
+        [row.source for row in rows],
+        b',"produced_at_ms":',
+        lines([row.produced_at_ms for row in rows]).split(b"\n"),
+        b',"activated":true,"blocked":false}',
+    ]
+    columns = [repeat(part) if isinstance(part, bytes) else part for part in parts]
+    return list(map(b"".join, zip(*columns, strict=False)))
 
 
 def naive(bootstrap: str, features: str, predictions: str, partitions: int, model: bytes) -> None:
