@@ -32,6 +32,8 @@ POLL_S = 0.02
 GATHER_S = 0.002
 """How long a batch that is not full is waited for: at a few thousand records per second, a batch of ten costs
 little more than a batch of one."""
+BUSY_CUT_S = 0.1
+"""Least time between two commits while records come faster than they are processed: what waits has waited longer."""
 TRANSACTION_TIMEOUT_MS = 60_000
 DEADMAN_S = 90.0
 """Longest time one call inside a transaction may take. librdkafka ignores its time-outs in some broker
@@ -57,7 +59,7 @@ def run_transactional(
     How a batch becomes durable:
       1. records are consumed, committed ones only, and processed;
       2. outputs are produced inside the open transaction;
-      3. every `cut_ms`, the offsets behind the processed records go into the same transaction, with the
+      3. every `cut_ms`, more seldom under a backlog, the offsets behind the processed records go into the same transaction, with the
          processor's metadata of that moment;
       4. the transaction is committed: outputs and offsets become visible together; nothing is produced
          before that is known;
@@ -127,6 +129,7 @@ class _Session:
         self._processor = processor
         self._lifecycle = lifecycle
         self._cut_s = cut_ms / 1000
+        self._busy = False
         self._open_since: float | None = None
         self._offsets: dict[tuple[str, int], int] = {}
         self._positions: dict[tuple[str, int], int] = {}
@@ -185,6 +188,7 @@ class _Session:
         records = [] if first is None else [first, *self._consumer.consume(MAX_BATCH - 1, timeout=GATHER_S)]
         if self._failure is not None:
             raise self._failure
+        self._busy = len(records) == MAX_BATCH
         return to_messages([record for record in records if record.error() is None or self._is_data(record)])
 
     def _is_data(self, record: Record) -> bool:
@@ -246,7 +250,8 @@ class _Session:
             self._begin()
             # Offsets that did not move are committed again for the metadata that goes with them.
             self._offsets |= self._positions
-        return self._open_since is not None and time.monotonic() - self._open_since >= self._cut_s
+        wait_s = max(self._cut_s, BUSY_CUT_S) if self._busy else self._cut_s
+        return self._open_since is not None and time.monotonic() - self._open_since >= wait_s
 
     def _cut(self) -> None:
         """Closes the open transaction to further records, and has it committed beside the next batch."""
