@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -201,8 +201,8 @@ class _Spine(msgspec.Struct, gc=False):
 
 
 @contextmanager
-def worker(stream: ScoredStream) -> Iterator[subprocess.Popen[bytes]]:
-    """`tailrace run inference` as a process of its own."""
+def worker(stream: ScoredStream, command: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own that scores the stream: `tailrace run inference`, or another command."""
     place = stream.settings
     environment = os.environ | {
         "TAILRACE_KAFKA_BOOTSTRAP": place.kafka_bootstrap,
@@ -212,9 +212,8 @@ def worker(stream: ScoredStream) -> Iterator[subprocess.Popen[bytes]]:
         "TAILRACE_THREADS": "1",
         "TAILRACE_LOG_LEVEL": "WARNING",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tailrace", "run", "inference", "--use-case", stream.name], env=environment
-    )
+    service = [sys.executable, "-m", "tailrace", "run", "inference", "--use-case", stream.name]
+    process = subprocess.Popen(list(command) or service, env=environment)
     try:
         yield process
     finally:

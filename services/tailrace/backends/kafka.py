@@ -69,7 +69,12 @@ def consumer(settings: Settings, group: str, **overrides: Any) -> Consumer:
 
 def producer(settings: Settings, **overrides: Any) -> Producer:
     """An idempotent producer: acknowledged by all replicas, in order, without doubles."""
-    options = client_options(settings) | {
+    return Producer(producer_options(settings) | overrides)
+
+
+def producer_options(settings: Settings) -> dict[str, Any]:
+    """Options of `producer`."""
+    return client_options(settings) | {
         "acks": "all",
         "enable.idempotence": True,
         "linger.ms": 5,
@@ -79,7 +84,6 @@ def producer(settings: Settings, **overrides: Any) -> Producer:
         # The partitioner of the Java client: a key must land where other producers put it.
         "partitioner": "murmur2_random",
     }
-    return Producer(options | overrides)
 
 
 def admin(settings: Settings, **overrides: Any) -> AdminClient:

@@ -59,8 +59,8 @@ def run_transactional(
     How a batch becomes durable:
       1. records are consumed, committed ones only, and processed;
       2. outputs are produced inside the open transaction;
-      3. every `cut_ms`, more seldom under a backlog, the offsets behind the processed records go into the same transaction, with the
-         processor's metadata of that moment;
+      3. every `cut_ms`, more seldom under a backlog, the offsets behind the processed records go into the
+         same transaction, with the processor's metadata of that moment;
       4. the transaction is committed: outputs and offsets become visible together; nothing is produced
          before that is known;
       5. at the end of all partitions the offset behind the transaction markers is committed too, so
