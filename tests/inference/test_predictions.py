@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from prometheus_client import Histogram
@@ -124,6 +124,7 @@ def features_apart(text: bytes) -> tuple[bytes, list[float | None]]:
     return msgspec.json.encode(fields | {"features": msgspec.Raw(b"[]")}), features
 
 
+@settings(deadline=None)
 @given(batch=batches(), use_case=names, threshold=st.floats(0, 1))
 def test_predictions_are_written_as_one_by_one(batch: tuple[Inputs, Scored], use_case: str, threshold: float) -> None:
     inputs, scored = batch
@@ -137,6 +138,7 @@ def test_predictions_are_written_as_one_by_one(batch: tuple[Inputs, Scored], use
     assert all(isinstance(msgspec.json.decode(text, type=Prediction), Prediction) for text in written)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100) | st.sampled_from(LATENCY_BUCKETS_S), max_size=20))
 def test_many_values_are_observed_as_one_by_one(values: list[float]) -> None:
     whole, single = (Histogram("h", "", buckets=LATENCY_BUCKETS_S, registry=None) for _ in range(2))
