@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
-from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.backends.feast_bytes import decode_timestamps, decode_values
 
-doubles = st.floats(allow_nan=False)
-values = st.one_of(
-    st.none(),
-    st.builds(Value),
-    st.builds(lambda x: Value(double_val=x), doubles),
-    st.builds(lambda x: Value(float_val=x), st.floats(width=32, allow_nan=False)),
-    st.builds(lambda x: Value(int64_val=x), st.integers(-(2**53), 2**53)),
-    st.builds(lambda x: Value(bool_val=x), st.booleans()),
-    st.builds(lambda x: Value(string_val=x), st.text(max_size=12)),
+def double(number: float) -> tuple[bytes, float]:
+    return b"\x29" + struct.pack("<d", number), number
+
+
+def single(number: float) -> tuple[bytes, float]:
+    return b"\x35" + struct.pack("<f", number), number
+
+
+def small(number: int) -> tuple[bytes, float]:
+    return bytes([0x20, number]), float(number)
+
+
+MISSING = [(None, math.nan), (b"", math.nan), (b"\x12\x07not 1.0", math.nan)]
+doubles = st.builds(double, st.floats(allow_nan=False))
+cells = st.one_of(
+    doubles,
+    st.builds(single, st.floats(width=32, allow_nan=False)),
+    st.builds(small, st.integers(0, 127)),
+    st.sampled_from(MISSING),
 )
 stamps = st.none() | st.builds(
     lambda seconds, nanos: Timestamp(seconds=seconds, nanos=nanos), st.integers(0, 2**36), st.integers(0, 999_999_999)
 )
 
 
-def number_of(value: Value | None) -> float:
-    kind = None if value is None else value.WhichOneof("val")
-    return math.nan if kind in (None, "string_val") else float(getattr(value, str(kind)))
-
-
 @settings(deadline=None)
-@given(st.lists(values, max_size=8) | st.lists(st.none() | st.builds(lambda x: Value(double_val=x), doubles)))
-def test_numbers_are_those_of_the_protobuf_values(cells: list[Value | None]) -> None:
-    texts = [None if cell is None else cell.SerializeToString() for cell in cells]
-    np.testing.assert_array_equal([number_of(cell) for cell in cells], decode_values(texts))
+@given(st.lists(cells, max_size=8) | st.lists(doubles | st.sampled_from(MISSING[:2])))
+def test_numbers_are_those_of_the_cells(cells: list[tuple[bytes | None, float]]) -> None:
+    np.testing.assert_array_equal([number for _, number in cells], decode_values([text for text, _ in cells]))
 
 
 @settings(deadline=None)
