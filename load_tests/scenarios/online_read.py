@@ -6,6 +6,7 @@ with what Feast's client answers for the same entities, value by value.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -77,6 +78,8 @@ def _feast(bench: Bench) -> Any:
     from feast.types import Float64
     from feast.value_type import ValueType
 
+    # Feast asks for shared metrics files, of this process and of every service it starts from here on.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     config = RepoConfig(
         project="tailrace",
         registry=str(bench.directory / "registry.db"),

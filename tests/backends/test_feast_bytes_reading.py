@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tailrace.backends.feast_bytes import decode_timestamps, decode_values
 
+
 def double(number: float) -> tuple[bytes, float]:
     return b"\x29" + struct.pack("<d", number), number
 

@@ -31,7 +31,7 @@ from tailrace.core.plan import Plan
 from tailrace.core.scoring import on_grid
 from tailrace.core.windows import LabelState
 from tailrace.errors import ArtifactInvalid, StateCorrupt, StoreUnavailable
-from tailrace.inference.inputs import LONGEST_PAUSE_MS
+from tailrace.inference.inputs import CHUNK, LONGEST_PAUSE_MS
 from tailrace.inference.models import ModelPool, executor_of
 from tailrace.inference.processor import ScoringProcessor
 
@@ -362,6 +362,20 @@ def test_store_is_asked_once_for_a_batch_and_not_for_an_empty_one(bench: Bench) 
     bench.process()
     bench.process(*[bench.row(at) for at in range(50)])
     assert 1 == bench.store.reads
+
+
+def test_a_batch_of_several_chunks_is_scored_as_single_events_are(
+    plan: Plan, log: Any, bundle: Bundles, table: Tables
+) -> None:
+    routing = shadowed(bundle, table, (0.3, -0.2, 1))
+    whole, single = Bench(plan, log, routing), Bench(plan, log, routing)
+    count = 2 * CHUNK + 3
+    for bench in (whole, single):
+        bench.frauds(2)
+    stream = [whole.row(at, b=at % 5, event_time_ms=9_400 + at) for at in range(count)]
+    expected = [output for message in stream for output in single.process(message)]
+    assert expected == whole.process(*stream)
+    assert (3, count) == (whole.store.reads, single.store.reads)
 
 
 def test_store_that_fails_does_not_fail_the_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ and writer moves columns, on the same bytes. See `feast_bytes` for the format.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -121,19 +123,26 @@ class RedisOnlineStore:
         Raises:
             StoreUnavailable: the store did not answer within its time-out.
         """
+        return self.ask(requests)()
+
+    def ask(self, requests: Sequence[ReadRequest]) -> Callable[[], list[Rows]]:
+        """Sends the commands of `read`, and gives the call that reads the replies; see `ports.OnlineStore.ask`."""
         wanted: list[list[str]] = []
         commands: list[bytes] = []
         for request in requests:
             distinct = list(dict.fromkeys(request.keys))
             wanted.append(distinct)
             commands += _packed_reads(entity_keys(request.entity, distinct), self._names(request.view, request.columns))
-        replies = self._replies(commands) if commands else []
-        out: list[Rows] = []
-        begin = 0
-        for request, distinct in zip(requests, wanted, strict=True):
-            out.append(_rows(request, distinct, replies[begin : begin + len(distinct)]))
-            begin += len(distinct)
-        return out
+        answer = self._send(commands) if commands else list
+
+        def read() -> list[Rows]:
+            replies = iter(answer())
+            return [
+                _rows(request, distinct, list(islice(replies, len(distinct))))
+                for request, distinct in zip(requests, wanted, strict=True)
+            ]
+
+        return read
 
     def close(self) -> None:
         """Closes the connections."""
@@ -152,24 +161,35 @@ class RedisOnlineStore:
             raise self._unavailable(error) from error
         return replies
 
-    def _replies(self, commands: list[bytes]) -> list[Any]:
-        """Sends packed commands and reads as many replies; a pipeline of the client takes twice as long."""
+    def _send(self, commands: list[bytes]) -> Callable[[], list[Any]]:
+        """Sends packed commands; reads as many replies when called. A pipeline of the client takes twice as long."""
         pool = self._client.connection_pool
-        try:
-            connection: Any = pool.get_connection()
-        except redis.RedisError as error:
-            raise self._unavailable(error) from error
-        try:
+        connection: Any = None
+
+        @contextmanager
+        def unless_it_fails() -> Iterator[None]:
+            try:
+                yield
+            except BaseException as error:
+                if connection is not None:
+                    # Replies that were not read would be taken for those of the next caller.
+                    connection.disconnect()
+                    pool.release(connection)
+                if isinstance(error, redis.RedisError):
+                    raise self._unavailable(error) from error
+                raise
+
+        with unless_it_fails():
+            connection = pool.get_connection()
             connection.send_packed_command([b"".join(commands)])
-            return [connection.read_response(disable_decoding=True) for _ in commands]
-        except BaseException as error:
-            # Replies that were not read would be taken for those of the next caller.
-            connection.disconnect()
-            if isinstance(error, redis.RedisError):
-                raise self._unavailable(error) from error
-            raise
-        finally:
+
+        def replies() -> list[Any]:
+            with unless_it_fails():
+                found = [connection.read_response(disable_decoding=True) for _ in commands]
             pool.release(connection)
+            return found
+
+        return replies
 
     def _unavailable(self, error: redis.RedisError) -> StoreUnavailable:
         return StoreUnavailable(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.ports import OnlineStore, ReadRequest
+from tailrace.backends.ports import OnlineStore, ReadRequest, Rows
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import FeatureRow
 from tailrace.core.freshness import Judged, judge
@@ -25,6 +25,11 @@ ROW_STATES = ("fresh", "stale", "absent", "unread")
 UNREAD = -2
 """Timestamp of a row that could not be asked for; it counts as absent, and degrades the prediction."""
 
+CHUNK = 1_000
+"""Rows asked for at once: enough that a round trip costs little for each, few enough that a batch has several."""
+
+_Answer = Callable[[], list[Rows]]
+_Found = tuple[Sequence[bytes | None], NDArray[np.int64]]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -72,8 +77,21 @@ class InputReader:
                 metrics.feature_rows.labels(view.name, state)
         self._backoff = Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS)
 
-    def read(self, rows: list[FeatureRow], now_ms: int) -> Inputs:  # hot path
-        """Reads what is missing in one round trip; a store that does not answer degrades the rows, and no more."""
+    def read_all(self, rows: list[FeatureRow], now_ms: int) -> Iterator[tuple[int, Inputs]]:
+        """The rows in chunks, each with the place of its first row; the store reads a chunk while the former is scored.
+
+        A store that does not answer degrades the rows, and no more.
+        """
+        size = CHUNK if self._plan.online_views else len(rows)
+        begins = range(0, len(rows), size)
+        answer = self._ask(rows[:size], now_ms)
+        for begin in begins:
+            chunk, answered = rows[begin : begin + size], answer
+            if begin + size < len(rows):
+                answer = self._ask(rows[begin + size : begin + 2 * size], now_ms)
+            yield begin, self._read(chunk, self._answered(answered, len(chunk), now_ms))
+
+    def _read(self, rows: list[FeatureRow], found: list[_Found]) -> Inputs:  # hot path
         own = len(self._plan.own_order)
         values = np.empty((len(rows), len(self._plan.order)), dtype=np.float64)
         values[:, :own] = _numbers([row.values for row in rows], own)
@@ -83,7 +101,7 @@ class InputReader:
         if views:
             as_of = np.array([row.event_time_ms for row in rows], dtype=np.int64)
             at = own
-            for view, (states, timestamps) in zip(views, self._ask(rows, now_ms), strict=True):
+            for view, (states, timestamps) in zip(views, found, strict=True):
                 judged = judge(view, states, timestamps, as_of)
                 values[:, at : at + len(view.columns)] = evaluate(view, judged.states, as_of)
                 ages[view.name] = judged.ages_ms
@@ -105,28 +123,39 @@ class InputReader:
             self._metrics.feature_rows.labels(view, state).inc(count)
         self._metrics.feature_age.labels(view).inc(float(judged.ages_ms[there].sum()) / 1000)
 
-    def _ask(self, rows: list[FeatureRow], now_ms: int) -> list[tuple[Sequence[bytes | None], NDArray[np.int64]]]:
+    def _ask(self, rows: list[FeatureRow], now_ms: int) -> _Answer | None:
+        """What gives the rows of the online views; None where the store is not to be asked."""
         views = self._plan.online_views
-        if self._backoff.due(now_ms):
-            requests = [
-                ReadRequest(
-                    view.name, view.entity, [c.name for c in view.columns], [r.entities[view.entity] for r in rows]
-                )
-                for view in views
-            ]
+        if not views or not self._backoff.due(now_ms):
+            return None
+        requests = [
+            ReadRequest(view.name, view.entity, [c.name for c in view.columns], [r.entities[view.entity] for r in rows])
+            for view in views
+        ]
+        try:
+            return self._store.ask(requests)
+        except StoreUnavailable as error:
+            self._away(error, now_ms)
+            return None
+
+    def _answered(self, answer: _Answer | None, count: int, now_ms: int) -> list[_Found]:
+        if answer is not None:
             try:
-                found = self._store.read(requests)
+                found = answer()
             except StoreUnavailable as error:
-                self._metrics.store_errors.labels("read").inc()
-                pause_ms = self._backoff.failed(now_ms)
-                self._log.warning("online_store_away", why=str(error), serving="defaults", retry_in_s=pause_ms / 1000)
+                self._away(error, now_ms)
             else:
                 if self._backoff.pausing:
                     self._log.info("online_store_back")
                 self._backoff.succeeded()
                 return [(view_rows.state, view_rows.timestamps_ms) for view_rows in found]
-        unread = np.full(len(rows), UNREAD, dtype=np.int64)
-        return [([None] * len(rows), unread) for _ in views]
+        unread = np.full(count, UNREAD, dtype=np.int64)
+        return [([None] * count, unread) for _ in self._plan.online_views]
+
+    def _away(self, error: StoreUnavailable, now_ms: int) -> None:
+        self._metrics.store_errors.labels("read").inc()
+        pause_ms = self._backoff.failed(now_ms)
+        self._log.warning("online_store_away", why=str(error), serving="defaults", retry_in_s=pause_ms / 1000)
 
 
 def _numbers(rows: list[list[float | None]], width: int) -> NDArray[np.float64]:

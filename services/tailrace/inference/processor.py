@@ -139,22 +139,26 @@ class ScoringProcessor:
         self, batch: Sequence[Message], rows: list[FeatureRow], places: list[int], now_ms: int
     ) -> list[tuple[list[int], list[Output]]]:
         """What every variant makes of the rows, with the place in the batch of each output."""
-        inputs = self._inputs.read(rows, now_ms)
-        shared = SharedTexts(inputs)
         keys = [row.key.encode() for row in rows]
         partitions = [batch[place].partition for place in places]
         said = []
-        for scored in self._said(inputs):
-            shadow = scored.variant.role == "shadow"
-            topic = self._topics.shadow if shadow else self._topics.predictions
-            values = self._encoder.encode(inputs, shared, scored, now_ms)
-            self._measure(inputs, scored, now_ms)
-            columns: list[list[Any]] = [keys, partitions, places]
-            if len(values) < len(rows):
-                chosen = scored.places.tolist()
-                columns = [[column[place] for place in chosen] for column in columns]
-            made = zip(repeat(topic), columns[0], values, columns[1], repeat(_NO_HEADERS))
-            said.append((columns[2], list(map(Output._make, made))))
+        for begin, inputs in self._inputs.read_all(rows, now_ms):
+            shared = SharedTexts(inputs)
+            for scored in self._said(inputs):
+                shadow = scored.variant.role == "shadow"
+                topic = self._topics.shadow if shadow else self._topics.predictions
+                values = self._encoder.encode(inputs, shared, scored, now_ms)
+                self._measure(inputs, scored, now_ms)
+                chosen = (scored.places + begin).tolist()
+                made = zip(
+                    repeat(topic),
+                    [keys[at] for at in chosen],
+                    values,
+                    [partitions[at] for at in chosen],
+                    repeat(_NO_HEADERS),
+                    strict=False,
+                )
+                said.append(([places[at] for at in chosen], list(map(Output._make, made))))
         return said
 
     def _decode(self, batch: Sequence[Message]) -> list[FeatureRow | BadRecord | None]:

@@ -7,14 +7,11 @@ weaker (docs/adr/0003).
 
 from __future__ import annotations
 
-import os
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from operator import attrgetter
 from types import TracebackType
 
@@ -25,6 +22,7 @@ from tailrace.backends.kafka import consumer, producer, to_messages
 from tailrace.backends.ports import Assigned, Message, Output, Processor
 from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, Retryable
+from tailrace.runtime.deadman import Deadman
 from tailrace.runtime.service import Lifecycle
 
 MAX_BATCH = 4_000
@@ -35,9 +33,6 @@ little more than a batch of one."""
 BUSY_CUT_S = 0.1
 """Least time between two commits while records come faster than they are processed: what waits has waited longer."""
 TRANSACTION_TIMEOUT_MS = 60_000
-DEADMAN_S = 90.0
-"""Longest time one call inside a transaction may take. librdkafka ignores its time-outs in some broker
-faults; past the transaction's own time-out the broker has aborted it, so that nothing is lost by dying."""
 MAX_BACKOFF_S = 10.0
 _TOPIC_OF = attrgetter("topic")
 
@@ -83,32 +78,6 @@ def run_transactional(
             lifecycle.metrics.restarts.labels(type(error).__name__).inc()
             lifecycle.log.warning("session_given_up", error=str(error), retry_in_s=round(wait_s, 1))
             lifecycle.stopping.wait(wait_s)
-
-
-class Deadman:
-    """Ends the process when a guarded call does not return."""
-
-    def __init__(self, limit_s: float = DEADMAN_S) -> None:
-        self._limit_s = limit_s
-        self._since: float | None = None
-
-    def age_s(self) -> float:
-        """How long the guarded call under way has taken, seconds; 0 while there is none."""
-        since = self._since
-        return 0.0 if since is None else time.monotonic() - since
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Guards what is called inside; one guard may stand inside another."""
-        outer, self._since = self._since, time.monotonic()
-        timer = threading.Timer(self._limit_s, os._exit, (70,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            self._since = outer
 
 
 class _Session:
