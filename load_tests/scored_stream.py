@@ -20,10 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from load_tests.bench import Bench
 from tailrace.backends.artifacts import write_bundle
+from tailrace.backends.feature_store import RedisOnlineStore
 from tailrace.backends.kafka import admin, consumer, producer
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import FeatureRow, RoutingTable, Source, Variant
 from tailrace.contracts.topics import READERS, Topics
+from tailrace.core.windows import LabelState
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
 
@@ -31,6 +33,10 @@ PARTITIONS = 4
 WIDTH = 30
 HIDDEN = 32
 KEYS = 5_000
+SPANS = ["1d", "7d", "14d", "30d"]
+TERMINALS = 2_000
+LABELS = 20
+"""Known labels of each terminal, where the online store is read."""
 
 _MODULE = """
 import tailrace as tr
@@ -39,6 +45,7 @@ import tailrace as tr
 class Payment(tr.Event):
     payment_id: str
     card_id: str
+    terminal_id: str
     channel: str
     at_ms: int
     {fields}
@@ -73,15 +80,19 @@ class ScoredStream:
 
     Args:
         bench: Broker, scratch folder and seed.
+        online: Whether the last columns are read from the online store, label windows of the event's terminal.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, *, online: bool = False) -> None:
         self.name = f"b{uuid.uuid4().hex[:8]}"
         self.topics = Topics(self.name)
         folder = bench.directory / self.name
         (folder / self.name).mkdir(parents=True)
-        fields = "\n    ".join(f"f{number:02}: float" for number in range(WIDTH))
-        columns = ", ".join(f'tr.Field("f{number:02}")' for number in range(WIDTH))
+        self._own = WIDTH - len(SPANS) * online
+        fields = "\n    ".join(f"f{number:02}: float" for number in range(self._own))
+        columns = ", ".join(f'tr.Field("f{number:02}")' for number in range(self._own)) + ", "
+        if online:
+            columns += f'*tr.GroupBy(label, by="terminal_id", windows={SPANS}).aggregate(tr.Count())'
         (folder / self.name / "usecase.py").write_text(_MODULE.format(name=self.name, fields=fields, columns=columns))
         self.use_case: UseCase = load_use_case(folder, self.name)
         self.settings: Settings = bench.settings.model_copy(update={"use_cases": folder, "state_dir": folder})
@@ -95,6 +106,8 @@ class ScoredStream:
         self._admin = admin(self.settings)
         for done in self._admin.create_topics(wanted).values():
             done.result(30)
+        if online:
+            self._fill_online_store()
 
     def decide(self) -> None:
         """Makes the model champion."""
@@ -117,10 +130,22 @@ class ScoredStream:
         writer.produce(self.topics.control, msgspec.json.encode(table), self.name)
         writer.flush()
 
+    def _fill_online_store(self) -> None:
+        view = self.use_case.plan.online_views[0]
+        known = LabelState(view)
+        now_ms = time.time_ns() // 1_000_000
+        names = [f"terminal-{number}" for number in range(TERMINALS)]
+        for at, name in enumerate(names):
+            for label in range(LABELS):
+                known.apply(name, at * LABELS + label, 1, now_ms - label * 86_400_000, float(label % 2), fresh=True)
+        values, times, packed = known.rows(names)
+        store = RedisOnlineStore(self.settings.model_copy(update={"redis_timeout_ms": 10_000}))
+        store.write(view.name, view.entity, [column.name for column in view.columns], names, values, times, packed)
+
     def rows(self, count: int) -> Iterator[tuple[int, bytes, bytes]]:
         """Feature rows as `features` writes them: partition, key, value."""
         generator = np.random.default_rng(self._seed)
-        values = np.round(generator.normal(size=(min(count, 10_000), WIDTH)) * 100, 3).tolist()
+        values = np.round(generator.normal(size=(min(count, 10_000), self._own)) * 100, 3).tolist()
         fingerprint = self.use_case.plan.fingerprint
         for number in range(self._sent, self._sent + count):
             partition, offset = number % PARTITIONS, number // PARTITIONS
@@ -130,7 +155,7 @@ class ScoredStream:
                 event_id=f"payment-{number:09}",
                 event_time_ms=now_ms,
                 key=key,
-                entities={"card_id": key},
+                entities={"card_id": key, "terminal_id": f"terminal-{number * 31 % TERMINALS}"},
                 slices={"channel": "web" if number % 3 else "pos"},
                 values=values[number % len(values)],
                 fingerprint=fingerprint,
