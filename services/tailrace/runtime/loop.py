@@ -178,8 +178,9 @@ class _Session:
         if outputs:
             self._begin()
             self._produce(outputs)
-        for message in batch:
-            self._advance(message.topic, message.partition, message.offset + 1)
+        # In the order of the offsets: the last of a partition is what stays.
+        for (topic, partition), offset in {(m.topic, m.partition): m.offset for m in batch}.items():
+            self._advance(topic, partition, offset + 1)
         metrics = self._lifecycle.metrics
         if batch:
             metrics.batch_seconds.observe(time.perf_counter() - began)
