@@ -62,7 +62,9 @@ class PredictionEncoder:
     def encode(self, inputs: Inputs, shared: SharedTexts, scored: Scored, now_ms: int) -> list[bytes]:  # hot path
         """A prediction for each place of `scored`, in their order, as `msgspec` writes a `Prediction`.
 
-        The one difference: a feature has as many digits as tell its float32 from its neighbours.
+        The one difference: a feature has as many digits as tell its float32 from its neighbours, so that reading it
+        as float32 gives the very number the model saw. (Through a double, as most readers go, one of all float32
+        becomes its neighbour: 7.038531e-26 and its negative.)
 
         Args:
             inputs: The micro-batch.
