@@ -2,8 +2,9 @@
 
 FEATURES is filled before; the rate is what becomes readable under `read_committed` between the first fifth and 95 % of
 the events, so that no start-up counts. `tailrace` is `tailrace run inference` as deployed; afterwards every event is
-counted once. `online` reads four of the columns from Redis. `speed_of_light` is the fastest hand-written transactional loop we know of that writes the same
-predictions, `speed_of_light_bare` writes event id and score alone, `naive` is the loop most people write first.
+counted once. `online` reads four of the columns from Redis. `speed_of_light` is the fastest hand-written transactional
+loop we know of that writes the same predictions, `speed_of_light_bare` writes event id and score alone, `naive` is the
+loop most people write first.
 """
 
 from __future__ import annotations
