@@ -358,6 +358,13 @@ def test_dead_store_degrades_and_is_asked_ever_more_seldom(bench: Bench) -> None
     assert 1 == len(bench.log.of("online_store_back"))
 
 
+def test_dead_store_fails_once_for_a_batch_of_several_chunks(bench: Bench) -> None:
+    bench.store.available = False
+    made = predictions(bench.process(*[bench.row(at) for at in range(2 * CHUNK + 3)]))
+    assert 2 * CHUNK + 3 == len(made) == bench.counted("inference_degraded_total", reason="terminal_labels")
+    assert 1 == bench.counted("online_store_errors_total", operation="read") == len(bench.log.of("online_store_away"))
+
+
 def test_store_is_asked_once_for_a_batch_and_not_for_an_empty_one(bench: Bench) -> None:
     bench.process()
     bench.process(*[bench.row(at) for at in range(50)])

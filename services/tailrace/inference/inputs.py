@@ -153,6 +153,8 @@ class InputReader:
         return [([None] * count, unread) for _ in self._plan.online_views]
 
     def _away(self, error: StoreUnavailable, now_ms: int) -> None:
+        if not self._backoff.due(now_ms):
+            return  # the chunk before has failed, when this one had been asked for
         self._metrics.store_errors.labels("read").inc()
         pause_ms = self._backoff.failed(now_ms)
         self._log.warning("online_store_away", why=str(error), serving="defaults", retry_in_s=pause_ms / 1000)
