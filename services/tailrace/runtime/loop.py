@@ -28,8 +28,7 @@ from tailrace.runtime.service import Lifecycle
 MAX_BATCH = 4_000
 POLL_S = 0.02
 GATHER_S = 0.002
-"""How long a batch that is not full is waited for: at a few thousand records per second, a batch of ten costs
-little more than a batch of one."""
+"""How long a batch that is not full is waited for: a batch of ten costs little more than a batch of one."""
 BUSY_CUT_S = 0.1
 """Least time between two commits while records come faster than they are processed: what waits has waited longer."""
 TRANSACTION_TIMEOUT_MS = 60_000
@@ -207,10 +206,8 @@ class _Session:
                 try:
                     if partition is None:
                         produce(topic, value, key, headers=headers)
-                    elif headers:
-                        produce(topic, value, key, partition, headers=headers)
                     else:
-                        produce(topic, value, key, partition)
+                        produce(topic, value, key, partition, headers=headers)
                     break
                 except BufferError:
                     self._producer.poll(0.05)
