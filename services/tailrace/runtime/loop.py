@@ -207,7 +207,7 @@ class _Session:
                     if partition is None:
                         produce(topic, value, key, headers=headers)
                     else:
-                        produce(topic, value, key, partition, headers=headers)
+                        produce(topic, value, key, partition, headers=headers or None)
                     break
                 except BufferError:
                     self._producer.poll(0.05)
