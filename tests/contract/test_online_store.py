@@ -66,6 +66,11 @@ class OnlineStoreContract:
         assert [[0.0, -0.5], [1e300, 5e-324]] == rows.values.tolist()
         assert [0, 999] == rows.timestamps_ms.tolist()
 
+    def test_answers_may_be_awaited_in_any_order_after_further_asks(self, store: OnlineStore) -> None:
+        self._write(store, ["a", "b"], [[1.0, 1.0], [2.0, 2.0]], [1, 2])
+        answers = [store.ask([ReadRequest("card", "card_id", COLUMNS, [key])]) for key in ("a", "b", "a")]
+        assert [1, 2, 1] == [int(answer()[0].timestamps_ms[0]) for answer in reversed(answers)]
+
     def test_nothing_to_write_and_nothing_to_read_is_no_error(self, store: OnlineStore) -> None:
         store.write("card", "card_id", COLUMNS, [], np.empty((0, 2)), np.empty(0, np.int64), [])
         (rows,) = store.read([ReadRequest("card", "card_id", COLUMNS, [])])

@@ -31,7 +31,7 @@ from tailrace.core.plan import Plan
 from tailrace.core.scoring import on_grid
 from tailrace.core.windows import LabelState
 from tailrace.errors import ArtifactInvalid, StateCorrupt, StoreUnavailable
-from tailrace.inference.inputs import LONGEST_PAUSE_MS
+from tailrace.inference.inputs import CHUNK, LONGEST_PAUSE_MS
 from tailrace.inference.models import ModelPool, executor_of
 from tailrace.inference.processor import ScoringProcessor
 
@@ -269,8 +269,8 @@ def test_row_that_the_model_fails_on_gets_the_default_and_its_neighbours_their_s
 
 def test_huge_values_are_logged_as_the_model_saw_them(bench: Bench) -> None:
     [made] = predictions(bench.process(bench.row(0, a=1e300, b=-1e300)))
-    largest = float(np.finfo(np.float32).max)
-    assert [largest, -largest, 0.0] == made.features
+    largest = np.finfo(np.float32).max
+    assert [largest, -largest, 0.0] == np.array(made.features, np.float32).tolist()
 
 
 def shadowed(bundle: Bundles, table: Tables, weights: Sequence[float]) -> RoutingTable:
@@ -358,10 +358,31 @@ def test_dead_store_degrades_and_is_asked_ever_more_seldom(bench: Bench) -> None
     assert 1 == len(bench.log.of("online_store_back"))
 
 
+def test_dead_store_fails_once_for_a_batch_of_several_chunks(bench: Bench) -> None:
+    bench.store.available = False
+    made = predictions(bench.process(*[bench.row(at) for at in range(2 * CHUNK + 3)]))
+    assert 2 * CHUNK + 3 == len(made) == bench.counted("inference_degraded_total", reason="terminal_labels")
+    assert 1 == bench.counted("online_store_errors_total", operation="read") == len(bench.log.of("online_store_away"))
+
+
 def test_store_is_asked_once_for_a_batch_and_not_for_an_empty_one(bench: Bench) -> None:
     bench.process()
     bench.process(*[bench.row(at) for at in range(50)])
     assert 1 == bench.store.reads
+
+
+def test_a_batch_of_several_chunks_is_scored_as_single_events_are(
+    plan: Plan, log: Any, bundle: Bundles, table: Tables
+) -> None:
+    routing = shadowed(bundle, table, (0.3, -0.2, 1))
+    whole, single = Bench(plan, log, routing), Bench(plan, log, routing)
+    count = 2 * CHUNK + 3
+    for bench in (whole, single):
+        bench.frauds(2)
+    stream = [whole.row(at, b=at % 5, event_time_ms=9_400 + at) for at in range(count)]
+    expected = [output for message in stream for output in single.process(message)]
+    assert expected == whole.process(*stream)
+    assert (3, count) == (whole.store.reads, single.store.reads)
 
 
 def test_store_that_fails_does_not_fail_the_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

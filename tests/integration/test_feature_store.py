@@ -17,6 +17,7 @@ from tailrace.backends.feature_store import RedisOnlineStore
 from tailrace.backends.ports import OnlineStore, ReadRequest
 from tailrace.backends.settings import Settings
 from tailrace.errors import StoreUnavailable
+from tailrace.local.online_store import OnlineStoreServer
 
 COLUMNS = ("count_1h", "mean_1h")
 
@@ -32,7 +33,10 @@ class _Prefixed:
         self._store.write(self._prefix + view, *args)
 
     def read(self, requests: list[ReadRequest]) -> Any:
-        return self._store.read([request._replace(view=self._prefix + request.view) for request in requests])
+        return self.ask(requests)()
+
+    def ask(self, requests: list[ReadRequest]) -> Any:
+        return self._store.ask([request._replace(view=self._prefix + request.view) for request in requests])
 
 
 def _contract() -> type[Any]:
@@ -76,6 +80,24 @@ def test_a_store_that_is_not_there_is_unavailable() -> None:
         store.read([ReadRequest("view", "card_id", COLUMNS, ["a"])])
     with pytest.raises(StoreUnavailable):
         store.write("view", "card_id", COLUMNS, ["a"], np.ones((1, 2)), np.array([1]))
+
+
+def test_reads_go_on_after_the_store_was_away(tmp_path: Path) -> None:
+    server = OnlineStoreServer(tmp_path)
+    server.start()
+    store = RedisOnlineStore(Settings(redis_url=server.url, redis_timeout_ms=1_000))
+    request = ReadRequest("view", "card_id", COLUMNS, ["a"])
+    store.write("view", "card_id", COLUMNS, ["a"], np.ones((1, 2)), np.array([1]))
+    answer = store.ask([request])
+    server.stop()
+    for read in (answer, lambda: store.read([request])):
+        try:
+            assert [1] == read()[0].timestamps_ms.tolist(), "asked before the store went, it may have answered"
+        except StoreUnavailable:
+            continue
+    server.start()
+    assert [1] == store.read([request])[0].timestamps_ms.tolist()
+    server.stop()
 
 
 def test_rows_stand_byte_for_byte_as_feast_would_write_them(settings: Settings) -> None:

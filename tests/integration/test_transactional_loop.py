@@ -62,12 +62,14 @@ def topics(settings: Settings, request: pytest.FixtureRequest) -> tuple[str, str
     return source, target
 
 
-def copy(settings: Settings, topics: tuple[str, str], stop_at: int, fail_every: int = 0) -> None:
+def copy(
+    settings: Settings, topics: tuple[str, str], stop_at: int, fail_every: int = 0, kind: type[Copy] = Copy
+) -> None:
     source, target = topics
     lifecycle = Lifecycle("copy", "test")
     deadline = threading.Timer(60, lifecycle.stopping.set)
     deadline.start()
-    work = Copy(target, stop_at, lifecycle.stopping.set, fail_every)
+    work = kind(target, stop_at, lifecycle.stopping.set, fail_every)
     run_transactional(settings, f"{source}.copy", [source], f"{source}.copy", work, lifecycle)
     deadline.cancel()
 
@@ -85,6 +87,23 @@ def test_every_record_is_copied_once_over_restarts(settings: Settings, topics: t
 def test_failing_batch_leaves_nothing_behind_and_comes_again(settings: Settings, topics: tuple[str, str]) -> None:
     copy(settings, topics, COUNT, fail_every=2)
     # The last commit may itself be refused in a rebalance; what it held comes again at the next start.
+    copy(settings, topics, COUNT)
+    assert copied(settings, topics[1]) == list(range(COUNT))
+
+
+def test_transaction_that_cannot_be_committed_comes_again(settings: Settings, topics: tuple[str, str]) -> None:
+    fenced = []
+
+    class Fenced(Copy):
+        def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
+            if batch and not fenced:
+                # Whoever takes up the same transactional id ends what is open under it.
+                fenced.append(producer(settings, **{"transactional.id": f"{topics[0]}.copy"}))
+                fenced[0].init_transactions(30)
+            return super().process(batch, now_ms)
+
+    copy(settings, topics, COUNT, kind=Fenced)
+    assert fenced
     copy(settings, topics, COUNT)
     assert copied(settings, topics[1]) == list(range(COUNT))
 

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import sys, time
-from tailrace.runtime.loop import Deadman
+from tailrace.runtime.deadman import Deadman
 deadman = Deadman(limit_s=0.5)
 {body}
 sys.exit(0)
@@ -19,11 +19,11 @@ sys.exit(0)
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ("with deadman: time.sleep(30)", 70),
-        ("with deadman:\n  with deadman: pass\n  time.sleep(30)", 70),
-        ("with deadman: pass\ntime.sleep(1)", 0),
-        ("with deadman:\n  with deadman: pass\ntime.sleep(1)", 0),
-        ("assert deadman.age_s() == 0\nwith deadman:\n  with deadman: pass\n  assert deadman.age_s() > 0", 0),
+        ("with deadman.guard(): time.sleep(30)", 70),
+        ("with deadman.guard():\n  with deadman.guard(): pass\n  time.sleep(30)", 70),
+        ("with deadman.guard(): pass\ntime.sleep(1)", 0),
+        ("with deadman.guard():\n  with deadman.guard(): pass\ntime.sleep(1)", 0),
+        ("assert deadman.age_s() == 0\nwith deadman.guard():\n  with deadman.guard(): pass\n  assert deadman.age_s() > 0", 0),
     ],
     ids=["a call hangs", "behind an inner call", "after a call", "after calls in calls", "age"],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,10 @@ class MemoryOnlineStore:
         """Reads rows; see `ports.OnlineStore.read`."""
         self._check()
         return [self._rows(request) for request in requests]
+
+    def ask(self, requests: Sequence[ReadRequest]) -> Callable[[], list[Rows]]:
+        """Reads when the answer is wanted; see `ports.OnlineStore.ask`."""
+        return lambda: self.read(requests)
 
     def _rows(self, request: ReadRequest) -> Rows:
         rows = [(request.view, request.entity, key) for key in request.keys]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -120,6 +120,12 @@ class OnlineStore(Protocol):
 
         Raises:
             StoreUnavailable: the store did not answer within its time-out.
+        """
+
+    def ask(self, requests: Sequence[ReadRequest]) -> Callable[[], list[Rows]]:
+        """`read` in two steps: asks now, and gives the call that waits for the answer, to be made once.
+
+        Between the two the store works while the caller does something else. Both steps raise as `read` does.
         """
 
 

@@ -19,7 +19,7 @@ watermark on to the same partition of its output, behind the records it speaks o
 """
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True, gc=False):
     """Position of the event a record stems from."""
 
     topic: str
@@ -27,7 +27,7 @@ class Source(msgspec.Struct, frozen=True):
     offset: int
 
 
-class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
+class FeatureRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event with the feature values as of that event (topic FEATURES).
 
     `values` holds the request columns and the event key's own window columns, in the order of
@@ -46,7 +46,7 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
     produced_at_ms: int
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One score with everything it was made from (topics PREDICTIONS and SHADOW).
 
     `score` in (0, 1) lies on the grid of `core.scoring`; `features` are the model's inputs, float32

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.ports import OnlineStore, ReadRequest
+from tailrace.backends.ports import OnlineStore, ReadRequest, Rows
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import FeatureRow
 from tailrace.core.freshness import Judged, judge
@@ -25,6 +25,11 @@ ROW_STATES = ("fresh", "stale", "absent", "unread")
 UNREAD = -2
 """Timestamp of a row that could not be asked for; it counts as absent, and degrades the prediction."""
 
+CHUNK = 1_000
+"""Rows asked for at once: enough that a round trip costs little for each, few enough that a batch has several."""
+
+_Answer = Callable[[], list[Rows]]
+_Found = tuple[Sequence[bytes | None], NDArray[np.int64]]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -35,7 +40,7 @@ class Inputs:
         rows: n feature rows.
         matrix: float32 (n, d) in plan order, finite or NaN = missing.
         ages_ms: Per online view, int64 (n,), -1 without a row.
-        degraded: Per row, the views that were replaced by defaults.
+        degraded: By row, the views that were replaced by defaults; rows without any are absent.
     """
 
     def __init__(
@@ -43,26 +48,12 @@ class Inputs:
         rows: list[FeatureRow],
         matrix: NDArray[np.float32],
         ages_ms: dict[str, NDArray[np.int64]],
-        degraded: list[list[str]],
+        degraded: dict[int, list[str]],
     ) -> None:
         self.rows = rows
         self.matrix = matrix
         self.ages_ms = ages_ms
         self.degraded = degraded
-
-    @cached_property
-    def vectors(self) -> list[list[float]]:
-        """The matrix as numbers to log, exactly what the models saw; made once for all variants."""
-        vectors: list[list[float]] = self.matrix.tolist()
-        return vectors
-
-    @cached_property
-    def ages(self) -> list[dict[str, int | None]]:
-        """Per row, the age of each online view's row, None without one; made once for all variants."""
-        if not self.ages_ms:
-            return [{}] * len(self.rows)
-        columns = {view: [age if age >= 0 else None for age in ages.tolist()] for view, ages in self.ages_ms.items()}
-        return [{view: column[place] for view, column in columns.items()} for place in range(len(self.rows))]
 
 
 class InputReader:
@@ -86,24 +77,37 @@ class InputReader:
                 metrics.feature_rows.labels(view.name, state)
         self._backoff = Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS)
 
-    def read(self, rows: list[FeatureRow], now_ms: int) -> Inputs:  # hot path
-        """Reads what is missing in one round trip; a store that does not answer degrades the rows, and no more."""
+    def read_all(self, rows: list[FeatureRow], now_ms: int) -> Iterator[tuple[int, Inputs]]:
+        """The rows in chunks, each with the place of its first row; the store reads a chunk while the former is scored.
+
+        A store that does not answer degrades the rows, and no more.
+        """
+        size = CHUNK if self._plan.online_views else len(rows)
+        begins = range(0, len(rows), size)
+        answer = self._ask(rows[:size], now_ms)
+        for begin in begins:
+            chunk, answered = rows[begin : begin + size], answer
+            if begin + size < len(rows):
+                answer = self._ask(rows[begin + size : begin + 2 * size], now_ms)
+            yield begin, self._read(chunk, self._answered(answered, len(chunk), now_ms))
+
+    def _read(self, rows: list[FeatureRow], found: list[_Found]) -> Inputs:  # hot path
         own = len(self._plan.own_order)
         values = np.empty((len(rows), len(self._plan.order)), dtype=np.float64)
-        values[:, :own] = np.array([row.values for row in rows], dtype=np.float64).reshape(len(rows), own)
-        degraded: list[list[str]] = [[] for _ in rows]
+        values[:, :own] = _numbers([row.values for row in rows], own)
+        degraded: dict[int, list[str]] = {}
         ages: dict[str, NDArray[np.int64]] = {}
         views = self._plan.online_views
         if views:
             as_of = np.array([row.event_time_ms for row in rows], dtype=np.int64)
             at = own
-            for view, (states, timestamps) in zip(views, self._ask(rows, now_ms), strict=True):
+            for view, (states, timestamps) in zip(views, found, strict=True):
                 judged = judge(view, states, timestamps, as_of)
                 values[:, at : at + len(view.columns)] = evaluate(view, judged.states, as_of)
                 ages[view.name] = judged.ages_ms
                 self._measure(view.name, judged, timestamps)
                 for place in np.flatnonzero(judged.stale | (timestamps == UNREAD)).tolist():
-                    degraded[place].append(view.name)
+                    degraded.setdefault(place, []).append(view.name)
                 at += len(view.columns)
         # An infinity would be logged as null, "missing", and the next model would learn from what this one never saw.
         matrix = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
@@ -119,25 +123,47 @@ class InputReader:
             self._metrics.feature_rows.labels(view, state).inc(count)
         self._metrics.feature_age.labels(view).inc(float(judged.ages_ms[there].sum()) / 1000)
 
-    def _ask(self, rows: list[FeatureRow], now_ms: int) -> list[tuple[Sequence[bytes | None], NDArray[np.int64]]]:
+    def _ask(self, rows: list[FeatureRow], now_ms: int) -> _Answer | None:
+        """What gives the rows of the online views; None where the store is not to be asked."""
         views = self._plan.online_views
-        if self._backoff.due(now_ms):
-            requests = [
-                ReadRequest(
-                    view.name, view.entity, [c.name for c in view.columns], [r.entities[view.entity] for r in rows]
-                )
-                for view in views
-            ]
+        if not views or not self._backoff.due(now_ms):
+            return None
+        requests = [
+            ReadRequest(view.name, view.entity, [c.name for c in view.columns], [r.entities[view.entity] for r in rows])
+            for view in views
+        ]
+        try:
+            return self._store.ask(requests)
+        except StoreUnavailable as error:
+            self._away(error, now_ms)
+            return None
+
+    def _answered(self, answer: _Answer | None, count: int, now_ms: int) -> list[_Found]:
+        if answer is not None:
             try:
-                found = self._store.read(requests)
+                found = answer()
             except StoreUnavailable as error:
-                self._metrics.store_errors.labels("read").inc()
-                pause_ms = self._backoff.failed(now_ms)
-                self._log.warning("online_store_away", why=str(error), serving="defaults", retry_in_s=pause_ms / 1000)
+                self._away(error, now_ms)
             else:
                 if self._backoff.pausing:
                     self._log.info("online_store_back")
                 self._backoff.succeeded()
                 return [(view_rows.state, view_rows.timestamps_ms) for view_rows in found]
-        unread = np.full(len(rows), UNREAD, dtype=np.int64)
-        return [([None] * len(rows), unread) for _ in views]
+        unread = np.full(count, UNREAD, dtype=np.int64)
+        return [([None] * count, unread) for _ in self._plan.online_views]
+
+    def _away(self, error: StoreUnavailable, now_ms: int) -> None:
+        if not self._backoff.due(now_ms):
+            return  # the chunk before has failed, when this one had been asked for
+        self._metrics.store_errors.labels("read").inc()
+        pause_ms = self._backoff.failed(now_ms)
+        self._log.warning("online_store_away", why=str(error), serving="defaults", retry_in_s=pause_ms / 1000)
+
+
+def _numbers(rows: list[list[float | None]], width: int) -> NDArray[np.float64]:
+    """float64 (n, width), None as NaN."""
+    try:
+        flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
+    except TypeError:  # None is no float; numpy knows what it means, and takes longer
+        flat = np.array(rows, dtype=np.float64)
+    return flat.reshape(len(rows), width)

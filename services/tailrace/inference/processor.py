@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -11,20 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.backends.codec import BatchDecoder, decode, encode
-from tailrace.backends.ports import Assigned, Message, OnlineStore, Output
-from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import DeadLetter, FeatureRow, Prediction, Variant
+from tailrace.backends.ports import Assigned, Headers, Message, OnlineStore, Output
+from tailrace.backends.telemetry import Metrics, observe_all
+from tailrace.contracts.records import DeadLetter, FeatureRow, Variant
 from tailrace.contracts.topics import Topics
 from tailrace.core.plan import Plan
-from tailrace.core.scoring import on_grid
 from tailrace.core.watermarks import watermark_of
 from tailrace.errors import BadRecord, StateCorrupt
 from tailrace.inference.inputs import InputReader, Inputs
 from tailrace.inference.models import ModelPool, Serving, scores_of
+from tailrace.inference.predictions import PredictionEncoder, Scored, SharedTexts
 from tailrace.runtime.dead_letters import Quarantine, dead_letter, dead_letter_of
 
 NO_MODEL = Variant(name="default", role="champion", model_version="0", bundle_uri="", digest="", share=1.0)
 """Stands in before the first model: events are answered with the default score, and logged to learn from."""
+
+_NO_HEADERS: Headers = []
 
 
 class Position(msgspec.Struct):
@@ -32,20 +36,6 @@ class Position(msgspec.Struct):
 
     epoch: int = 0
     source: int = -1
-
-
-class Scored(msgspec.Struct, frozen=True):
-    """What one variant says of some rows of a micro-batch.
-
-    `places` intp (m,) are the rows; `scores` float64 (m,) in [0, 1], NaN where there is none, which is
-    published as the default and flagged as `failure`.
-    """
-
-    variant: Variant
-    epoch: int
-    places: NDArray[np.intp]
-    scores: NDArray[np.float64]
-    failure: str = "model_failed"
 
 
 class ScoringProcessor:
@@ -74,6 +64,7 @@ class ScoringProcessor:
             metrics.degraded.labels(reason)
         metrics.model_info.labels(NO_MODEL.name, NO_MODEL.model_version).set(1)
         self._decoder = BatchDecoder(FeatureRow)
+        self._encoder = PredictionEncoder(plan)
         self._fingerprint = plan.fingerprint
         self._width = len(plan.own_order)
         self._entities = frozenset(view.entity for view in plan.online_views)
@@ -116,55 +107,82 @@ class ScoringProcessor:
         self._tell()
         if not batch:
             return []
-        outputs: list[list[Output]] = [[] for _ in batch]
         rows: list[FeatureRow] = []
         places: list[int] = []
-        letters = 0
-        for place, (message, row) in enumerate(zip(batch, self._decode(batch), strict=True)):
+        others: list[tuple[int, Output]] = []
+        positions = self._positions
+        for place, (message, row) in enumerate(zip(batch, self._decode(batch), strict=True)):  # hot path
             if not isinstance(row, FeatureRow):
-                outputs[place] = self._refuse(message, row, now_ms) if row is not None else self._pass_on(message)
-                letters += any(output.topic == self._topics.dead_letters for output in outputs[place])
-            elif self._is_new(message.partition, row.source.offset):
-                misfit = self._misfit(row)
-                if misfit is None:
-                    rows.append(row)
-                    places.append(place)
-                    continue
+                made = self._refuse(message, row, now_ms) if row is not None else self._pass_on(message)
+                others += zip(repeat(place), made)
+                continue
+            position = positions[message.partition]
+            if row.source.offset <= position.source:
+                self._metrics.duplicates.labels(self._topics.features).inc()
+                continue
+            position.source = row.source.offset
+            if row.fingerprint == self._fingerprint and len(row.values) == self._width and self._has_entities(row):
+                rows.append(row)
+                places.append(place)
+            else:
                 # Filed under the event's own place, so that the event is accounted for.
-                event = message._replace(
-                    topic=row.source.topic, partition=row.source.partition, offset=row.source.offset
-                )
-                outputs[place] = self._refuse(event, misfit, now_ms)
-                letters += 1
+                topic, partition, offset = msgspec.structs.astuple(row.source)
+                event = message._replace(topic=topic, partition=partition, offset=offset)
+                others += zip(repeat(place), self._refuse(event, self._misfit(row), now_ms))
+        letters = sum(output.topic == self._topics.dead_letters for _, output in others)
         self._quarantine.observe(len(rows), letters)
-        if rows:
-            inputs = self._inputs.read(rows, now_ms)
+        if not rows:
+            return [output for _, output in others]
+        return _in_order(others, self._score(batch, rows, places, now_ms))
+
+    def _score(
+        self, batch: Sequence[Message], rows: list[FeatureRow], places: list[int], now_ms: int
+    ) -> list[tuple[list[int], list[Output]]]:
+        """What every variant makes of the rows, with the place in the batch of each output."""
+        keys = [row.key.encode() for row in rows]
+        partitions = [batch[place].partition for place in places]
+        said = []
+        for begin, inputs in self._inputs.read_all(rows, now_ms):
+            shared = SharedTexts(inputs)
             for scored in self._said(inputs):
-                for at, output in self._made(inputs, scored, [batch[place].partition for place in places], now_ms):
-                    outputs[places[at]].append(output)
-        return [output for at_place in outputs for output in at_place]
+                shadow = scored.variant.role == "shadow"
+                topic = self._topics.shadow if shadow else self._topics.predictions
+                values = self._encoder.encode(inputs, shared, scored, now_ms)
+                self._measure(inputs, scored, now_ms)
+                chosen = (scored.places + begin).tolist()
+                made = zip(
+                    repeat(topic),
+                    [keys[at] for at in chosen],
+                    values,
+                    [partitions[at] for at in chosen],
+                    repeat(_NO_HEADERS),
+                    strict=False,
+                )
+                said.append(([places[at] for at in chosen], list(map(Output._make, made))))
+        return said
 
     def _decode(self, batch: Sequence[Message]) -> list[FeatureRow | BadRecord | None]:
         """Feature rows, what is wrong with them, or None for a record that is to be passed on."""
-        found: list[FeatureRow | BadRecord | None] = [None] * len(batch)
-        plain = []
+        special: dict[int, BadRecord | None] = {}
         for place, message in enumerate(batch):
-            letter = _letter_of(message)
-            if isinstance(letter, BadRecord):
-                found[place] = letter
-            elif letter is None and watermark_of(message.value, message.headers) is None:
-                plain.append(place)
-        for place, row in zip(plain, self._decoder.decode([batch[place].value for place in plain]), strict=True):
-            found[place] = row
-        return found
+            # A feature row has a value and no headers, unless its producer gave it some.
+            if message.headers:
+                letter = _letter_of(message)
+                if letter is not None or watermark_of(message.value, message.headers) is not None:
+                    special[place] = letter if isinstance(letter, BadRecord) else None
+        if not special:
+            return self._decoder.decode([message.value for message in batch])
+        rows = iter(self._decoder.decode([m.value for place, m in enumerate(batch) if place not in special]))
+        return [special[place] if place in special else next(rows) for place in range(len(batch))]
 
-    def _misfit(self, row: FeatureRow) -> BadRecord | None:
+    def _has_entities(self, row: FeatureRow) -> bool:
+        return not self._entities or self._entities <= row.entities.keys()
+
+    def _misfit(self, row: FeatureRow) -> BadRecord:
         if row.fingerprint != self._fingerprint:
             return BadRecord("other_plan", f"made by plan {row.fingerprint}, this worker serves {self._fingerprint}")
-        if len(row.values) != self._width or not self._entities <= row.entities.keys():
-            missing = sorted(self._entities - row.entities.keys())
-            return BadRecord("wrong_shape", f"{len(row.values)} values of {self._width}, entities missing: {missing}")
-        return None
+        missing = sorted(self._entities - row.entities.keys())
+        return BadRecord("wrong_shape", f"{len(row.values)} values of {self._width}, entities missing: {missing}")
 
     def _refuse(self, message: Message, error: BadRecord, now_ms: int) -> list[Output]:
         self._metrics.dead_letters.labels(error.reason).inc()
@@ -210,51 +228,12 @@ class ScoringProcessor:
             yield msgspec.structs.replace(scored, places=scored.places[there], scores=scored.scores[there])
 
     def _run(self, serving: Serving, variant: Variant, inputs: Inputs, places: NDArray[np.intp]) -> Scored:
-        scores = scores_of(serving.executor(variant), inputs.matrix[places])
+        matrix = inputs.matrix if len(places) == len(inputs.rows) else inputs.matrix[places]
+        scores = scores_of(serving.executor(variant), matrix)
         failed = int(np.isnan(scores).sum())
         if failed:
             self._metrics.model_failures.labels("run").inc(failed)
         return Scored(variant, serving.table.epoch, places, scores)
-
-    def _made(
-        self, inputs: Inputs, scored: Scored, partitions: Sequence[int], now_ms: int
-    ) -> Iterator[tuple[int, Output]]:  # hot path
-        """A variant's predictions, each with the position of its row."""
-        variant = scored.variant
-        shadow = variant.role == "shadow"
-        topic = self._topics.shadow if shadow else self._topics.predictions
-        failed = np.isnan(scored.scores)
-        published = on_grid(np.where(failed, self._plan.default_score, scored.scores)).tolist()
-        for place, score, unscored in zip(scored.places.tolist(), published, failed.tolist(), strict=True):
-            row = inputs.rows[place]
-            prediction = Prediction(
-                prediction_id=f"{row.event_id}:{variant.name}",
-                event_id=row.event_id,
-                use_case=self._plan.use_case,
-                key=row.key,
-                entities=row.entities,
-                slices=row.slices,
-                event_time_ms=row.event_time_ms,
-                predicted_at_ms=now_ms,
-                variant=variant.name,
-                model_version=variant.model_version,
-                model_digest=variant.digest,
-                epoch=scored.epoch,
-                score=score,
-                decision=score >= self._plan.threshold,
-                threshold=self._plan.threshold,
-                propensity=1.0 if shadow else variant.share,
-                features=inputs.vectors[place],
-                ages_ms=inputs.ages[place],
-                fingerprint=self._fingerprint,
-                degraded=[*inputs.degraded[place], scored.failure] if unscored else inputs.degraded[place],
-                source=row.source,
-                produced_at_ms=row.produced_at_ms,
-            )
-            yield place, Output(topic, row.key.encode(), encode(prediction), partitions[place])
-        self._metrics.predictions.labels(variant.name, variant.model_version).inc(len(published))
-        if not shadow:
-            self._measure(inputs, scored, now_ms)
 
     def _tell(self) -> None:
         """Exports what serves, where that has changed."""
@@ -268,14 +247,28 @@ class ScoringProcessor:
             self._metrics.model_info.labels(variant.name, variant.model_version).set(1)
 
     def _measure(self, inputs: Inputs, scored: Scored, now_ms: int) -> None:
+        variant = scored.variant
+        self._metrics.predictions.labels(variant.name, variant.model_version).inc(len(scored.places))
+        if variant.role == "shadow":
+            return
+        degraded = inputs.degraded
         places = scored.places.tolist()
-        reasons = Counter(reason for place in places for reason in inputs.degraded[place])
+        reasons = Counter(reason for place in places if place in degraded for reason in degraded[place])
         reasons[scored.failure] = int(np.isnan(scored.scores).sum())
         for reason, count in reasons.items():
             if count:
                 self._metrics.degraded.labels(reason).inc(count)
-        for place in places:
-            self._metrics.end_to_end_seconds.observe(max(now_ms - inputs.rows[place].produced_at_ms, 0) / 1000)
+        produced_ms = np.array([inputs.rows[place].produced_at_ms for place in places], dtype=np.int64)
+        observe_all(self._metrics.end_to_end_seconds, np.maximum(now_ms - produced_ms, 0) / 1000)
+
+
+def _in_order(others: list[tuple[int, Output]], said: list[tuple[list[int], list[Output]]]) -> list[Output]:
+    """All outputs in the order of the records they stem from; of one record, in the order of the variants."""
+    if len(said) == 1 and not others:
+        return said[0][1]
+    made = others + [pair for places, outputs in said for pair in zip(places, outputs, strict=True)]
+    made.sort(key=itemgetter(0))
+    return [output for _, output in made]
 
 
 def _letter_of(message: Message) -> DeadLetter | BadRecord | None:

@@ -7,30 +7,31 @@ weaker (docs/adr/0003).
 
 from __future__ import annotations
 
-import os
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from operator import attrgetter
 from types import TracebackType
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as Record
 
-from tailrace.backends.kafka import consumer, producer, to_message
+from tailrace.backends.kafka import consumer, producer, to_messages
 from tailrace.backends.ports import Assigned, Message, Output, Processor
 from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, Retryable
+from tailrace.runtime.deadman import Deadman
 from tailrace.runtime.service import Lifecycle
 
 MAX_BATCH = 4_000
 POLL_S = 0.02
+GATHER_S = 0.002
+"""How long a batch that is not full is waited for: a batch of ten costs little more than a batch of one."""
+BUSY_CUT_S = 0.1
+"""Least time between two commits while records come faster than they are processed: what waits has waited longer."""
 TRANSACTION_TIMEOUT_MS = 60_000
-DEADMAN_S = 90.0
-"""Longest time one call inside a transaction may take. librdkafka ignores its time-outs in some broker
-faults; past the transaction's own time-out the broker has aborted it, so that nothing is lost by dying."""
 MAX_BACKOFF_S = 10.0
 _TOPIC_OF = attrgetter("topic")
 
@@ -47,12 +48,15 @@ def run_transactional(
 ) -> None:
     """Drives a processor until the service is asked to stop.
 
+    While a transaction is being committed, one batch more is consumed and processed; its outputs wait.
+
     How a batch becomes durable:
       1. records are consumed, committed ones only, and processed;
       2. outputs are produced inside the open transaction;
-      3. every `cut_ms`, the offsets behind the processed records go into the same transaction, with the
-         processor's metadata;
-      4. the transaction is committed: outputs and offsets become visible together;
+      3. every `cut_ms`, more seldom under a backlog, the offsets behind the processed records go into the
+         same transaction, with the processor's metadata of that moment;
+      4. the transaction is committed: outputs and offsets become visible together; nothing is produced
+         before that is known;
       5. at the end of all partitions the offset behind the transaction markers is committed too, so
          that a drained group has lag 0.
     A crash before 4 leaves nothing visible; the same records come again.
@@ -75,29 +79,6 @@ def run_transactional(
             lifecycle.stopping.wait(wait_s)
 
 
-class Deadman:
-    """Ends the process when a guarded call does not return; guarded calls may contain others."""
-
-    def __init__(self, limit_s: float = DEADMAN_S) -> None:
-        self._limit_s = limit_s
-        self._calls: list[tuple[threading.Timer, float]] = []
-
-    def age_s(self) -> float:
-        """How long the outermost guarded call under way has taken, seconds; 0 while there is none."""
-        calls = self._calls[:1]
-        return time.monotonic() - calls[0][1] if calls else 0.0
-
-    def __enter__(self) -> None:
-        timer = threading.Timer(self._limit_s, os._exit, (70,))
-        timer.daemon = True
-        timer.start()
-        self._calls.append((timer, time.monotonic()))
-
-    def __exit__(self, *_: object) -> None:
-        timer, _since = self._calls.pop()
-        timer.cancel()
-
-
 class _Session:
     """One producer, one consumer, and the transaction that is open between them."""
 
@@ -116,10 +97,13 @@ class _Session:
         self._processor = processor
         self._lifecycle = lifecycle
         self._cut_s = cut_ms / 1000
+        self._busy = False
         self._open_since: float | None = None
         self._offsets: dict[tuple[str, int], int] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._failure: BaseException | None = None
+        self._committer = ThreadPoolExecutor(1, "committer")
+        self._committing: Future[None] | None = None
         self._producer: Producer = producer(
             settings,
             **{"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS},
@@ -134,15 +118,22 @@ class _Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._deadman:
-            if kind is None and self._offsets:
-                self._commit()
-            elif self._open_since is not None:
-                self._abort()
-            self._consumer.close()
+        try:
+            if kind is not None:
+                self._await_commit()  # what came of it must not hide what ended the session
+            else:
+                self._commit_now()
+        finally:
+            # What is left after a failure must not be committed when the partitions are given back.
+            self._offsets.clear()
+            with self._deadman.guard():
+                if self._open_since is not None:
+                    self._abort()
+                self._consumer.close()
+            self._committer.shutdown()
 
     def run(self) -> None:
-        with self._deadman:
+        with self._deadman.guard():
             self._producer.init_transactions(60)
         self._consumer.subscribe(
             self._subscriptions, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -154,19 +145,23 @@ class _Session:
             if batch or now - idle_since > 0.1:
                 self._process(batch)
                 idle_since = now
+            if self._committing is not None and self._committing.done():
+                self._settle()
             if self._due():
-                self._commit()
+                self._cut()
 
     def _receive(self) -> list[Message]:
-        records = self._consumer.consume(MAX_BATCH, timeout=POLL_S)
+        # `consume` waits for all it was asked for; a single record that has come must not wait for others that long.
+        first = self._consumer.poll(POLL_S)
+        records = [] if first is None else [first, *self._consumer.consume(MAX_BATCH - 1, timeout=GATHER_S)]
         if self._failure is not None:
             raise self._failure
-        return [to_message(record) for record in records if self._is_data(record)]
+        self._busy = len(records) == MAX_BATCH
+        return to_messages([record for record in records if record.error() is None or self._is_data(record)])
 
     def _is_data(self, record: Record) -> bool:
         error = record.error()
-        if error is None:
-            return True
+        assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
             self._advance(record.topic(), record.partition(), record.offset())
             return False
@@ -181,10 +176,10 @@ class _Session:
         outputs = self._processor.process(batch, time.time_ns() // 1_000_000)
         if outputs:
             self._begin()
-            for output in outputs:
-                self._produce(output)
-        for message in batch:
-            self._advance(message.topic, message.partition, message.offset + 1)
+            self._produce(outputs)
+        # In the order of the offsets: the last of a partition is what stays.
+        for (topic, partition), offset in {(m.topic, m.partition): m.offset for m in batch}.items():
+            self._advance(topic, partition, offset + 1)
         metrics = self._lifecycle.metrics
         if batch:
             metrics.batch_seconds.observe(time.perf_counter() - began)
@@ -200,40 +195,72 @@ class _Session:
 
     def _begin(self) -> None:
         if self._open_since is None:
+            self._settle()
             self._producer.begin_transaction()
             self._open_since = time.monotonic()
 
-    def _produce(self, output: Output) -> None:
-        where = {} if output.partition is None else {"partition": output.partition}
-        while True:
-            try:
-                self._producer.produce(output.topic, output.value, output.key, headers=output.headers, **where)
-                return
-            except BufferError:
-                self._producer.poll(0.05)
+    def _produce(self, outputs: Sequence[Output]) -> None:  # hot path
+        produce = self._producer.produce
+        for topic, key, value, partition, headers in outputs:
+            while True:
+                try:
+                    if partition is None:
+                        produce(topic, value, key, headers=headers)
+                    else:
+                        produce(topic, value, key, partition, headers=headers or None)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)
 
     def _due(self) -> bool:
         if self._processor.unsettled() and self._positions:
             self._begin()
             # Offsets that did not move are committed again for the metadata that goes with them.
             self._offsets |= self._positions
-        return self._open_since is not None and time.monotonic() - self._open_since >= self._cut_s
+        wait_s = max(self._cut_s, BUSY_CUT_S) if self._busy else self._cut_s
+        return self._open_since is not None and time.monotonic() - self._open_since >= wait_s
 
-    def _commit(self) -> None:
-        began = time.perf_counter()
+    def _cut(self) -> None:
+        """Closes the open transaction to further records, and has it committed beside the next batch."""
         offsets = [
             TopicPartition(topic, partition, offset, self._processor.metadata(topic, partition))
             for (topic, partition), offset in self._offsets.items()
         ]
-        with self._deadman:
-            if offsets:
-                self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), 30)
-            self._producer.commit_transaction(60)
         self._open_since = None
         self._offsets.clear()
+        self._committing = self._committer.submit(self._commit, offsets, self._consumer.consumer_group_metadata())
+
+    def _commit(self, offsets: list[TopicPartition], group: object) -> None:
+        began = time.perf_counter()
+        with self._deadman.guard():
+            if offsets:
+                self._producer.send_offsets_to_transaction(offsets, group, 30)
+            self._producer.commit_transaction(60)
+        self._lifecycle.metrics.commit_seconds.observe(time.perf_counter() - began)
+
+    def _settle(self) -> None:
+        """Waits for the commit under way, if there is one, and raises what went wrong with it."""
+        if self._committing is None:
+            return
+        error = self._await_commit()
+        if error is not None:
+            raise error
         self.committed = True
         self._lifecycle.ready(True)
-        self._lifecycle.metrics.commit_seconds.observe(time.perf_counter() - began)
+
+    def _await_commit(self) -> BaseException | None:
+        committing, self._committing = self._committing, None
+        error = None if committing is None else committing.exception()
+        if error is not None:
+            self._open_since = time.monotonic()  # open still, as far as anybody can say
+        return error
+
+    def _commit_now(self) -> None:
+        """Commits all that was processed, and waits for it."""
+        self._settle()
+        if self._offsets:
+            self._cut()
+            self._settle()
 
     def _abort(self) -> None:
         try:
@@ -244,6 +271,7 @@ class _Session:
 
     def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         try:
+            self._settle()
             known = client.committed(partitions, timeout=30)
             self._processor.assigned(
                 [Assigned(at.topic, at.partition, max(at.offset, -1), at.metadata or "") for at in known]
@@ -256,8 +284,7 @@ class _Session:
 
     def _revoked(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         try:
-            if self._offsets:
-                self._commit()
+            self._commit_now()
             self._forget(partitions)
         except BaseException as error:  # noqa: BLE001  # as above
             self._failure = error

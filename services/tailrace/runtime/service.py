@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import signal
@@ -65,5 +66,18 @@ def run_service(name: str, use_case_name: str, settings: Settings) -> None:
     port = serve_probes(settings.metrics_host, settings.metrics_port, lifecycle.metrics.registry, lifecycle.not_ready)
     Heart(settings, use_case_name, name, lifecycle.metrics, lifecycle.not_ready, lifecycle.stopping).start()
     lifecycle.log.info("service_started", probes_port=port, instance=settings.instance)
-    importlib.import_module(f"tailrace.{name}.service").run(settings, use_case, lifecycle)
+    service = importlib.import_module(f"tailrace.{name}.service")
+    _spare_collector()
+    service.run(settings, use_case, lifecycle)
     lifecycle.log.info("service_stopped")
+
+
+def _spare_collector() -> None:
+    """Keeps the garbage collector from looking again and again at what stays.
+
+    Records of a batch are no garbage while the batch lasts, and form no cycles: a collection every 700 objects,
+    Python's default, finds nothing some fifty times a batch.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)

@@ -1,0 +1,1 @@
+"""Load tests: scenarios, references and what was learnt."""

@@ -1,0 +1,190 @@
+"""Predictions as JSON, written by the column.
+
+A `Prediction` per event as a Struct, filled and encoded one by one, costs more than everything else
+that is done for the event. Here msgspec writes one prediction per batch and variant, with holes where
+events differ, and whole columns of texts, which are then put into the holes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import repeat
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from tailrace.contracts.records import Prediction, Variant
+from tailrace.core.plan import Plan
+from tailrace.core.scoring import BINS, bin_of, score_of
+from tailrace.inference.inputs import Inputs
+
+_HOLE = b"\x00"
+"""Stands for what differs between events; no JSON text holds this byte, strings write it as an escape."""
+
+_ENCODER = msgspec.json.Encoder()
+
+Column = Iterable[bytes]
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """What one variant says of some rows of a micro-batch.
+
+    `places` intp (m,) are the rows; `scores` float64 (m,) in [0, 1], NaN where there is none, which is
+    published as the default and flagged as `failure`.
+    """
+
+    variant: Variant
+    epoch: int
+    places: NDArray[np.intp]
+    scores: NDArray[np.float64]
+    failure: str = "model_failed"
+
+
+class PredictionEncoder:
+    """Writes the predictions of micro-batches.
+
+    Args:
+        plan: Serving plan.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._fingerprint = plan.fingerprint
+        # Published scores lie on a grid: every text there is, is written once.
+        scores = score_of(np.arange(BINS)).tolist()
+        self._scores = _texts(scores)
+        self._decisions = [b"true" if score >= plan.threshold else b"false" for score in scores]
+
+    def encode(self, inputs: Inputs, shared: SharedTexts, scored: Scored, now_ms: int) -> list[bytes]:  # hot path
+        """A prediction for each place of `scored`, in their order, as `msgspec` writes a `Prediction`.
+
+        The one difference: a feature has as many digits as tell its float32 from its neighbours, so that reading it
+        as float32 gives the very number the model saw. (Through a double, as most readers go, one of all float32
+        becomes its neighbour: 7.038531e-26 and its negative.)
+
+        Args:
+            inputs: The micro-batch.
+            shared: Texts of the same micro-batch.
+            scored: What the variant says.
+            now_ms: Time of the prediction, epoch milliseconds.
+        """
+        failed = np.isnan(scored.scores)
+        bins = bin_of(np.where(failed, self._plan.default_score, scored.scores)).tolist()
+        places = None if len(scored.places) == len(inputs.rows) else scored.places.tolist()
+
+        def of_places(column: Sequence[bytes]) -> Column:
+            return column if places is None else [column[place] for place in places]
+
+        columns: list[Column] = [of_places(column) for column in shared.before_score]
+        columns.append([self._scores[number] for number in bins])
+        columns.append([self._decisions[number] for number in bins])
+        columns += [of_places(shared.features), of_places(shared.ages)]
+        columns.append(_degraded(inputs, scored, failed))
+        columns += [of_places(column) for column in shared.behind_degraded]
+        return _filled(self._template(scored, now_ms), columns)
+
+    def _template(self, scored: Scored, now_ms: int) -> bytes:
+        variant: Any = scored.variant
+        hole: Any = msgspec.Raw(_HOLE)
+        open_name: Any = msgspec.Raw(_HOLE + b":" + _ENCODER.encode(variant.name)[1:])
+        open_id: Any = msgspec.Raw(_HOLE + b'"')
+        features: Any = msgspec.Raw(b"[" + _HOLE + b"]")
+        return _ENCODER.encode(
+            Prediction(
+                prediction_id=open_name,
+                event_id=open_id,
+                use_case=self._plan.use_case,
+                key=hole,
+                entities=hole,
+                slices=hole,
+                event_time_ms=hole,
+                predicted_at_ms=now_ms,
+                variant=variant.name,
+                model_version=variant.model_version,
+                model_digest=variant.digest,
+                epoch=scored.epoch,
+                score=hole,
+                decision=hole,
+                threshold=self._plan.threshold,
+                propensity=1.0 if variant.role == "shadow" else variant.share,
+                features=features,
+                ages_ms=hole,
+                fingerprint=self._fingerprint,
+                degraded=hole,
+                source=hole,
+                produced_at_ms=hole,
+            )
+        )
+
+
+class SharedTexts:
+    """What all variants write alike of a micro-batch, made once.
+
+    Args:
+        inputs: The micro-batch.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+
+    @cached_property
+    def before_score(self) -> list[Sequence[bytes]]:
+        """Event id (twice, without its last quote), key, entities, slices and event time."""
+        rows = self._inputs.rows
+        # A line break inside a string is written as an escape, so that this one ends a line.
+        ids = _ENCODER.encode_lines([row.event_id for row in rows]).split(b'"\n')[:-1]
+        return [
+            ids,
+            ids,
+            _texts([row.key for row in rows]),
+            _texts([row.entities for row in rows]),
+            _texts([row.slices for row in rows]),
+            _texts([row.event_time_ms for row in rows]),
+        ]
+
+    @cached_property
+    def features(self) -> list[bytes]:
+        """The numbers the models saw, between the brackets of the list; NaN is null."""
+        matrix = np.ascontiguousarray(self._inputs.matrix)
+        return orjson.dumps(matrix, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+
+    @cached_property
+    def ages(self) -> list[bytes]:
+        """Age of each online view's row, null without one."""
+        ages = self._inputs.ages_ms
+        holes: Any = dict.fromkeys(ages, msgspec.Raw(_HOLE))
+        columns = [_texts([age if age >= 0 else None for age in column.tolist()]) for column in ages.values()]
+        return _filled(_ENCODER.encode(holes), columns) if columns else [b"{}"] * len(self._inputs.rows)
+
+    @cached_property
+    def behind_degraded(self) -> list[Sequence[bytes]]:
+        """Source and time of production."""
+        rows = self._inputs.rows
+        return [_texts([row.source for row in rows]), _texts([row.produced_at_ms for row in rows])]
+
+
+def _degraded(inputs: Inputs, scored: Scored, failed: NDArray[np.bool_]) -> Column:
+    if not inputs.degraded and not failed.any():
+        return repeat(b"[]")
+    reasons = [inputs.degraded.get(place, []) for place in scored.places.tolist()]
+    return _texts(
+        [[*names, scored.failure] if unscored else names for names, unscored in zip(reasons, failed, strict=True)]
+    )
+
+
+def _texts(values: Sequence[Any]) -> list[bytes]:
+    """JSON of each value."""
+    return _ENCODER.encode_lines(values).split(b"\n")[:-1]
+
+
+def _filled(template: bytes, columns: Sequence[Column]) -> list[bytes]:
+    """Puts the columns into the holes of a template, one text for each row."""
+    first, *others = template.split(_HOLE)
+    parts: list[Column] = [repeat(first)]
+    for column, piece in zip(columns, others, strict=True):
+        parts += (column, repeat(piece))
+    return list(map(b"".join, zip(*parts, strict=False)))
