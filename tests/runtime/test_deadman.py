@@ -23,7 +23,10 @@ sys.exit(0)
         ("with deadman.guard():\n  with deadman.guard(): pass\n  time.sleep(30)", 70),
         ("with deadman.guard(): pass\ntime.sleep(1)", 0),
         ("with deadman.guard():\n  with deadman.guard(): pass\ntime.sleep(1)", 0),
-        ("assert deadman.age_s() == 0\nwith deadman.guard():\n  with deadman.guard(): pass\n  assert deadman.age_s() > 0", 0),
+        (
+            "assert deadman.age_s() == 0\nwith deadman.guard():\n  with deadman.guard(): pass\n  assert deadman.age_s() > 0",
+            0,
+        ),
     ],
     ids=["a call hangs", "behind an inner call", "after a call", "after calls in calls", "age"],
 )
