@@ -1,0 +1,151 @@
+"""Feedback's join and live metrics with an attribution window full of open predictions, in predictions per second.
+
+`events` predictions of 30 features are open when the clock starts. Then half as many more come, each as
+one of the open ones matures; a tenth of all predictions has an outcome. One process, exactly-once on, live
+metrics, drift and changelog on. Between the two phases the process is restarted, so that what is measured
+runs on restored state. The labels are counted afterwards.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from load_tests.bench import Bench
+from load_tests.feedback_naive import serve_naive
+from load_tests.feedback_stream import make_use_case, matured, send, timetable
+from tailrace.backends.kafka import read_topic
+from tailrace.backends.settings import Settings
+from tailrace.contracts.topics import Topics
+from tailrace.feedback.service import run
+from tailrace.runtime.service import Lifecycle
+from tailrace.usecase.load import load_use_case
+
+UNIT = "predictions/s"
+LIMIT_S = 240.0
+
+
+class Phase(NamedTuple):
+    """What a process did: records per second, seconds until the first record, resident bytes it grew by."""
+
+    rate: float
+    restore_s: float
+    grown_bytes: int
+
+
+Serve = Callable[[Settings, Path, str, "Progress"], None]
+
+
+class Progress:
+    """Counts what a process has done, and says when that is all.
+
+    Args:
+        expected: Records until the end.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.began = time.perf_counter()
+        self.first: tuple[float, int] | None = None
+        self.rss = psutil.Process().memory_info().rss
+        self.end: tuple[float, int] | None = None
+
+    def done(self, records: int) -> bool:
+        """Takes note of how many records are done; True when all are."""
+        if records and self.first is None:
+            self.first = (time.perf_counter(), records)
+        if records >= self.expected and self.end is None:
+            self.end = (time.perf_counter(), records)
+        return self.end is not None or time.perf_counter() - self.began > LIMIT_S
+
+    def phase(self) -> Phase:
+        """What was measured."""
+        if self.first is None or self.end is None:
+            raise TimeoutError(f"feedback did not do {self.expected} records within {LIMIT_S} s")
+        rate = (self.end[1] - self.first[1]) / max(self.end[0] - self.first[0], 1e-9)
+        return Phase(rate, self.first[0] - self.began, psutil.Process().memory_info().rss - self.rss)
+
+
+def tailrace(bench: Bench) -> float:
+    """The feedback service."""
+    return _measured(bench, serve_tailrace)
+
+
+def naive(bench: Bench) -> float:
+    """A loop as one writes it: a dict of predictions, one record after the other, changelog by key."""
+    return _measured(bench, serve_naive)
+
+
+CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "naive": naive}
+FLOORS: dict[str, float] = {"naive": 1.5}
+
+
+def serve_tailrace(settings: Settings, directory: Path, name: str, progress: Progress) -> None:
+    """Runs the service until the last record is done."""
+    lifecycle = Lifecycle("feedback", name)
+    records = lifecycle.metrics.records
+
+    def watch() -> None:
+        while not progress.done(int(sum(s.value for m in records.collect() for s in m.samples))):
+            time.sleep(0.02)
+        lifecycle.stopping.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    run(settings, load_use_case(directory, name), lifecycle)
+
+
+def _measured(bench: Bench, serve: Serve) -> float:
+    open_predictions, live = bench.events, bench.events // 2
+    use_case = make_use_case(bench.settings, bench.directory)
+    stream = timetable(open_predictions, live, bench.seed)
+    filled = _in_child(bench, serve, use_case.name, send(bench.settings, use_case, stream, 0, open_predictions, last=False))
+    end = open_predictions + live
+    records = send(bench.settings, use_case, stream, open_predictions, end, last=True)
+    steady = _in_child(bench, serve, use_case.name, records)
+    final = sum(
+        message.value is not None and b'"status":"final"' in message.value
+        for message in read_topic(bench.settings, Topics(use_case.name).labels)
+    )
+    if final != matured(stream, end):
+        raise AssertionError(f"{final} final labels, {matured(stream, end)} expected")
+    print(
+        f"  {serve.__name__}: opening {filled.rate:,.0f} records/s, {filled.grown_bytes / open_predictions:,.0f} bytes of "
+        f"resident memory per open prediction; restored in {steady.restore_s:.1f} s; "
+        f"then {steady.rate:,.0f} records/s"
+    )
+    return steady.rate * live / records
+
+
+def _in_child(bench: Bench, serve: Serve, name: str, expected: int) -> Phase:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    child = context.Process(target=_child, args=(serve, bench.settings, bench.directory, name, expected, there))
+    child.start()
+    there.close()
+    try:
+        found: Phase | str = here.recv()
+    except EOFError:
+        found = "the process ended without a result"
+    child.join()
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return Phase(*found)
+
+
+def _child(serve: Serve, settings: Settings, directory: Path, name: str, expected: int, out: Connection) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    progress = Progress(expected)
+    try:
+        serve(settings, directory, name, progress)
+        out.send(progress.phase())
+    except BaseException as error:
+        out.send(f"{type(error).__name__}: {error}")
+        raise
