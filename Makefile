@@ -17,10 +17,10 @@ test: $(VENV)/.ready ## every test, on an embedded Kafka and Redis; a skipped in
 	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest
 
 unit: $(VENV)/.ready ## the tests that need no server
-	$(BIN)/python -m pytest --ignore=tests/integration
+	$(BIN)/python -m pytest --ignore=tests/integration --ignore=tests/live
 
-integration: $(VENV)/.ready ## the tests that need Kafka and Redis; a skipped one fails
-	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/integration
+integration: $(VENV)/.ready ## the tests that need Kafka, Redis, Prometheus or a browser; a skipped one fails
+	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/integration tests/live
 
 check: $(VENV)/.ready ## format, lint, types, import rules, published schemas and metrics
 	$(BIN)/ruff format --check .

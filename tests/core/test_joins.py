@@ -42,6 +42,7 @@ ROWS: dict[str, tuple[list[Scored | Outcome | int], list[tuple[float | None, str
     "2a": ([P, 109], [], {}),
     "2b": ([P, 110], [(0, "final", 1)], {}),
     "3": ([outcome(5), P, 110], [(1, "provisional", 1), (1, "final", 2)], {}),
+    "3, before the watermark moves": ([outcome(5), P], [], {}),
     "4": ([outcome(5), 55, P, 110], [(0, "final", 1)], {"orphan": 1}),
     "5a": ([P, outcome(99)], [(1, "provisional", 1)], {}),
     "5b": ([P, outcome(100), 110], [(0, "final", 1)], {"out_of_window": 1}),
@@ -119,6 +120,13 @@ def test_arrival_order_does_not_change_the_final_table(order: list[Scored | Outc
     for identity in ("e:champion", "e:shadow"):
         versions = [c.version for c in changes if c.prediction.prediction_id == identity]
         assert list(range(1, len(versions) + 1)) == versions
+
+
+def test_restored_event_is_still_judged_by_the_outcome_that_came_first() -> None:
+    state, _ = play(outcome(5), P)
+    restored = JoinState(SPEC)
+    restored.restore("e", state.events["e"])
+    assert [(1, "provisional", 1)] == seen(restored.advance(20))
 
 
 def test_event_is_forgotten_when_its_horizon_has_passed() -> None:

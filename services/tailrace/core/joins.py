@@ -49,6 +49,7 @@ class JoinState:
         self.touched: list[Rows] = []
         self._due = DueTimes(spec.window_ms)
         self._expiring = DueTimes(spec.correction_ms)
+        self._early: set[str] = set()
         self._gone: list[Rows] = []
 
     def __len__(self) -> int:
@@ -60,9 +61,18 @@ class JoinState:
         closed = self.table.closed[heads]
         self._due.add(self._end_ms(heads[~closed]), heads[~closed])
         self._expiring.add(self._end_ms(heads[closed]) + self.spec.correction_ms, heads[closed])
+        rows, events = self.table.expand(heads)
+        early = heads[
+            events[(self.table.version[rows] == 0) & (self.table.outcome[self.table.head[rows]] != NO_OUTCOME)]
+        ]
+        self._early.update(text.event_id for text in self.table.read(early))
 
     def predict(self, new: Arrivals) -> Changes:  # hot path
-        """Takes predictions; gives the changes that outcomes held for them cause."""
+        """Takes predictions; gives the changes they cause.
+
+        An outcome that was there before its prediction judges it at the next `advance`: what is known of a
+        stream then follows from its watermarks, and not from which of two topics was read faster.
+        """
         table, index = self.table, self.table.index
         self._make_room(new.event_ids)
         cohorts = table.cohort_numbers(zip(new.variants, new.model_versions, new.slices, strict=True))
@@ -70,10 +80,10 @@ class JoinState:
         numbers = rows.tolist()
         heads = list(map(index.setdefault, new.event_ids, numbers))
         fresh = np.ones(len(rows), np.bool_)
-        judged: list[int] = []
+        chained: list[int] = []
         if heads != numbers:
             fresh = rows == np.array(heads)
-            judged += self._join_events(np.flatnonzero(~fresh).tolist(), heads, numbers)
+            chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads, numbers)
         if self.held:
             judged += [
                 at for at in np.flatnonzero(fresh).tolist() if self._judge_by_held(new.event_ids[at], numbers[at])
@@ -81,7 +91,9 @@ class JoinState:
         self._due.add(self._end_ms(rows[fresh]), rows[fresh])
         self.added.append(rows[table.serial[rows] >= 0])
         # A prediction behind the watermark is closed by the next `advance`, as if it had been in time.
-        return self._settle(rows[sorted(judged)]) if judged else Changes.none()
+        late = [at for at in chained if table.outcome[heads[at]] == NO_OUTCOME]
+        self._early.update(new.event_ids[at] for at in chained if table.outcome[heads[at]] != NO_OUTCOME)
+        return self._settle(rows[late]) if late else Changes.none()
 
     def observe(self, new: Reports) -> Changes:  # hot path
         """Takes outcomes; gives the changes they cause. One without prediction is held."""
@@ -106,14 +118,17 @@ class JoinState:
         return Changes.in_order(parts)
 
     def advance(self, watermark_ms: int) -> Changes:
-        """Moves stream time: closes windows and drops orphans."""
+        """Moves stream time: judges by outcomes that came first, closes windows and drops orphans."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
+        early = [self.table.index[event_id] for event_id in sorted(self._early) if event_id in self.table.index]
+        self._early.clear()
+        judged = self._settle(self.table.expand(np.array(early, dtype=np.int64))[0]) if early else Changes.none()
         for event_id, outcomes in self.held.take_due(self.watermark_ms):
             for outcome in outcomes:
                 self._aside(event_id, outcome, "orphan")
         heads = self._in_order(self._due.take(self.watermark_ms))
         if not heads.size:
-            return Changes.none()
+            return judged
         table = self.table
         table.closed[heads] = True
         self.touched.append(heads)
@@ -122,7 +137,7 @@ class JoinState:
         if len(rows) > len(heads):
             names = [text.prediction_id for text in table.read(rows)]
             rows = rows[sorted(range(len(rows)), key=lambda at: (events[at], names[at]))]
-        return self._settle(rows)
+        return Changes.joined([judged, self._settle(rows)])
 
     def forget(self) -> None:
         """Forgets events that can no longer be corrected; `take_gone` hands them over."""
@@ -156,10 +171,10 @@ class JoinState:
         columns = (table.event_time_ms, table.score, table.cohort, table.flags)
         return table.texts[one] == table.texts[other] and all(column[one] == column[other] for column in columns)
 
-    def _judge_by_held(self, event_id: str, row: int) -> bool:
+    def _take_held(self, event_id: str, row: int) -> None:
         held = self.held.take(event_id)
         if held is None:
-            return False
+            return
         time_ms = int(self.table.event_time_ms[row])
         first_ms, end_ms = time_ms - self.spec.skew_ms, time_ms + self.spec.window_ms
         last_ms = end_ms + self.spec.correction_ms
@@ -172,7 +187,7 @@ class JoinState:
         if inside:
             winner = max(inside, key=msgspec.structs.astuple)
             self._set_outcomes(np.array([row]), [winner.revision], [winner.retract], [winner.value], [winner.time_ms])
-        return True
+            self._early.add(event_id)
 
     def _judge(
         self, new: Reports, places: NDArray[np.int64], heads: Rows, aside: list[tuple[int, str]]

@@ -131,7 +131,7 @@ class Replay:
     ) -> Progress:
         """Plays as fast as the use case digests; every run decides alike.
 
-        How a slice of stream time is sent:
+        First both topics are told the watermark at which the replay begins. Then each slice of stream time:
           1. its outcomes, then the watermark "nothing older than the slice's end follows" on every partition;
           2. wait until every consumer group has caught up and follows the newest routing table;
           3. its events, then the same watermark;
@@ -149,6 +149,9 @@ class Replay:
         """
         begin, end = self._span(from_ms, until_ms, slice_ms)
         progress = self._progress(begin)
+        for recording in (self._outcomes, self._events):
+            self._punctuate(recording.topic.name, begin)
+        self.settle()
         for at in range(begin, end, slice_ms):
             upto = min(at + slice_ms, end)
             for position, recording in enumerate((self._outcomes, self._events)):
