@@ -84,10 +84,8 @@ class JoinState:
         if heads != numbers:
             fresh = rows == np.array(heads)
             chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads, numbers)
-        if self.held:
-            judged += [
-                at for at in np.flatnonzero(fresh).tolist() if self._judge_by_held(new.event_ids[at], numbers[at])
-            ]
+        for at in np.flatnonzero(fresh).tolist() if len(self.held) else ():
+            self._take_held(new.event_ids[at], numbers[at])
         self._due.add(self._end_ms(rows[fresh]), rows[fresh])
         self.added.append(rows[table.serial[rows] >= 0])
         # A prediction behind the watermark is closed by the next `advance`, as if it had been in time.
