@@ -16,3 +16,4 @@ class Bench(msgspec.Struct):
     directory: Path
     seed: int
     events: int
+    notes: dict[str, float] = {}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from confluent_kafka import KafkaError, TopicPartition
-
 from load_tests.feedback_stream import LATENESS_MS, WINDOW_MS
+
 from tailrace.backends.kafka import consumer, producer, read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
@@ -23,7 +23,18 @@ from tailrace.contracts.topics import Topics
 if TYPE_CHECKING:
     from load_tests.scenarios.feedback import Progress
 
-KEPT = ("prediction_id", "event_id", "key", "entities", "slices", "event_time_ms", "variant", "model_version", "score", "decision")
+KEPT = (
+    "prediction_id",
+    "event_id",
+    "key",
+    "entities",
+    "slices",
+    "event_time_ms",
+    "variant",
+    "model_version",
+    "score",
+    "decision",
+)
 
 
 class NaiveJoin:
@@ -109,7 +120,15 @@ class NaiveJoin:
         return [
             self.quality.setdefault(
                 (day, part),
-                {"predictions": 0, "n": 0, "log_loss": 0.0, "brier": 0.0, "right": 0, "bins": [0] * 512, "hits": [0] * 512},
+                {
+                    "predictions": 0,
+                    "n": 0,
+                    "log_loss": 0.0,
+                    "brier": 0.0,
+                    "right": 0,
+                    "bins": [0] * 512,
+                    "hits": [0] * 512,
+                },
             )
             for part in slices
         ]
@@ -133,7 +152,7 @@ class NaiveJoin:
         self._emit(self._topics.feedback_changelog, event_id.encode(), msgspec.msgpack.encode(state))
 
 
-def serve_naive(settings: Settings, directory: Path, name: str, progress: Progress) -> None:  # noqa: ARG001
+def serve_naive(settings: Settings, directory: Path, name: str, progress: Progress) -> None:
     """Runs the loop until the last record is done."""
     topics, group = Topics(name), f"naive.{name}"
     writer = producer(settings, **{"transactional.id": group})

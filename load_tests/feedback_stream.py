@@ -6,7 +6,6 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from tailrace.backends.artifacts import write_bundle

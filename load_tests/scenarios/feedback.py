@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-
 from load_tests.bench import Bench
 from load_tests.feedback_naive import serve_naive
 from load_tests.feedback_stream import make_use_case, matured, send, timetable
+
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
@@ -106,7 +106,9 @@ def _measured(bench: Bench, serve: Serve) -> float:
     open_predictions, live = bench.events, bench.events // 2
     use_case = make_use_case(bench.settings, bench.directory)
     stream = timetable(open_predictions, live, bench.seed)
-    filled = _in_child(bench, serve, use_case.name, send(bench.settings, use_case, stream, 0, open_predictions, last=False))
+    filled = _in_child(
+        bench, serve, use_case.name, send(bench.settings, use_case, stream, 0, open_predictions, last=False)
+    )
     end = open_predictions + live
     records = send(bench.settings, use_case, stream, open_predictions, end, last=True)
     steady = _in_child(bench, serve, use_case.name, records)
@@ -116,11 +118,10 @@ def _measured(bench: Bench, serve: Serve) -> float:
     )
     if final != matured(stream, end):
         raise AssertionError(f"{final} final labels, {matured(stream, end)} expected")
-    print(
-        f"  {serve.__name__}: opening {filled.rate:,.0f} records/s, {filled.grown_bytes / open_predictions:,.0f} bytes of "
-        f"resident memory per open prediction; restored in {steady.restore_s:.1f} s; "
-        f"then {steady.rate:,.0f} records/s"
-    )
+    bench.notes["opening_records_s"] = filled.rate
+    bench.notes["records_s"] = steady.rate
+    bench.notes["bytes_per_open_prediction"] = filled.grown_bytes / open_predictions
+    bench.notes["restore_s"] = steady.restore_s
     return steady.rate * live / records
 
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-
 from load_tests.bench import Bench
 from load_tests.feedback_naive import NaiveJoin
 from load_tests.feedback_stream import PARTITIONS, Predictions, Stream, load_offline, timetable
+
 from tailrace.backends.ports import Assigned, Message
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.topics import Topics
@@ -32,9 +32,13 @@ def tailrace(bench: Bench) -> float:
     processor = FeedbackProcessor(use_case, lambda: [], lambda: first.pop() if first else None, Metrics(use_case.name))
     topics = Topics(use_case.name)
     processor.assigned(
-        [Assigned(name, at, -1, "") for name in (topics.predictions, use_case.label.topic.name) for at in range(PARTITIONS)]
+        [
+            Assigned(name, at, -1, "")
+            for name in (topics.predictions, use_case.label.topic.name)
+            for at in range(PARTITIONS)
+        ]
     )
-    return _measured(bench, use_case, lambda batch: processor.process(batch, 0), "tailrace")
+    return _measured(bench, use_case, lambda batch: processor.process(batch, 0))
 
 
 def naive(bench: Bench) -> float:
@@ -51,14 +55,14 @@ def naive(bench: Bench) -> float:
         out.clear()
         return None
 
-    return _measured(bench, use_case, take, "naive")
+    return _measured(bench, use_case, take)
 
 
 CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "naive": naive}
 FLOORS: dict[str, float] = {"naive": 1.5}
 
 
-def _measured(bench: Bench, use_case: UseCase, take: Callable[[list[Message]], object], name: str) -> float:
+def _measured(bench: Bench, use_case: UseCase, take: Callable[[list[Message]], object]) -> float:
     live = bench.events // 2
     stream = timetable(bench.events, live, bench.seed)
     taken = 0.0
@@ -72,7 +76,7 @@ def _measured(bench: Bench, use_case: UseCase, take: Callable[[list[Message]], o
         since = time.perf_counter()
         take(batch)
         taken += time.perf_counter() - since
-    print(f"  {name}: opening {opening:,.0f} predictions/s; then {live / taken:,.0f}")
+    bench.notes["opening"] = opening
     return live / taken
 
 
@@ -83,7 +87,8 @@ def _batches(use_case: UseCase, stream: Stream, first: int, end: int) -> Iterato
     for start in range(first, end, BATCH):
         stop = min(start + BATCH, end)
         batch = [
-            Message(topics.predictions, at % PARTITIONS, at, 0, b"k", predictions.record(at), []) for at in range(start, stop)
+            Message(topics.predictions, at % PARTITIONS, at, 0, b"k", predictions.record(at), [])
+            for at in range(start, stop)
         ]
         low, high = np.searchsorted(stream.reported_ms, stream.times_ms[[start, stop - 1]])
         for judged, reported_ms in zip(

@@ -47,7 +47,7 @@ usecase = tr.UseCase(
     name="disordered",
     requests=payments,
     prediction_id="payment_id",
-    features=[tr.Field("amount"), tr.OneHot("channel")],
+    features=[tr.Field("amount"), tr.Field("at_ms")],
     label=tr.Label(
         reports,
         on="payment_id",
@@ -76,8 +76,7 @@ usecase = tr.UseCase(
 def use_case(folder: Path, *, closes: str = "window", if_absent: bool | None = False) -> UseCase:
     """A use case whose outcomes may be revised and withdrawn."""
     (folder / "disordered").mkdir(parents=True)
-    text = _MODULE.replace("{columns}", "").format(closes=closes, if_absent=if_absent)
-    (folder / "disordered" / "usecase.py").write_text(text.replace('tr.OneHot("channel")', 'tr.Field("at_ms")'))
+    (folder / "disordered" / "usecase.py").write_text(_MODULE.format(closes=closes, if_absent=if_absent))
     return load_use_case(folder, "disordered")
 
 
@@ -92,9 +91,9 @@ def batches(use_case: UseCase, seed: int, events: int = 1_500) -> Iterator[list[
         records += [(time_ms, *record) for record in _predictions(topics, rng, number, time_ms)]
         records += list(_outcomes(use_case, rng, number, time_ms))
     records.sort(key=lambda record: record[0] + int(rng.exponential(3_600_000)))
-    offset, batch, reached = 0, [], START_MS
-    for time_ms, topic, value in records:
-        offset += 1
+    batch: list[Message] = []
+    reached = START_MS
+    for offset, (time_ms, topic, value) in enumerate(records):
         batch.append(Message(topic, int(rng.integers(2)), offset, WALL_MS, b"k", value, []))
         reached = max(reached, time_ms)
         if rng.random() < 0.01:
