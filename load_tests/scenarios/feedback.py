@@ -34,14 +34,31 @@ LIMIT_S = 240.0
 
 
 class Phase(NamedTuple):
-    """What a process did: records per second, seconds until the first record, resident bytes it grew by."""
+    """What a process did between its first and its last record: records per second, CPU microseconds per record,
+    bytes of resident memory it grew by; and seconds until the first.
+    """
 
     rate: float
-    restore_s: float
+    cpu_us: float
     grown_bytes: int
+    restore_s: float
 
 
 Serve = Callable[[Settings, Path, str, "Progress"], None]
+
+
+class Mark(NamedTuple):
+    """Where a process stands."""
+
+    at_s: float
+    records: int
+    cpu_s: float
+    rss: int
+
+    @staticmethod
+    def now(records: int) -> Mark:
+        """Now, with this many records done."""
+        return Mark(time.perf_counter(), records, time.process_time(), psutil.Process().memory_info().rss)
 
 
 class Progress:
@@ -53,25 +70,30 @@ class Progress:
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
-        self.began = time.perf_counter()
-        self.first: tuple[float, int] | None = None
-        self.rss = psutil.Process().memory_info().rss
-        self.end: tuple[float, int] | None = None
+        self._began = time.perf_counter()
+        self._first: Mark | None = None
+        self._end: Mark | None = None
 
     def done(self, records: int) -> bool:
         """Takes note of how many records are done; True when all are."""
-        if records and self.first is None:
-            self.first = (time.perf_counter(), records)
-        if records >= self.expected and self.end is None:
-            self.end = (time.perf_counter(), records)
-        return self.end is not None or time.perf_counter() - self.began > LIMIT_S
+        if records and self._first is None:
+            self._first = Mark.now(records)
+        if records >= self.expected and self._end is None:
+            self._end = Mark.now(records)
+        return self._end is not None or time.perf_counter() - self._began > LIMIT_S
 
     def phase(self) -> Phase:
         """What was measured."""
-        if self.first is None or self.end is None:
+        first, end = self._first, self._end
+        if first is None or end is None:
             raise TimeoutError(f"feedback did not do {self.expected} records within {LIMIT_S} s")
-        rate = (self.end[1] - self.first[1]) / max(self.end[0] - self.first[0], 1e-9)
-        return Phase(rate, self.first[0] - self.began, psutil.Process().memory_info().rss - self.rss)
+        records = max(end.records - first.records, 1)
+        return Phase(
+            records / max(end.at_s - first.at_s, 1e-9),
+            1e6 * (end.cpu_s - first.cpu_s) / records,
+            end.rss - first.rss,
+            first.at_s - self._began,
+        )
 
 
 def tailrace(bench: Bench) -> float:
@@ -112,15 +134,21 @@ def _measured(bench: Bench, serve: Serve) -> float:
     end = open_predictions + live
     records = send(bench.settings, use_case, stream, open_predictions, end, last=True)
     steady = _in_child(bench, serve, use_case.name, records)
-    final = sum(
-        message.value is not None and b'"status":"final"' in message.value
-        for message in read_topic(bench.settings, Topics(use_case.name).labels)
+    # By prediction: a label that was final and is then corrected is final twice.
+    final = len(
+        {
+            message.key
+            for message in read_topic(bench.settings, Topics(use_case.name).labels)
+            if message.value is not None and b'"status":"final"' in message.value
+        }
     )
     if final != matured(stream, end):
-        raise AssertionError(f"{final} final labels, {matured(stream, end)} expected")
+        raise AssertionError(f"{final} predictions with a final label, {matured(stream, end)} expected")
     bench.notes["opening_records_s"] = filled.rate
     bench.notes["records_s"] = steady.rate
     bench.notes["bytes_per_open_prediction"] = filled.grown_bytes / open_predictions
+    bench.notes["opening_cpu_us"] = filled.cpu_us
+    bench.notes["cpu_us"] = steady.cpu_us
     bench.notes["restore_s"] = steady.restore_s
     return steady.rate * live / records
 
