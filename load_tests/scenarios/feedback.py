@@ -34,8 +34,9 @@ LIMIT_S = 240.0
 
 
 class Phase(NamedTuple):
-    """What a process did between its first and its last record: records per second, CPU microseconds per record,
-    bytes of resident memory it grew by; and seconds until the first.
+    """What a process did between its first and its last record.
+
+    Records per second, CPU microseconds per record, bytes of resident memory it grew by, and seconds until the first.
     """
 
     rate: float
