@@ -148,6 +148,7 @@ def doctor(
         str,
         typer.Option("--as", help="Service whose rights to look for; else the one the Kafka user's name ends with."),
     ] = "",
+    directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
     """Check Kafka, the online store and the use cases, and name the cause of what is wrong; exits with 78 then."""
@@ -157,7 +158,7 @@ def doctor(
     row = next((name for name in MATRIX if name == principal), None)
     if principal and row is None:
         raise typer.BadParameter(f"{principal!r} has no row in the access matrix; choose one of {', '.join(MATRIX)}")
-    findings = examine(_connected(load_settings()), row)
+    findings = examine(_connected(load_settings(), directory), row)
     if as_json:
         typer.echo(json.dumps([{"subject": f.subject, "ok": f.ok, "detail": f.detail} for f in findings]))
     else:

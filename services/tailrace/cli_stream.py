@@ -18,6 +18,7 @@ from tailrace.usecase.load import load_use_case
 
 app = typer.Typer(no_args_is_help=True)
 
+Directory = Annotated[Path | None, typer.Option("--dir", help="Folder of an embedded system.")]
 UseCaseName = Annotated[str, typer.Option("--use-case", help="Name of the use case, its folder.")]
 
 
@@ -33,6 +34,7 @@ def replay(
     ] = True,
     from_: Annotated[str, typer.Option("--from", help="First date or time to send, UTC.")] = "",
     until: Annotated[str, typer.Option("--until", help="Date or time to stop before, UTC.")] = "",
+    directory: Directory = None,
 ) -> None:
     """Plays recorded events and outcomes into the topics of a running use case, in time order."""
     # Imported on use: other commands need neither Arrow nor Kafka.
@@ -41,7 +43,7 @@ def replay(
     from tailrace.local.replay import Replay
     from tailrace.local.supervisor import connected
 
-    settings = connected(load_settings())
+    settings = connected(load_settings(), directory)
     case = load_use_case(settings.use_cases, use_case)
     recordings = [read_recording(events, case.requests), read_recording(outcomes, case.label.topic)]
     console = Console(stderr=True)
@@ -73,12 +75,13 @@ def replay(
 def audit(
     use_case: UseCaseName,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    directory: Directory = None,
 ) -> None:
     """Recounts the guarantees from the topics alone; exit code 1 on any hole, double or mismatch."""
     from tailrace.local.audit import audit as recount
     from tailrace.local.supervisor import connected
 
-    settings = connected(load_settings())
+    settings = connected(load_settings(), directory)
     report = recount(settings, load_use_case(settings.use_cases, use_case))
     if json:
         typer.echo(msgspec.json.encode(report).decode())

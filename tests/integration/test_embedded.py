@@ -217,12 +217,3 @@ def test_nothing_outlives_a_killed_supervisor(system: tuple[Path, dict[str, str]
     os.kill(supervisor, signal.SIGKILL)
     _until(lambda: not any(_alive(pid) for pid in pids), "all children are gone")
     assert "nothing runs" in _tailrace("status", "--dir", str(directory)).stdout
-
-
-@pytest.mark.parametrize("security", ["SSL", "SASL_PLAINTEXT"])
-def test_doctor_tells_a_listener_of_another_kind_from_a_wrong_password(broker: str, security: str) -> None:
-    settings = Settings(
-        kafka_bootstrap=broker, kafka_security=security, kafka_username="worker", kafka_password="right"
-    )  # type: ignore[arg-type]  # pydantic makes it a secret
-    kafka = next(finding for finding in examine(settings) if finding.subject == "kafka")
-    assert f"the listener at {broker} does not speak {security}" in kafka.detail

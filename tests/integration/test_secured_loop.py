@@ -41,8 +41,8 @@ REDIS_RIGHTS = {
     "inference": ["+hmget"],
 }
 MALFORMED = 3
-UNTIL_MS = START_MS + 6 * DAY_MS
-"""Far enough for every label of the first day to be final."""
+UNTIL_MS = START_MS + 8 * DAY_MS
+"""Far enough for every label to be final."""
 
 
 class Secured:
@@ -102,7 +102,7 @@ def secured(secured_broker: Broker, tmp_path: Path) -> Iterator[Secured]:
 @pytest.mark.timeout(200)
 def test_loop_closes_with_services_that_may_do_nothing_else(secured: Secured) -> None:
     """Events, outcomes, training, promotion, dead letters: each right is used by the one who has it."""
-    events, outcomes = CardFraudStream(seed=3, days=1, per_day=400, drift_day=1).tables()
+    events, outcomes = CardFraudStream(seed=3, days=3, per_day=400, drift_day=3).tables()
     streams = access.streams_of(secured.use_case)
     _send_malformed(secured.user("producer"), streams.requests)
     _send_malformed(secured.user("labeller"), streams.outcomes)

@@ -110,7 +110,8 @@ def partitions_of(client: AdminClient | Consumer, topic: str, timeout_s: float =
         found = client.list_topics(topic, timeout=timeout_s).topics[topic]
     except KafkaException as error:
         raise BrokerUnavailable(
-            f"the broker does not answer; check its address and this user with `tailrace doctor`: {error}"
+            f"the broker does not answer ({error.args[0].str()}); `tailrace up` starts one on this machine, "
+            "`tailrace doctor` names what is wrong with yours"
         ) from error
     if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         raise BrokerUnavailable(

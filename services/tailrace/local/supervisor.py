@@ -318,11 +318,17 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def connected(settings: Settings, directory: Path | None = None) -> Settings:
-    """Settings for a command: the embedded system's addresses while one runs, unless the environment names others."""
+    """Settings for a command: the embedded system's addresses while one runs, unless the environment names others.
+
+    Raises:
+        ConfigError: nothing runs in the directory that was named.
+    """
     if directory is None and "TAILRACE_KAFKA_BOOTSTRAP" in os.environ:
         return settings
     state_dir = (directory or settings.state_dir).expanduser()
     if running_state(state_dir) is None:
+        if directory is not None:
+            raise ConfigError(f"nothing runs in {directory}; start it with `tailrace up --dir {directory}`")
         return settings
     return Embedded(state_dir, settings=settings).settings
 

@@ -76,28 +76,26 @@ def run_transactional(
 
 
 class Deadman:
-    """Ends the process when a guarded call does not return."""
+    """Ends the process when a guarded call does not return; guarded calls may contain others."""
 
     def __init__(self, limit_s: float = DEADMAN_S) -> None:
         self._limit_s = limit_s
-        self._timer: threading.Timer | None = None
-        self._since: float | None = None
+        self._calls: list[tuple[threading.Timer, float]] = []
 
     def age_s(self) -> float:
-        """How long the guarded call under way has taken, seconds; 0 while there is none."""
-        since = self._since
-        return 0.0 if since is None else time.monotonic() - since
+        """How long the outermost guarded call under way has taken, seconds; 0 while there is none."""
+        calls = self._calls[:1]
+        return time.monotonic() - calls[0][1] if calls else 0.0
 
     def __enter__(self) -> None:
-        self._since = time.monotonic()
-        self._timer = threading.Timer(self._limit_s, os._exit, (70,))
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(self._limit_s, os._exit, (70,))
+        timer.daemon = True
+        timer.start()
+        self._calls.append((timer, time.monotonic()))
 
     def __exit__(self, *_: object) -> None:
-        self._since = None
-        if self._timer is not None:
-            self._timer.cancel()
+        timer, _since = self._calls.pop()
+        timer.cancel()
 
 
 class _Session:

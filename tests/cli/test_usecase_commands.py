@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from tailrace.cli_usecase import app
 
-REPOSITORY = Path(__file__).parents[1] / "feature_repo"
+REPOSITORY = Path(__file__).parents[2] / "feature_repo"
 BROKEN = "import tailrace as tr\nx = tr.Cuont()\n"
 
 
