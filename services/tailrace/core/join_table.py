@@ -67,7 +67,8 @@ class JoinTable:
     Attributes:
         index: Event id to the row of its first prediction.
         cohorts: Cohort of each number in the column `cohort`.
-        texts: A `Text` as a JSON array for each row, b"" for free rows.
+        texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
+            collector would walk through a list of millions again and again.
     """
 
     serial: NDArray[np.int64]
@@ -86,19 +87,21 @@ class JoinTable:
     value: NDArray[np.float64]
     outcome_time_ms: NDArray[np.int64]
     closed: NDArray[np.bool_]
+    texts: NDArray[np.object_]
 
     def __init__(self) -> None:
         self.index: dict[str, int] = {}
         self.cohorts: list[Cohort] = []
-        self.texts: list[bytes] = []
+        self.texts = np.empty(0, object)
         self.next_serial = 0
+        self._end = 0
         self._cohort_numbers: dict[Cohort, int] = {}
         self._free: list[int] = []
         for name, kind in _COLUMNS.items():
             setattr(self, name, np.zeros(0, kind))
 
     def __len__(self) -> int:
-        return len(self.texts) - len(self._free)
+        return self._end - len(self._free)
 
     def cohort_numbers(self, cohorts: Iterable[tuple[str, str, bytes]]) -> list[int]:
         """Number of each cohort, new ones included."""
@@ -137,11 +140,9 @@ class JoinTable:
 
     def remove(self, rows: Rows) -> None:
         """Frees rows whose event is no longer in `index`."""
-        numbers = rows.tolist()
-        for row in numbers:
-            self.texts[row] = b""
+        self.texts[rows] = None
         self.serial[rows] = -1
-        self._free += numbers
+        self._free += rows.tolist()
 
     def chain(self, head: int) -> list[int]:
         """Rows of an event, in order of arrival."""
@@ -173,25 +174,26 @@ class JoinTable:
 
     def read(self, rows: Rows) -> list[Text]:
         """Texts of rows."""
-        texts = self.texts
-        return _TEXTS.decode(b"[" + b",".join([texts[row] for row in rows.tolist()]) + b"]")
+        return _TEXTS.decode(b"[" + b",".join(self.texts[rows].tolist()) + b"]")
 
     def live(self) -> Rows:
         """All rows in use, in order of arrival: int64 (n,)."""
-        used = np.flatnonzero(self.serial[: len(self.texts)] >= 0)
+        used = np.flatnonzero(self.serial[: self._end] >= 0)
         return used[np.argsort(self.serial[used], kind="stable")]
 
     def _take(self, texts: Sequence[bytes]) -> Rows:
         again = min(len(self._free), len(texts))
         reused = self._free[len(self._free) - again :]
         del self._free[len(self._free) - again :]
-        for row, text in zip(reused, texts, strict=False):
-            self.texts[row] = text
-        first = len(self.texts)
-        self.texts += texts[again:]
-        if len(self.texts) > len(self.serial):
-            self._grow(len(self.texts))
-        return np.concatenate([np.array(reused, dtype=np.int64), np.arange(first, len(self.texts))])
+        first = self._end
+        self._end += len(texts) - again
+        if self._end > len(self.serial):
+            self._grow(self._end)
+        rows = np.concatenate([np.array(reused, dtype=np.int64), np.arange(first, self._end)])
+        column = np.empty(len(texts), object)
+        column[:] = texts
+        self.texts[rows] = column
+        return rows
 
     def _grow(self, needed: int) -> None:
         # By half: a column is moved once every so often, and never twice as large as need be.
@@ -201,6 +203,9 @@ class JoinTable:
             column[: len(self.serial)] = getattr(self, name)
             if name != "serial":
                 setattr(self, name, column)
+        texts = np.empty(capacity, object)
+        texts[: len(self.texts)] = self.texts
+        self.texts = texts
         serial = np.full(capacity, -1, np.int64)
         serial[: len(self.serial)] = self.serial
         self.serial = serial

@@ -27,7 +27,7 @@ class Judged(NamedTuple):
     @staticmethod
     def of(table: JoinTable, rows: Rows, known_at_ms: NDArray[np.int64], labels: NDArray[np.float64]) -> Judged:
         """Labels of rows: known since int64 (n,), and float64 (n,), positive above 0."""
-        texts = [table.texts[row] for row in rows.tolist()]
+        texts = table.texts[rows].tolist()
         return Judged(known_at_ms, table.event_time_ms[rows], texts, table.score[rows], labels > 0.0)
 
     @staticmethod

@@ -14,7 +14,8 @@ MAX_ROWS = 10_000
 MAX_TEXT_BYTES = 1_000_000
 """A record has to stay below what the broker takes, 3 MB; a row that changed takes 63 bytes besides its text."""
 _FIXED = ("event_time_ms", "score", "flags")
-_READ = 200_000
+_READ = 10_000
+"""Texts that are decoded at once: more, and the garbage collector is kept busy with them."""
 
 
 class Added(msgspec.Struct):
@@ -96,7 +97,7 @@ def _index(table: JoinTable) -> Rows:
 
 
 def _parts(table: JoinTable, rows: Rows) -> Iterator[Rows]:
-    if len(rows) > 1 and (len(rows) > MAX_ROWS or sum(len(table.texts[r]) for r in rows.tolist()) > MAX_TEXT_BYTES):
+    if len(rows) > 1 and (len(rows) > MAX_ROWS or sum(map(len, table.texts[rows])) > MAX_TEXT_BYTES):
         middle = len(rows) // 2
         yield from _parts(table, rows[:middle])
         yield from _parts(table, rows[middle:])
@@ -106,7 +107,7 @@ def _parts(table: JoinTable, rows: Rows) -> Iterator[Rows]:
 
 def _pack(table: JoinTable, rows: Rows) -> Added:
     numbers, cohort = np.unique(table.cohort[rows], return_inverse=True)
-    texts = [table.texts[row] for row in rows.tolist()]
+    texts = table.texts[rows].tolist()
     return Added(
         serial=table.serial[rows].tobytes(),
         columns={name: getattr(table, name)[rows].tobytes() for name in _FIXED},
