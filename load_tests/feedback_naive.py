@@ -176,22 +176,12 @@ def serve_naive(settings: Settings, directory: Path, name: str, progress: Progre
     records, since = 0, 0.0
     while not progress.done(records):
         for record in reader.consume(500, 0.02):
-            error = record.error()
-            if error is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise RuntimeError(error.str())
+            if not _is_data(record):
                 continue
             if not offsets:
                 writer.begin_transaction()
                 since = time.monotonic()
-            source = "predictions" if record.topic() == topics.predictions else "outcomes"
-            value = record.value()
-            if value is None:
-                join.state_watermark(source, record.partition(), int(record.headers()[0][1]))
-            elif source == "predictions":
-                join.predict(record.partition(), value)
-            else:
-                join.observe(record.partition(), value)
+            _take(join, topics, record)
             offsets[record.topic(), record.partition()] = record.offset() + 1
             records += 1
         join.advance(8)
@@ -201,3 +191,21 @@ def serve_naive(settings: Settings, directory: Path, name: str, progress: Progre
             writer.commit_transaction(30)
             offsets.clear()
     reader.close()
+
+
+def _is_data(record: Any) -> bool:
+    error = record.error()
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+        raise RuntimeError(error.str())
+    return error is None
+
+
+def _take(join: NaiveJoin, topics: Topics, record: Any) -> None:
+    source = "predictions" if record.topic() == topics.predictions else "outcomes"
+    value = record.value()
+    if value is None:
+        join.state_watermark(source, record.partition(), int(record.headers()[0][1]))
+    elif source == "predictions":
+        join.predict(record.partition(), value)
+    else:
+        join.observe(record.partition(), value)

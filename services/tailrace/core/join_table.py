@@ -176,6 +176,16 @@ class JoinTable:
         """Texts of rows."""
         return _TEXTS.decode(b"[" + b",".join(self.texts[rows].tolist()) + b"]")
 
+    def is_same_id(self, one: int, other: int) -> bool:
+        """Whether two rows are of one prediction."""
+        names = [text.prediction_id for text in self.read(np.array([one, other]))]
+        return names[0] == names[1]
+
+    def is_same(self, one: int, other: int) -> bool:
+        """Whether two predictions say the same."""
+        columns = (self.texts, self.event_time_ms, self.score, self.cohort, self.flags)
+        return all(bool(column[one] == column[other]) for column in columns)
+
     def live(self) -> Rows:
         """All rows in use, in order of arrival: int64 (n,)."""
         used = np.flatnonzero(self.serial[: self._end] >= 0)

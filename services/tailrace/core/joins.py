@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tailrace.core.due_times import DueTimes
 from tailrace.core.held_outcomes import HeldOutcomes
 from tailrace.core.join_records import Arrivals, JoinSpec, Outcome, Reports, Scored, Unattributed
-from tailrace.core.join_table import ASSERTED, NO_OUTCOME, RETRACTED, JoinTable, Rows, Text
+from tailrace.core.join_table import ASSERTED, NO_OUTCOME, RETRACTED, JoinTable, Rows
 from tailrace.core.labels import Changes, settle
 
 __all__ = ["Arrivals", "Changes", "JoinSpec", "JoinState", "Outcome", "Reports", "Scored", "Unattributed"]
@@ -153,21 +153,16 @@ class JoinState:
         for at in places:
             head, row = heads[at], numbers[at]
             chain = table.chain(head)
-            again = next((r for r in chain if _same_id(table.texts[r], table.texts[row])), None)
+            again = next((r for r in chain if table.is_same_id(r, row)), None)
             if again is None:
                 table.next[chain[-1]], table.head[row] = row, head
                 chained.append(at)
             else:
                 # Predictions come exactly once per event record; two of one id mean that a producer used an
                 # event id twice. The first keeps its label, or windows already counted would have to move.
-                self.counts["duplicate" if self._is_same(again, row) else "conflict"] += 1
+                self.counts["duplicate" if table.is_same(again, row) else "conflict"] += 1
                 table.remove(np.array([row]))
         return chained
-
-    def _is_same(self, one: int, other: int) -> bool:
-        table = self.table
-        columns = (table.event_time_ms, table.score, table.cohort, table.flags)
-        return table.texts[one] == table.texts[other] and all(column[one] == column[other] for column in columns)
 
     def _take_held(self, event_id: str, row: int) -> None:
         held = self.held.take(event_id)
@@ -307,8 +302,3 @@ class JoinState:
     def _aside(self, event_id: str, outcome: Outcome | None, reason: str) -> None:
         self.counts[reason] += 1
         self.side.append(Unattributed(event_id, outcome, reason))
-
-
-def _same_id(one: bytes, other: bytes) -> bool:
-    """Whether two texts are of one prediction: its id stands first."""
-    return msgspec.json.decode(one, type=Text).prediction_id == msgspec.json.decode(other, type=Text).prediction_id

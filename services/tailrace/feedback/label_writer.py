@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from tailrace.backends.ports import Output
-from tailrace.core.join_table import DECIDED, JoinTable
+from tailrace.core.join_table import DECIDED, JoinTable, Text
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES, Changes
 
 
@@ -53,11 +55,25 @@ class LabelWriter:
 
     def records(self, table: JoinTable, changes: Changes) -> list[Output]:  # hot path
         """One record for each change, in order."""
-        rows = changes.rows
-        if not rows.size:
+        if not changes.rows.size:
             return []
-        texts = table.read(rows)
-        columns: list[list[Any]] = [
+        texts = table.read(changes.rows)
+        encode, topic = self._encoder.encode, self._topic
+        return [
+            Output(topic, text.prediction_id.encode(), encode(record))
+            for text, record in zip(texts, map(LabelRecord, *self._columns(table, changes, texts)), strict=True)
+        ]
+
+    def _columns(self, table: JoinTable, changes: Changes, texts: list[Text]) -> list[Iterable[Any]]:
+        """The fields of `LabelRecord` up to its weight, in their order."""
+        rows = changes.rows
+        cohorts = [table.cohorts[number] for number in table.cohort[rows].tolist()]
+        slices = {cohort: msgspec.Raw(cohort.slices) for cohort in set(cohorts)}
+        return [
+            [text.prediction_id for text in texts],
+            [text.event_id for text in texts],
+            repeat(self._use_case),
+            repeat(self._label_name),
             changes.version.tolist(),
             _or_none(changes.label, np.isnan(changes.label)),
             [STATUSES[status] for status in changes.status.tolist()],
@@ -65,41 +81,13 @@ class LabelWriter:
             table.event_time_ms[rows].tolist(),
             changes.known_at_ms.tolist(),
             _or_none(changes.outcome_time_ms, changes.outcome_time_ms == NO_TIME),
-            table.cohort[rows].tolist(),
+            [cohort.variant for cohort in cohorts],
+            [cohort.model_version for cohort in cohorts],
             table.score[rows].tolist(),
             (table.flags[rows] & DECIDED).astype(np.bool_).tolist(),
-        ]
-        slices = [msgspec.Raw(cohort.slices) for cohort in table.cohorts]
-        use_case, name = self._use_case, self._label_name
-        records = [
-            LabelRecord(
-                text.prediction_id,
-                text.event_id,
-                use_case,
-                name,
-                version,
-                label,
-                status,
-                reason,
-                time_ms,
-                known_ms,
-                outcome_ms,
-                table.cohorts[cohort].variant,
-                table.cohorts[cohort].model_version,
-                score,
-                decision,
-                text.key,
-                text.entities,
-                slices[cohort],
-            )
-            for text, version, label, status, reason, time_ms, known_ms, outcome_ms, cohort, score, decision in zip(
-                texts, *columns, strict=True
-            )
-        ]
-        topic, encode = self._topic, self._encoder.encode
-        return [
-            Output(topic, text.prediction_id.encode(), encode(record))
-            for text, record in zip(texts, records, strict=True)
+            [text.key for text in texts],
+            [text.entities for text in texts],
+            [slices[cohort] for cohort in cohorts],
         ]
 
 
