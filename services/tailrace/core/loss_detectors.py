@@ -41,9 +41,15 @@ class LossDetector(Protocol):
 
 def start_loss_detector(spec: ADWIN | PageHinkley, snapshot: dict[str, Any] | None = None) -> LossDetector:
     """A detector that begins, or goes on from a snapshot."""
+    detector: LossDetector
     if isinstance(spec, ADWIN):
-        return _AdwinState(spec, msgspec.convert(snapshot, _AdwinData) if snapshot else _AdwinData())
-    return _PageHinkleyState(spec, msgspec.convert(snapshot, _PageHinkleyData) if snapshot else _PageHinkleyData())
+        detector = _AdwinState(spec, msgspec.convert(snapshot, _AdwinData) if snapshot else _AdwinData())
+    else:
+        data = msgspec.convert(snapshot, _PageHinkleyData) if snapshot else _PageHinkleyData()
+        detector = _PageHinkleyState(spec, data)
+    # Loads the compiled loop, most of a second, now and not at the first tick amid the traffic.
+    detector.update(np.empty(0), np.empty(0, np.int64))
+    return detector
 
 
 class _PageHinkleyData(msgspec.Struct):
