@@ -108,7 +108,7 @@ def naive(bench: Bench) -> float:
 
 
 CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "naive": naive}
-FLOORS: dict[str, float] = {"naive": 1.5}
+FLOORS: dict[str, float] = {"naive": 1.2}
 
 
 def serve_tailrace(settings: Settings, directory: Path, name: str, progress: Progress) -> None:

@@ -61,7 +61,7 @@ def naive(bench: Bench) -> float:
 
 
 CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "naive": naive}
-FLOORS: dict[str, float] = {"naive": 1.5}
+FLOORS: dict[str, float] = {"naive": 1.2}
 
 
 def _measured(bench: Bench, use_case: UseCase, take: Callable[[list[Message]], object]) -> float:
