@@ -2,42 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from naive_join import NaiveJoin
 
-from tailrace.core.joins import Change, JoinSpec, JoinState, Outcome, Scored
+from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Scored
+from tailrace.core.labels import NO_TIME, REASONS, STATUSES
 
 SPEC = JoinSpec(window_ms=100, skew_ms=5, lateness_ms=10, correction_ms=1000, hold_ms=50)
+NOTHING = msgspec.Raw(b"{}")
+Step = Scored | Outcome | int
+Emission = tuple[float | None, str, int]
 
 
 def prediction(variant: str = "champion", *, activated: bool = True, blocked: bool = False) -> Scored:
-    return Scored(f"e:{variant}", "e", "k", {}, {}, 0, variant, "1", 0.5, True, activated=activated, blocked=blocked)
+    return Scored(
+        f"e:{variant}", "e", "k", NOTHING, NOTHING, 0, variant, "1", 0.5, True, activated=activated, blocked=blocked
+    )
 
 
 def outcome(time_ms: int, value: float = 1.0, revision: int = 0, *, retract: bool = False) -> Outcome:
     return Outcome(revision, retract, value, time_ms)
 
 
-def play(*steps: Scored | Outcome | int, spec: JoinSpec = SPEC) -> tuple[JoinState, list[Change]]:
+def play(*steps: Step, spec: JoinSpec = SPEC) -> tuple[JoinState, list[Emission]]:
     """Predictions and outcomes arrive, integers move the watermark."""
     state, changes = JoinState(spec), []
     for step in steps:
         if isinstance(step, int):
-            changes += state.advance(step)
+            changes += seen(state.advance(step))
         elif isinstance(step, Scored):
-            changes += state.predict(step)
+            changes += seen(state.predict(Arrivals.of([step])))
         else:
-            changes += state.observe("e", step)
+            changes += seen(state.observe(Reports.of(["e"], [step])))
     return state, changes
 
 
-def seen(changes: list[Change]) -> list[tuple[float | None, str, int]]:
-    return [(c.label, c.status, c.version) for c in changes]
+def seen(changes: Changes) -> list[Emission]:
+    return [
+        (None if np.isnan(label) else label, STATUSES[status], version)
+        for label, status, version in zip(
+            changes.label.tolist(), changes.status.tolist(), changes.version.tolist(), strict=True
+        )
+    ]
 
 
 P = prediction()
-ROWS: dict[str, tuple[list[Scored | Outcome | int], list[tuple[float | None, str, int]], dict[str, int]]] = {
+ROWS: dict[str, tuple[list[Step], list[Emission], dict[str, int]]] = {
     "1": ([P, outcome(5), 110], [(1, "provisional", 1), (1, "final", 2)], {}),
     "2a": ([P, 109], [], {}),
     "2b": ([P, 110], [(0, "final", 1)], {}),
@@ -96,10 +112,10 @@ ROWS: dict[str, tuple[list[Scored | Outcome | int], list[tuple[float | None, str
 def test_truth_table_row_gives_its_emissions(row: str) -> None:
     steps, expected, counts = ROWS[row]
     state, changes = play(*steps)
-    assert (expected, counts) == (seen(changes), dict(state.counts))
+    assert (expected, counts) == (changes, dict(state.counts))
 
 
-ARRIVALS: list[Scored | Outcome | int] = [
+ARRIVALS: list[Step] = [
     P,
     prediction("shadow"),
     outcome(5),
@@ -111,27 +127,133 @@ ARRIVALS: list[Scored | Outcome | int] = [
 
 
 @given(st.permutations(ARRIVALS))
-def test_arrival_order_does_not_change_the_final_table(order: list[Scored | Outcome | int]) -> None:
-    def final(changes: list[Change]) -> dict[str, tuple[float | None, str]]:
-        return {c.prediction.prediction_id: (c.label, c.status) for c in changes}
+def test_arrival_order_does_not_change_the_final_table(order: list[Step]) -> None:
+    def final(state: JoinState) -> dict[str, tuple[float, int]]:
+        table = state.table
+        rows = table.live()
+        ids = [text.prediction_id for text in table.read(rows)]
+        return dict(zip(ids, zip(table.label[rows].tolist(), table.status[rows].tolist(), strict=True), strict=True))
 
-    _, changes = play(*order, 110)
-    assert final(play(*ARRIVALS, 110)[1]) == final(changes)
-    for identity in ("e:champion", "e:shadow"):
-        versions = [c.version for c in changes if c.prediction.prediction_id == identity]
-        assert list(range(1, len(versions) + 1)) == versions
+    state, _ = play(*order, 110)
+    assert final(play(*ARRIVALS, 110)[0]) == final(state)
 
 
 def test_restored_event_is_still_judged_by_the_outcome_that_came_first() -> None:
     state, _ = play(outcome(5), P)
     restored = JoinState(SPEC)
-    restored.restore("e", state.events["e"])
+    restored.table = state.table
+    restored.restore(state.table.live())
     assert [(1, "provisional", 1)] == seen(restored.advance(20))
 
 
 def test_event_is_forgotten_when_its_horizon_has_passed() -> None:
     state, _ = play(P, outcome(5), 110, 1109)
-    assert [] == state.forget()
+    state.forget()
+    assert 0 == state.take_gone().size
     state.advance(1110)
-    assert 1 == len(state.forget())
-    assert {} == state.events
+    state.forget()
+    assert 1 == state.take_gone().size
+    assert 0 == len(state)
+
+
+# Few events, times and values, so that every collision there can be happens; times close to each bound of SPEC.
+events = st.sampled_from(["a", "b", "c"])
+times = st.sampled_from([0, 1, 40, 95, 99, 100, 110, 150, 500, 1109, 1110])
+scored = st.builds(
+    lambda event, variant, time_ms, score, shown, blocked: Scored(
+        f"{event}:{variant}", event, "k", NOTHING, NOTHING, time_ms, variant, "1", score, score > 0.4, shown, blocked
+    ),
+    events,
+    st.sampled_from(["champion", "shadow", "canary"]),
+    st.sampled_from([0, 1, 40]),
+    st.sampled_from([0.25, 0.5]),
+    st.sampled_from([True, True, True, False]),
+    st.sampled_from([False, False, False, True]),
+)
+reported = st.tuples(
+    events, st.builds(Outcome, st.sampled_from([0, 0, 1, 2]), st.booleans(), st.sampled_from([0.0, 1.0, 2.5]), times)
+)
+batch = st.tuples(st.lists(scored, max_size=8), st.lists(reported, max_size=12), st.none() | times, st.booleans())
+specs = st.builds(
+    msgspec.structs.replace,
+    st.just(SPEC),
+    if_absent=st.sampled_from([False, False, None]),
+    closes_at_outcome=st.booleans(),
+)
+
+
+@given(st.lists(batch, max_size=8), specs)
+def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batches: list[Any], spec: JoinSpec) -> None:
+    naive, columns = NaiveJoin(spec), JoinState(spec)
+    versions: dict[str, int] = {}
+    for predictions, reports, watermark_ms, forgets in batches:
+        expected = [change for one in predictions for change in naive.predict(one)]
+        expected += [change for event, one in reports for change in naive.observe(event, one)]
+        parts = [columns.predict(Arrivals.of(predictions))] if predictions else []
+        if reports:
+            parts.append(columns.observe(Reports.of([event for event, _ in reports], [one for _, one in reports])))
+        if watermark_ms is not None:
+            expected += naive.advance(watermark_ms)
+            parts.append(columns.advance(watermark_ms))
+        told = [emission for part in parts for emission in _told(columns, part)]
+        for name, version, *_ in told:
+            assert versions.get(name, 0) + 1 == version
+            versions[name] = version
+        assert [
+            (
+                c.prediction.prediction_id,
+                c.version,
+                c.label,
+                c.status,
+                c.reason,
+                c.known_at_ms,
+                c.outcome_time_ms,
+                c.previous,
+            )
+            for c in expected
+        ] == told
+        if forgets:
+            for event in naive.forget():
+                versions = {
+                    n: v for n, v in versions.items() if n not in {j.prediction.prediction_id for j in event.judged}
+                }
+            columns.forget()
+        columns.table.remove(columns.take_gone())
+        assert (naive.counts, naive.side, len(naive.events)) == (columns.counts, columns.side, len(columns))
+
+
+def _told(state: JoinState, changes: Changes) -> list[tuple[Any, ...]]:
+    ids = [text.prediction_id for text in state.table.read(changes.rows)]
+    columns = (changes.version, changes.label, changes.status, changes.reason, changes.known_at_ms)
+    rows = zip(ids, *(c.tolist() for c in (*columns, changes.outcome_time_ms, changes.previous)), strict=True)
+    return [
+        (
+            name,
+            version,
+            None if np.isnan(label) else label,
+            STATUSES[status],
+            REASONS[reason],
+            known_ms,
+            None if outcome_ms == NO_TIME else outcome_ms,
+            None if np.isnan(previous) else previous,
+        )
+        for name, version, label, status, reason, known_ms, outcome_ms, previous in rows
+    ]
+
+
+def test_full_state_evicts_what_can_only_be_corrected_before_what_still_waits() -> None:
+    spec = msgspec.structs.replace(SPEC, max_events=3)
+    state = JoinState(spec)
+    state.predict(Arrivals.of([_numbered(0), _numbered(1)]))
+    state.advance(111)
+    state.predict(Arrivals.of([_numbered(200), _numbered(201), _numbered(202)]))
+    assert {"evicted_closed": 2} == dict(state.counts)
+    state.predict(Arrivals.of([_numbered(300)]))
+    assert ["e200"] == [side.event_id for side in state.side]
+    assert 3 == len(state)
+
+
+def _numbered(time_ms: int) -> Scored:
+    return msgspec.structs.replace(
+        P, prediction_id=f"e{time_ms}:champion", event_id=f"e{time_ms}", event_time_ms=time_ms
+    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from tailrace.core.metrics import METRIC_NAMES, ScoreHistogram, metrics_of
@@ -64,16 +67,30 @@ def test_sum_of_histograms_equals_histogram_of_all_and_subtraction_undoes_it(
 ) -> None:
     total, part = ScoreHistogram(), ScoreHistogram()
     for rows, target in ((left, total), (right, part)):
-        for score, label in rows:
-            target.add(int(bin_of(np.array([score]))[0]), positive=label)
+        target.add(*_columns(rows))
     alone = total.sparse()
     total.add_sparse(*part.sparse())
-    everything = left + right
-    expected = metrics_of(np.array([s for s, _ in everything]), np.array([y for _, y in everything]), 0.5)
-    assert expected == total.metrics(threshold=0.5)
-    for score, label in right:
-        total.add(int(bin_of(np.array([score]))[0]), positive=label, times=-1)
+    scores, labels = zip(*(left + right), strict=True)
+    assert metrics_of(np.array(scores), np.array(labels), 0.5) == total.metrics(threshold=0.5)
+    total.add(*_columns(right), times=-1)
     assert alone == total.sparse()
+    assert len(left) == total.labelled
+    total.add_histogram(part)
+    assert metrics_of(np.array(scores), np.array(labels), 0.5) == total.metrics(threshold=0.5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4_096), st.booleans()), max_size=40), st.integers(0, 39))
+def test_histogram_of_batches_equals_a_counter_of_labels(labels: list[tuple[int, bool]], cut: int) -> None:
+    histogram = ScoreHistogram()
+    for rows in (labels[:cut], labels[cut:]):
+        histogram.add(np.array([p for p, _ in rows], dtype=np.int64), np.array([y for _, y in rows], dtype=np.bool_))
+    n, hits = Counter(p for p, _ in labels), Counter(p for p, y in labels if y)
+    bins = sorted(n)
+    assert (bins, [n[b] for b in bins], [hits[b] for b in bins]) == histogram.sparse()
+
+
+def _columns(rows: list[tuple[float, bool]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    return bin_of(np.array([score for score, _ in rows])), np.array([label for _, label in rows])
 
 
 def test_metrics_without_data_are_none() -> None:

@@ -1,347 +1,304 @@
 """Joins outcomes to predictions on event time, so that arrival order cannot change the final table.
 
 One winning outcome per event: the eligible one of highest revision, ties broken by content. A label
-moves pending -> provisional -> final, and may be corrected until the horizon ends. Held per event,
-not per prediction: champion and shadow share the outcome.
+moves pending -> provisional -> final, and may be corrected until the horizon ends. Outcomes are held
+per event, not per prediction: champion and shadow share them. All is done by the batch, on columns.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from tailrace.contracts.records import LabelReason, LabelStatus
+from tailrace.core.due_times import DueTimes
+from tailrace.core.held_outcomes import HeldOutcomes
+from tailrace.core.join_records import Arrivals, JoinSpec, Outcome, Reports, Scored, Unattributed
+from tailrace.core.join_table import ASSERTED, NO_OUTCOME, RETRACTED, JoinTable, Rows
+from tailrace.core.labels import Changes, settle
 
+__all__ = ["Arrivals", "Changes", "JoinSpec", "JoinState", "Outcome", "Reports", "Scored", "Unattributed"]
 
-class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How outcomes of one label are attributed; all spans in milliseconds.
-
-    `closes_at_outcome` makes the first outcome final at once; `if_absent` False makes a prediction
-    without outcome negative, None censors it; `max_events` is the hard cap of the state.
-    """
-
-    window_ms: int
-    lateness_ms: int
-    correction_ms: int
-    hold_ms: int
-    skew_ms: int = 5_000
-    if_absent: bool | None = False
-    closes_at_outcome: bool = False
-    max_events: int = 2_000_000
-
-
-class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What was reported of an event. Field order is the order in which conflicts are decided."""
-
-    revision: int
-    retract: bool
-    value: float
-    time_ms: int
-
-
-class Scored(msgspec.Struct, frozen=True, gc=False):
-    """The part of a `Prediction` that its label and the metrics need; decoded from the same bytes."""
-
-    prediction_id: str
-    event_id: str
-    key: str
-    entities: dict[str, str]
-    slices: dict[str, str]
-    event_time_ms: int
-    variant: str
-    model_version: str
-    score: float
-    decision: bool
-    activated: bool = True
-    blocked: bool = False
-
-
-class Change(msgspec.Struct, frozen=True, gc=False):
-    """A label that changed; `prediction` says whose, `previous` is the final label it replaces, if any."""
-
-    prediction: Scored
-    version: int
-    label: float | None
-    status: LabelStatus
-    reason: LabelReason
-    known_at_ms: int
-    outcome_time_ms: int | None
-    previous: float | None = None
-
-
-class Unattributed(msgspec.Struct, frozen=True, gc=False):
-    """An outcome that judges nothing; `reason` is orphan, too_late, out_of_window or evicted_unresolved."""
-
-    event_id: str
-    outcome: Outcome | None
-    reason: str
-
-
-class Judged(msgspec.Struct):
-    """A prediction with the label last emitted for it."""
-
-    prediction: Scored
-    version: int = 0
-    label: float | None = None
-    status: LabelStatus = "pending"
-    known_at_ms: int = -1
-
-    @property
-    def final(self) -> float | None:
-        """The label that metrics count; None while there is none."""
-        return self.label if self.status == "final" else None
-
-
-class EventState(msgspec.Struct):
-    """Everything kept of one event. `outcomes` holds early ones until a prediction comes, then the winner."""
-
-    judged: list[Judged] = []
-    outcomes: list[Outcome] = []
-    closed: bool = False
+_NOWHERE: Final = np.empty(0, np.int64)
 
 
 class JoinState:
-    """Streaming join. Not thread-safe. O(log n) per record, O(due) per watermark.
+    """Streaming join. Not thread-safe. O(1) per record amortised, O(due) per watermark.
 
     Attributes:
+        table: Predictions that wait or may still be corrected.
+        held: Outcomes that came before any prediction of their event.
         counts: Duplicates, conflicts, stale revisions and unattributed outcomes by name.
-        touched: Event ids whose state changed since the caller last cleared it, for the changelog.
         side: Outcomes that judge nothing, since the caller last cleared it.
+        added: Rows that came, since the caller last cleared it.
+        touched: Rows that changed, since the caller last cleared it.
     """
 
     def __init__(self, spec: JoinSpec, watermark_ms: int = -1) -> None:
         self.spec = spec
         self.watermark_ms = watermark_ms
-        self.events: dict[str, EventState] = {}
+        self.table = JoinTable()
+        self.held = HeldOutcomes(spec.hold_ms)
         self.counts: Counter[str] = Counter()
-        self.touched: set[str] = set()
         self.side: list[Unattributed] = []
+        self.added: list[Rows] = []
+        self.touched: list[Rows] = []
+        self._due = DueTimes(spec.window_ms)
+        self._expiring = DueTimes(spec.correction_ms)
         self._early: set[str] = set()
-        self._due: list[tuple[int, str]] = []
-        self._expiring: list[tuple[int, str]] = []
-        self._evicted: list[EventState] = []
+        self._gone: list[Rows] = []
 
-    def restore(self, event_id: str, state: EventState) -> None:
-        """Takes back an event from the changelog."""
-        self.events[event_id] = state
-        self._schedule(event_id, state)
-        if state.outcomes and any(judged.version == 0 for judged in state.judged):
-            self._early.add(event_id)
+    def __len__(self) -> int:
+        """Events that are kept."""
+        return len(self.table.index) + len(self.held)
 
-    def predict(self, prediction: Scored) -> list[Change]:
-        """Takes a prediction; gives the changes it causes.
+    def restore(self, heads: Rows) -> None:
+        """Takes back what waits: first rows of events that stand in `table` already."""
+        closed = self.table.closed[heads]
+        self._due.add(self._end_ms(heads[~closed]), heads[~closed])
+        self._expiring.add(self._end_ms(heads[closed]) + self.spec.correction_ms, heads[closed])
+        rows, events = self.table.expand(heads)
+        early = heads[
+            events[(self.table.version[rows] == 0) & (self.table.outcome[self.table.head[rows]] != NO_OUTCOME)]
+        ]
+        self._early.update(text.event_id for text in self.table.read(early))
 
-        An outcome that was there before it judges it at the next `advance`: what is known of a stream then
-        follows from its watermarks, and not from which of two topics was read faster.
+    def predict(self, new: Arrivals) -> Changes:  # hot path
+        """Takes predictions; gives the changes they cause.
+
+        An outcome that was there before its prediction judges it at the next `advance`: what is known of a
+        stream then follows from its watermarks, and not from which of two topics was read faster.
         """
-        state = self._event(prediction.event_id)
-        for judged in state.judged:
-            if judged.prediction.prediction_id == prediction.prediction_id:
-                self._again(judged, prediction)
-                return []
-        judged = Judged(prediction)
-        state.judged.append(judged)
-        self.touched.add(prediction.event_id)
-        if len(state.judged) == 1:
-            state.outcomes = self._eligible(prediction, state.outcomes)
-            self._schedule(prediction.event_id, state)
-        if state.outcomes:
-            self._early.add(prediction.event_id)
-            return []
+        table, index = self.table, self.table.index
+        self._make_room(new.event_ids)
+        cohorts = table.cohort_numbers(zip(new.variants, new.model_versions, new.slices, strict=True))
+        rows = table.add(new.texts, new.event_time_ms, new.score, cohorts, new.flags)
+        numbers = rows.tolist()
+        heads = list(map(index.setdefault, new.event_ids, numbers))
+        fresh = np.ones(len(rows), np.bool_)
+        chained: list[int] = []
+        if heads != numbers:
+            fresh = rows == np.array(heads)
+            chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads, numbers)
+        for at in np.flatnonzero(fresh).tolist() if len(self.held) else ():
+            self._take_held(new.event_ids[at], numbers[at])
+        self._due.add(self._end_ms(rows[fresh]), rows[fresh])
+        self.added.append(rows[table.serial[rows] >= 0])
         # A prediction behind the watermark is closed by the next `advance`, as if it had been in time.
-        return self._settle(state, judged, closed=state.closed)
+        late = [at for at in chained if table.outcome[heads[at]] == NO_OUTCOME]
+        self._early.update(new.event_ids[at] for at in chained if table.outcome[heads[at]] != NO_OUTCOME)
+        return self._settle(rows[late]) if late else Changes.none()
 
-    def observe(self, event_id: str, outcome: Outcome) -> list[Change]:
-        """Takes an outcome; gives the changes it causes. One without prediction is held."""
-        state = self.events.get(event_id)
-        if state is None or not state.judged:
-            self._hold(event_id, outcome)
-            return []
-        if state.closed and self._next_ms(state) <= self.watermark_ms:
-            self._aside(event_id, [outcome], "too_late")
-            return []
-        if not self._eligible(state.judged[0].prediction, [outcome], event_id):
-            return []
-        held = state.outcomes[0] if state.outcomes else None
-        if held is not None and not self._wins(outcome, held):
-            return []
-        state.outcomes = [outcome]
-        self.touched.add(event_id)
-        return [c for judged in state.judged for c in self._settle(state, judged, closed=state.closed)]
+    def observe(self, new: Reports) -> Changes:  # hot path
+        """Takes outcomes; gives the changes they cause. One without prediction is held."""
+        get = self.table.index.get
+        heads = np.array([get(event_id, -1) for event_id in new.event_ids], dtype=np.int64)
+        missing = np.flatnonzero(heads < 0)
+        self._make_room([new.event_ids[at] for at in missing.tolist()])
+        aside: list[tuple[int, str]] = []
+        for at in missing.tolist():
+            reason = self._hold(new.event_ids[at], new.outcome(at))
+            aside += [(at, reason)] if reason else []
+        parts: list[tuple[NDArray[np.int64], Changes]] = []
+        waiting = np.flatnonzero(heads >= 0)
+        while waiting.size:
+            # One outcome of each event at a time: those of one event follow upon one another.
+            _, first = np.unique(heads[waiting], return_index=True)
+            now = waiting[np.sort(first)]
+            parts.append(self._judge(new, now, heads[now], aside))
+            waiting = np.delete(waiting, first)
+        for at, reason in sorted(aside):
+            self._aside(new.event_ids[at], new.outcome(at), reason)
+        return Changes.in_order(parts)
 
-    def advance(self, watermark_ms: int) -> list[Change]:
+    def advance(self, watermark_ms: int) -> Changes:
         """Moves stream time: judges by outcomes that came first, closes windows and drops orphans."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
-        changes: list[Change] = []
-        for event_id in sorted(self._early):
-            if (state := self.events.get(event_id)) is not None:
-                self.touched.add(event_id)
-                changes += [c for judged in state.judged for c in self._settle(state, judged, closed=state.closed)]
+        early = [self.table.index[event_id] for event_id in sorted(self._early) if event_id in self.table.index]
         self._early.clear()
-        while self._due and self._due[0][0] <= self.watermark_ms:
-            due_ms, event_id = heapq.heappop(self._due)
-            state = self.events.get(event_id)
-            if state is None or state.closed or self._next_ms(state) != due_ms:
-                continue
-            self.touched.add(event_id)
-            if state.judged:
-                state.closed = True
-                for judged in sorted(state.judged, key=lambda j: j.prediction.prediction_id):
-                    changes += self._settle(state, judged, closed=True)
-                self._schedule(event_id, state)
+        judged = self._settle(self.table.expand(np.array(early, dtype=np.int64))[0]) if early else Changes.none()
+        for event_id, outcomes in self.held.take_due(self.watermark_ms):
+            for outcome in outcomes:
+                self._aside(event_id, outcome, "orphan")
+        heads = self._in_order(self._due.take(self.watermark_ms))
+        if not heads.size:
+            return judged
+        table = self.table
+        table.closed[heads] = True
+        self.touched.append(heads)
+        self._expiring.add(self._end_ms(heads) + self.spec.correction_ms, heads)
+        rows, events = table.expand(heads)
+        if len(rows) > len(heads):
+            names = [text.prediction_id for text in table.read(rows)]
+            rows = rows[sorted(range(len(rows)), key=lambda at: (events[at], names[at]))]
+        return Changes.joined([judged, self._settle(rows)])
+
+    def forget(self) -> None:
+        """Forgets events that can no longer be corrected; `take_gone` hands them over."""
+        self._remove(self._expiring.take(self.watermark_ms))
+
+    def take_gone(self) -> Rows:
+        """Rows of events that were forgotten since the last call; the caller frees them."""
+        gone, self._gone = self._gone, []
+        return np.concatenate(gone) if gone else _NOWHERE
+
+    def _join_events(self, places: list[int], heads: list[int], numbers: list[int]) -> list[int]:
+        """Chains predictions to their events; gives the places of those that are no duplicates."""
+        table = self.table
+        chained = []
+        for at in places:
+            head, row = heads[at], numbers[at]
+            chain = table.chain(head)
+            again = next((r for r in chain if table.is_same_id(r, row)), None)
+            if again is None:
+                table.next[chain[-1]], table.head[row] = row, head
+                chained.append(at)
             else:
-                del self.events[event_id]
-                self._aside(event_id, state.outcomes, "orphan")
+                # Predictions come exactly once per event record; two of one id mean that a producer used an
+                # event id twice. The first keeps its label, or windows already counted would have to move.
+                self.counts["duplicate" if table.is_same(again, row) else "conflict"] += 1
+                table.remove(np.array([row]))
+        return chained
+
+    def _take_held(self, event_id: str, row: int) -> None:
+        held = self.held.take(event_id)
+        if held is None:
+            return
+        time_ms = int(self.table.event_time_ms[row])
+        first_ms, end_ms = time_ms - self.spec.skew_ms, time_ms + self.spec.window_ms
+        last_ms = end_ms + self.spec.correction_ms
+        inside = []
+        for outcome in held:
+            if first_ms <= outcome.time_ms < (last_ms if outcome.retract else end_ms):
+                inside.append(outcome)
+            else:
+                self._aside(event_id, outcome, "out_of_window")
+        if inside:
+            winner = max(inside, key=msgspec.structs.astuple)
+            self._set_outcomes(np.array([row]), [winner.revision], [winner.retract], [winner.value], [winner.time_ms])
+            self._early.add(event_id)
+
+    def _judge(
+        self, new: Reports, places: NDArray[np.int64], heads: Rows, aside: list[tuple[int, str]]
+    ) -> tuple[NDArray[np.int64], Changes]:
+        """Outcomes of distinct events: gives their changes and the place of the outcome behind each."""
+        table, spec = self.table, self.spec
+        revision, retract, value, time_ms = (column[places] for column in new.columns())
+        start_ms = table.event_time_ms[heads]
+        end_ms = start_ms + spec.window_ms
+        horizon_ms = end_ms + spec.lateness_ms + spec.correction_ms
+        late = table.closed[heads] & (horizon_ms <= self.watermark_ms)
+        # Taking an outcome back is no outcome: it may come as late as a correction may.
+        last_ms = np.where(retract, end_ms + spec.correction_ms, end_ms)
+        outside = ~late & ~((start_ms - spec.skew_ms <= time_ms) & (time_ms < last_ms))
+        aside += [(at, "too_late") for at in places[late].tolist()]
+        aside += [(at, "out_of_window") for at in places[outside].tolist()]
+        wins = ~(late | outside)
+        judged = np.flatnonzero(wins & (table.outcome[heads] != NO_OUTCOME))
+        if judged.size:
+            wins[judged] = self._beats(heads[judged], *(c[judged] for c in (revision, retract, value, time_ms)))
+        heads, places = heads[wins], places[wins]
+        self._set_outcomes(heads, *(column[wins] for column in (revision, retract, value, time_ms)))
+        rows, events = table.expand(heads)
+        changes = self._settle(rows)
+        return places[events[changes.places]], changes
+
+    def _beats(self, heads: Rows, revision: Any, retract: Any, value: Any, time_ms: Any) -> NDArray[np.bool_]:
+        """Whether outcomes replace those that events have: the order of `Outcome`'s fields, compared one by one."""
+        table = self.table
+        held = (
+            table.revision[heads],
+            table.outcome[heads] == RETRACTED,
+            table.value[heads],
+            table.outcome_time_ms[heads],
+        )
+        greater = np.zeros(len(heads), np.bool_)
+        equal = np.ones(len(heads), np.bool_)
+        for mine, theirs in zip((revision, retract, value, time_ms), held, strict=True):
+            greater |= equal & (mine > theirs)
+            equal &= mine == theirs
+        stale = revision < held[0]
+        self._count("duplicate", equal)
+        self._count("stale_revision", stale)
+        self._count("conflict", ~equal & (revision == held[0]))
+        return greater
+
+    def _count(self, name: str, which: NDArray[np.bool_]) -> None:
+        if which.any():
+            self.counts[name] += int(which.sum())
+
+    def _set_outcomes(self, heads: Rows, revision: Any, retract: Any, value: Any, time_ms: Any) -> None:
+        table = self.table
+        table.revision[heads], table.value[heads], table.outcome_time_ms[heads] = revision, value, time_ms
+        table.outcome[heads] = np.where(retract, RETRACTED, ASSERTED)
+        self.touched.append(heads)
+
+    def _settle(self, rows: Rows) -> Changes:
+        changes = settle(self.table, rows, self.spec)
+        self.touched.append(changes.rows)
         return changes
 
-    def forget(self) -> list[EventState]:
-        """Forgets events that can no longer be corrected, and hands them over."""
-        forgotten, self._evicted = self._evicted, []
-        while self._expiring and self._expiring[0][0] <= self.watermark_ms:
-            _, event_id = heapq.heappop(self._expiring)
-            state = self.events.pop(event_id, None)
-            if state is not None:
-                self.touched.add(event_id)
-                forgotten.append(state)
-        return forgotten
+    def _end_ms(self, heads: Rows) -> NDArray[np.int64]:
+        return self.table.event_time_ms[heads] + (self.spec.window_ms + self.spec.lateness_ms)
 
-    def _event(self, event_id: str) -> EventState:
-        state = self.events.get(event_id)
-        if state is None:
-            if len(self.events) >= self.spec.max_events:
-                self._evict()
-            state = self.events[event_id] = EventState()
-        return state
+    def _in_order(self, heads: Rows) -> Rows:
+        """Events by the time they were due, then by id."""
+        times = self.table.event_time_ms[heads]
+        order = np.argsort(times, kind="stable")
+        heads, times = heads[order], times[order]
+        if not (times[1:] == times[:-1]).any():
+            return heads
+        names = [text.event_id for text in self.table.read(heads)]
+        due = times.tolist()
+        return heads[sorted(range(len(heads)), key=lambda at: (due[at], names[at]))]
 
-    def _evict(self) -> None:
-        # What can only be corrected goes before what still waits for its outcome.
-        while self._expiring:
-            _, event_id = heapq.heappop(self._expiring)
-            if (state := self.events.pop(event_id, None)) is not None:
-                self.touched.add(event_id)
-                self._evicted.append(state)
-                self.counts["evicted_closed"] += 1
-                return
-        while self._due:
-            due_ms, event_id = heapq.heappop(self._due)
-            state = self.events.get(event_id)
-            if state is not None and self._next_ms(state) == due_ms:
-                del self.events[event_id]
-                self.touched.add(event_id)
-                self._evicted.append(state)
-                self._aside(event_id, [None], "evicted_unresolved")
-                return
+    def _remove(self, heads: Rows) -> None:
+        if not heads.size:
+            return
+        for text in self.table.read(heads):
+            del self.table.index[text.event_id]
+        rows, _ = self.table.expand(heads)
+        self._gone.append(rows)
 
-    def _hold(self, event_id: str, outcome: Outcome) -> None:
+    def _hold(self, event_id: str, outcome: Outcome) -> str:
+        """Holds an outcome; gives the reason if it is too old for that."""
         if outcome.time_ms + self.spec.hold_ms <= self.watermark_ms:
             # The earliest event it can belong to ended its horizon by then: it came too late for one.
             horizon_ms = outcome.time_ms + self.spec.lateness_ms + self.spec.correction_ms
-            self._aside(
-                event_id,
-                [outcome],
-                "too_late" if horizon_ms <= self.watermark_ms else "orphan",
-            )
-            return
-        state = self._event(event_id)
-        if outcome in state.outcomes:
+            return "too_late" if horizon_ms <= self.watermark_ms else "orphan"
+        if not self.held.hold(event_id, outcome):
             self.counts["duplicate"] += 1
+        return ""
+
+    def _make_room(self, event_ids: Sequence[str]) -> None:
+        """Evicts what is due first, where new events would not fit; a batch makes its room at once."""
+        if len(self) + len(event_ids) <= self.spec.max_events:
             return
-        state.outcomes = [*state.outcomes, outcome]
-        self.touched.add(event_id)
-        self._schedule(event_id, state)
+        new = {event_id for event_id in event_ids if event_id not in self.table.index and event_id not in self.held}
+        excess = len(self) + len(new) - self.spec.max_events
+        # What can only be corrected goes before what still waits for its outcome.
+        while excess > 0 and (oldest := self._in_order(self._expiring.take_oldest())).size:
+            heads, kept = oldest[:excess], oldest[excess:]
+            self._expiring.add(self._end_ms(kept) + self.spec.correction_ms, kept)
+            self.counts["evicted_closed"] += len(heads)
+            excess -= len(heads)
+            self._remove(heads)
+        while excess > 0 and (oldest := self._in_order(self._due.take_oldest())).size:
+            heads, kept = oldest[:excess], oldest[excess:]
+            self._due.add(self._end_ms(kept), kept)
+            for text in self.table.read(heads):
+                self._aside(text.event_id, None, "evicted_unresolved")
+            excess -= len(heads)
+            self._remove(heads)
+        while excess > 0 and (first := self.held.first_due()) is not None:
+            self.held.take(first[1])
+            self._aside(first[1], None, "evicted_unresolved")
+            excess -= 1
 
-    def _eligible(self, of: Scored, outcomes: list[Outcome], event_id: str = "") -> list[Outcome]:
-        first_ms, end_ms = of.event_time_ms - self.spec.skew_ms, of.event_time_ms + self.spec.window_ms
-        # Taking an outcome back is no outcome: it may come as late as a correction may.
-        last_ms = end_ms + self.spec.correction_ms
-        inside = [o for o in outcomes if first_ms <= o.time_ms < (last_ms if o.retract else end_ms)]
-        self._aside(
-            event_id or of.event_id,
-            [o for o in outcomes if o not in inside],
-            "out_of_window",
-        )
-        return [max(inside, key=_rank)] if inside else []
-
-    def _wins(self, new: Outcome, held: Outcome) -> bool:
-        if new == held:
-            self.counts["duplicate"] += 1
-        elif new.revision < held.revision:
-            self.counts["stale_revision"] += 1
-        elif new.revision == held.revision:
-            self.counts["conflict"] += 1
-        return _rank(new) > _rank(held)
-
-    def _again(self, judged: Judged, prediction: Scored) -> None:
-        # Predictions come exactly once per event record; two of one id mean that a producer used an
-        # event id twice. The first keeps its label, or windows already counted would have to move.
-        self.counts["duplicate" if judged.prediction == prediction else "conflict"] += 1
-
-    def _settle(self, state: EventState, judged: Judged, *, closed: bool) -> list[Change]:
-        """What the label is now; a change only where it differs from what was said last."""
-        prediction, outcome = (
-            judged.prediction,
-            state.outcomes[0] if state.outcomes else None,
-        )
-        known = outcome is not None and not outcome.retract
-        label = float(outcome.value) if outcome is not None and known else None
-        status: LabelStatus = "provisional" if known else "pending"
-        if prediction.blocked or not prediction.activated:
-            label, status = None, "censored" if closed else "pending"
-        elif known and (closed or self.spec.closes_at_outcome):
-            status = "final"
-        elif closed:
-            label, status = (None, "censored") if self.spec.if_absent is None else (0.0, "final")
-        if (label, status) == (judged.label, judged.status):
-            return []
-        reason = _reason(judged, status, outcome)
-        previous = judged.final
-        judged.version, judged.label, judged.status = judged.version + 1, label, status
-        end_ms = prediction.event_time_ms + self.spec.window_ms + self.spec.lateness_ms
-        at_end = outcome is None or reason in ("timeout", "window_closed", "censored")
-        known_at_ms = end_ms if at_end or outcome is None else outcome.time_ms
-        outcome_ms = outcome.time_ms if outcome is not None and known else None
-        judged.known_at_ms = known_at_ms
-        return [
-            Change(
-                prediction,
-                judged.version,
-                label,
-                status,
-                reason,
-                known_at_ms,
-                outcome_ms,
-                previous,
-            )
-        ]
-
-    def _next_ms(self, state: EventState) -> int:
-        if not state.judged:
-            return max(o.time_ms for o in state.outcomes) + self.spec.hold_ms
-        end_ms = state.judged[0].prediction.event_time_ms + self.spec.window_ms + self.spec.lateness_ms
-        return end_ms + self.spec.correction_ms if state.closed else end_ms
-
-    def _schedule(self, event_id: str, state: EventState) -> None:
-        heapq.heappush(self._expiring if state.closed else self._due, (self._next_ms(state), event_id))
-
-    def _aside(self, event_id: str, outcomes: list[Outcome] | list[None], reason: str) -> None:
-        for outcome in outcomes:
-            self.counts[reason] += 1
-            self.side.append(Unattributed(event_id, outcome, reason))
-
-
-def _rank(outcome: Outcome) -> tuple[int, bool, float, int]:
-    return outcome.revision, outcome.retract, outcome.value, outcome.time_ms
-
-
-def _reason(judged: Judged, status: LabelStatus, outcome: Outcome | None) -> LabelReason:
-    if status == "censored":
-        return "censored"
-    if outcome is not None and outcome.retract and judged.version:
-        return "retract"
-    if judged.status in ("final", "censored"):
-        return "correction"
-    if status == "final" and outcome is None:
-        return "timeout"
-    return "window_closed" if judged.status == "provisional" and status == "final" else "outcome"
+    def _aside(self, event_id: str, outcome: Outcome | None, reason: str) -> None:
+        self.counts[reason] += 1
+        self.side.append(Unattributed(event_id, outcome, reason))

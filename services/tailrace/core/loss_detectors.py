@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.loss_kernels import COUNT, PH_MEAN, TOTAL, USED, adwin, empty_rows, page_hinkley
 from tailrace.core.monitors import ADWIN, PageHinkley
 
 LOSS_CAP = 4.0
@@ -41,9 +41,15 @@ class LossDetector(Protocol):
 
 def start_loss_detector(spec: ADWIN | PageHinkley, snapshot: dict[str, Any] | None = None) -> LossDetector:
     """A detector that begins, or goes on from a snapshot."""
+    detector: LossDetector
     if isinstance(spec, ADWIN):
-        return _AdwinState(spec, msgspec.convert(snapshot, _AdwinData) if snapshot else _AdwinData())
-    return _PageHinkleyState(spec, msgspec.convert(snapshot, _PageHinkleyData) if snapshot else _PageHinkleyData())
+        detector = _AdwinState(spec, msgspec.convert(snapshot, _AdwinData) if snapshot else _AdwinData())
+    else:
+        data = msgspec.convert(snapshot, _PageHinkleyData) if snapshot else _PageHinkleyData()
+        detector = _PageHinkleyState(spec, data)
+    # Loads the compiled loop, most of a second, now and not at the first tick amid the traffic.
+    detector.update(np.empty(0), np.empty(0, np.int64))
+    return detector
 
 
 class _PageHinkleyData(msgspec.Struct):
@@ -62,26 +68,20 @@ class _PageHinkleyState:
 
     def __init__(self, spec: PageHinkley, data: _PageHinkleyData) -> None:
         self._spec = spec
-        self._data = data
+        self._state = np.array([data.count, data.mean, data.excess], dtype=np.float64)
 
     @property
     def estimate(self) -> float:
-        return self._data.mean
+        return float(self._state[PH_MEAN])
 
     def update(self, values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> int | None:
-        first: int | None = None
-        for value, time_ms in zip(values.tolist(), times_ms.tolist(), strict=True):
-            data = self._data
-            data.count += 1
-            data.mean += (value - data.mean) / data.count
-            data.excess = max(0.0, data.excess + (value - data.mean - self._spec.delta))
-            if data.count >= self._spec.min_instances and data.excess > self._spec.threshold:
-                first = time_ms if first is None else first
-                self._data = _PageHinkleyData()
-        return first
+        spec = self._spec
+        first = page_hinkley(values, self._state, spec.min_instances, spec.delta, spec.threshold)
+        return int(times_ms[first]) if first >= 0 else None
 
     def snapshot(self) -> dict[str, Any]:
-        return dict(msgspec.to_builtins(self._data))
+        count, mean, excess = self._state.tolist()
+        return dict(msgspec.to_builtins(_PageHinkleyData(int(count), mean, excess)))
 
 
 class _AdwinData(msgspec.Struct):
@@ -101,83 +101,28 @@ class _AdwinState:
     allows at confidence `delta`. Here a cut counts as drift only where the newer part is the larger.
     """
 
-    MAX_BUCKETS = 5
-    CHECK_EVERY = 32
-    MIN_PART = 5
-
     def __init__(self, spec: ADWIN, data: _AdwinData) -> None:
         self._spec = spec
-        self._data = data
+        self._state = np.array([data.count, data.total, data.squares, data.ticks, len(data.rows)], dtype=np.float64)
+        self._filled, self._sums, self._squares = empty_rows()
+        for at, row in enumerate(data.rows):
+            self._filled[at] = len(row)
+            for place, (total, squares) in enumerate(reversed(row)):
+                self._sums[at, place], self._squares[at, place] = total, squares
 
     @property
     def estimate(self) -> float:
-        return self._data.total / self._data.count if self._data.count else 0.0
+        return float(self._state[TOTAL] / self._state[COUNT]) if self._state[COUNT] else 0.0
 
     def update(self, values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> int | None:
-        first: int | None = None
-        for value, time_ms in zip(np.minimum(values, LOSS_CAP).tolist(), times_ms.tolist(), strict=True):
-            self._insert(value / LOSS_CAP)
-            if self._data.ticks % self.CHECK_EVERY == 0 and self._shrink() and first is None:
-                first = time_ms
-        return first
+        scaled = np.minimum(values, LOSS_CAP) / LOSS_CAP
+        first = adwin(scaled, self._state, self._filled, self._sums, self._squares, self._spec.delta)
+        return int(times_ms[first]) if first >= 0 else None
 
     def snapshot(self) -> dict[str, Any]:
-        return dict(msgspec.to_builtins(self._data))
-
-    def _insert(self, value: float) -> None:
-        data = self._data
-        data.ticks += 1
-        data.count += 1
-        data.total += value
-        data.squares += value * value
-        carried: tuple[float, float] | None = (value, value * value)
-        at = 0
-        while carried is not None:
-            if at == len(data.rows):
-                data.rows.append([])
-            row = data.rows[at]
-            row.insert(0, carried)
-            carried = None
-            if len(row) > self.MAX_BUCKETS:
-                (sum_a, sq_a), (sum_b, sq_b) = row.pop(), row.pop()
-                carried = (sum_a + sum_b, sq_a + sq_b)
-            at += 1
-
-    def _shrink(self) -> bool:
-        """Drops old buckets while a cut is significant; True if the newer part was the larger."""
-        risen = False
-        while (cut := self._cut()) is not None:
-            risen = risen or cut
-            self._drop_oldest()
-        return risen
-
-    def _drop_oldest(self) -> None:
-        data = self._data
-        total, squares = data.rows[-1].pop()
-        data.count -= 1 << (len(data.rows) - 1)
-        data.total -= total
-        data.squares -= squares
-        while data.rows and not data.rows[-1]:
-            data.rows.pop()
-
-    def _cut(self) -> bool | None:
-        """Whether some cut is significant: True with a larger newer part, False a smaller, None for no cut."""
-        data = self._data
-        if data.count < 2 * self.MIN_PART:
-            return None
-        variance = max(data.squares / data.count - (data.total / data.count) ** 2, 0.0)
-        confidence = math.log(2.0 * math.log(data.count) / self._spec.delta)
-        old_count, old_total = 0, 0.0
-        for at in range(len(data.rows) - 1, -1, -1):
-            for total, _ in reversed(data.rows[at]):
-                old_count += 1 << at
-                old_total += total
-                new_count = data.count - old_count
-                if old_count < self.MIN_PART or new_count < self.MIN_PART:
-                    continue
-                gap = (data.total - old_total) / new_count - old_total / old_count
-                weight = 1.0 / (old_count - self.MIN_PART + 1) + 1.0 / (new_count - self.MIN_PART + 1)
-                bound = math.sqrt(2.0 * weight * variance * confidence) + 2.0 / 3.0 * weight * confidence
-                if abs(gap) > bound:
-                    return gap > 0.0
-        return None
+        rows = [
+            list(zip(self._sums[at, :n][::-1].tolist(), self._squares[at, :n][::-1].tolist(), strict=True))
+            for at, n in enumerate(self._filled[: int(self._state[USED])].tolist())
+        ]
+        count, total, squares, ticks, _ = self._state.tolist()
+        return dict(msgspec.to_builtins(_AdwinData(rows, int(count), total, squares, int(ticks))))

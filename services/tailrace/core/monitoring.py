@@ -6,7 +6,6 @@ commute, and losses are fed to the detectors sorted by the time they became know
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Alarm, Drift, RetrainRequested
 from tailrace.core.drift import LossDetector, PSIFinding, PSIState, start_loss_detector
-from tailrace.core.joins import Judged
+from tailrace.core.judged import Judged
 from tailrace.core.monitors import ADWIN, PSI, SMALLER_IS_BETTER, Detector, Metric, PageHinkley
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
@@ -80,7 +79,7 @@ class Monitor:
         self._spec = spec
         self._state = snapshot or MonitorSnapshot()
         self._champion: Champion | None = None
-        self._waiting: list[tuple[int, int, str, float, bool]] = []
+        self._waiting: list[Judged] = []
         self._psi_spec = next((d for d in spec.detectors if isinstance(d, PSI)), None)
         self._loss_specs = [d for d in spec.detectors if isinstance(d, ADWIN | PageHinkley)]
         self._psi: PSIState | None = None
@@ -141,25 +140,14 @@ class Monitor:
         if self._psi is not None:
             self._psi.observe(matrix, scores)
 
-    def judged(self, judged: Judged) -> None:
-        """Takes a label that has just become final; its loss is fed at the next tick."""
-        prediction, label = judged.prediction, judged.final
-        if self._champion is None or prediction.model_version != self._champion.version or label is None:
-            return
-        if prediction.variant == "champion":
-            item = (
-                judged.known_at_ms,
-                prediction.event_time_ms,
-                prediction.prediction_id,
-                prediction.score,
-                label > 0.0,
-            )
-            heapq.heappush(self._waiting, item)
+    def judged(self, labels: Judged) -> None:
+        """Takes the champion's labels that have just become final; their losses are fed at the next tick."""
+        if self._champion is not None and labels.texts:
+            self._waiting.append(labels)
 
-    def judged_again(self, judged: Judged) -> None:
-        """Takes a label again after a restart, unless a tick has fed it already."""
-        if judged.known_at_ms > self._state.ticked_ms:
-            self.judged(judged)
+    def judged_again(self, labels: Judged) -> None:
+        """Takes labels again after a restart, but for those that a tick has fed already."""
+        self.judged(labels.taken(np.flatnonzero(labels.known_at_ms > self._state.ticked_ms)))
 
     def tick(self, now_ms: int, windows: QualityWindows) -> list[Alarm | Drift | RetrainRequested]:
         """Decides at `now_ms`, epoch milliseconds of stream time."""
@@ -177,14 +165,13 @@ class Monitor:
         return self._state
 
     def _feed_losses(self, now_ms: int) -> list[Alarm]:
-        taken = []
-        while self._waiting and self._waiting[0][0] <= now_ms:
-            taken.append(heapq.heappop(self._waiting))
-        if not taken:
+        waiting = Judged.joined(self._waiting)
+        due = waiting.known_at_ms <= now_ms
+        self._waiting = [waiting.taken(np.flatnonzero(~due))]
+        if not due.any():
             return []
-        times = np.array([item[0] for item in taken], dtype=np.int64)
-        scores = np.array([item[3] for item in taken])
-        positive = np.array([item[4] for item in taken])
+        taken = waiting.taken(np.flatnonzero(due)).in_order()
+        times, scores, positive = taken.known_at_ms, taken.scores, taken.positive
         alarms = []
         for spec, detector in zip(self._loss_specs, self._detectors, strict=True):
             at_ms = detector.update(_losses(spec.metric, scores, positive, self._spec.threshold), times)
@@ -202,11 +189,14 @@ class Monitor:
     def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
         alarms = []
         self.drops = {}
+        spans: dict[int, dict[str, float | None]] = {}
         for metric, span_ms in zip(self._spec.metrics, self._spec.metric_windows_ms, strict=True):
             if metric.drop is None or self._champion is None:
                 continue
             baseline = self._champion.metrics.get(metric.name)
-            value = self._sliding(metric.name, span_ms, windows)
+            if span_ms not in spans:
+                spans[span_ms] = self._sliding(span_ms, windows)
+            value = spans[span_ms].get(metric.name)
             if baseline is None or value is None:
                 continue
             worse = value - baseline if metric.name in SMALLER_IS_BETTER else baseline - value
@@ -216,8 +206,8 @@ class Monitor:
             alarms += [alarm] if alarm is not None else []
         return alarms
 
-    def _sliding(self, name: str, span_ms: int, windows: QualityWindows) -> float | None:
-        """A metric of the champion over its newest mature days; None without enough final labels."""
+    def _sliding(self, span_ms: int, windows: QualityWindows) -> dict[str, float | None]:
+        """Metrics of the champion over its newest mature days; none without enough final labels."""
         mature = [
             key
             for key in windows
@@ -227,12 +217,12 @@ class Monitor:
             and windows.maturity(key) >= MATURE
         ]
         if not mature:
-            return None
+            return {}
         newest_ms = max(key.start_ms for key in mature)
         taken = [key for key in mature if key.start_ms > newest_ms - span_ms]
         if sum(windows.final(key) for key in taken) < MIN_FINAL:
-            return None
-        return windows.metrics(taken, self._spec.threshold)[name]
+            return {}
+        return windows.metrics(taken, self._spec.threshold)
 
     def _watch_features(self, now_ms: int) -> list[Alarm | Drift]:
         since_ms = self._state.psi_since_ms

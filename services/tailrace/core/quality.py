@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.contracts.records import Quality
-from tailrace.core.joins import EventState, Scored
+from tailrace.core.join_table import DECIDED, Cohort, JoinTable, Rows
+from tailrace.core.labels import FINAL
 from tailrace.core.metrics import ScoreHistogram
-from tailrace.core.scoring import bin_of_score
+from tailrace.core.scoring import bin_of
 
 DAY_MS = 86_400_000
 
@@ -58,33 +61,38 @@ class QualityWindows:
 
     def __init__(self) -> None:
         self._windows: dict[WindowKey, _Window] = {}
+        self._of_cohort: dict[tuple[int, Cohort], list[tuple[WindowKey, _Window]]] = {}
         self.changed: set[WindowKey] = set()
 
-    def predicted(self, prediction: Scored) -> None:
-        """Counts a prediction."""
-        for key in _keys(prediction):
-            self._at(key).predictions += 1
+    def predicted(self, table: JoinTable, rows: Rows) -> None:  # hot path
+        """Counts predictions."""
+        for windows, which in self._groups(table, rows):
+            for window in windows:
+                window.predictions += len(which)
 
-    def paired(self, shadow: Scored, *, agrees: bool) -> None:
-        """Counts an event that both a shadow and a model with traffic scored."""
-        for key in _keys(shadow):
-            window = self._at(key)
-            window.paired += 1
-            window.disagreements += not agrees
+    def paired(self, table: JoinTable, shadows: Rows, agrees: NDArray[np.bool_]) -> None:
+        """Counts events that both a shadow and a model with traffic scored, bool (n,): whether they decided alike."""
+        for windows, which in self._groups(table, shadows):
+            disagreements = len(which) - int(agrees[which].sum())
+            for window in windows:
+                window.paired += len(which)
+                window.disagreements += disagreements
 
-    def labelled(self, prediction: Scored, label: float, times: int = 1) -> None:
-        """Counts a final label, or takes it back with `times` -1."""
-        position = bin_of_score(prediction.score)
-        for key in _keys(prediction):
-            self._at(key).histogram.add(position, positive=label > 0.0, times=times)
+    def labelled(self, table: JoinTable, rows: Rows, labels: NDArray[np.float64], times: int = 1) -> None:  # hot path
+        """Counts final labels, float64 (n,), or takes them back with `times` -1."""
+        if not rows.size:
+            return
+        positions = bin_of(table.score[rows])
+        for windows, which in self._groups(table, rows):
+            for window in windows:
+                window.histogram.add(positions[which], labels[which] > 0.0, times)
 
-    def add_event(self, state: EventState) -> None:
-        """Counts all that is kept of an event, as the calls above have done one by one."""
-        pairs(self, [judged.prediction for judged in state.judged])
-        for judged in state.judged:
-            self.predicted(judged.prediction)
-            if judged.final is not None:
-                self.labelled(judged.prediction, judged.final)
+    def add_rows(self, table: JoinTable, rows: Rows) -> None:
+        """Counts all that is kept of whole events, as the calls above have done one by one."""
+        self.predicted(table, rows)
+        self.paired(table, *pairs(table, rows))
+        final = rows[table.status[rows] == FINAL]
+        self.labelled(table, final, table.label[final])
 
     def __iter__(self) -> Iterator[WindowKey]:
         return iter(self._windows)
@@ -95,6 +103,8 @@ class QualityWindows:
         for key in old:
             del self._windows[key]
             self.changed.discard(key)
+        if old:
+            self._of_cohort.clear()
         return old
 
     def counts(self, key: WindowKey) -> WindowCounts:
@@ -124,7 +134,7 @@ class QualityWindows:
         """Metrics over several windows together."""
         total = ScoreHistogram()
         for key in keys:
-            total.add_sparse(*self._windows[key].histogram.sparse())
+            total.add_histogram(self._windows[key].histogram)
         return total.metrics(threshold=threshold)
 
     def record(self, key: WindowKey, *, use_case: str, label_name: str, threshold: float, watermark_ms: int) -> Quality:
@@ -152,6 +162,32 @@ class QualityWindows:
             disagreements=window.disagreements,
         )
 
+    def _groups(self, table: JoinTable, rows: Rows) -> Iterator[tuple[list[_Window], NDArray[np.int64]]]:
+        """Rows by the windows that they count in: the windows, and the positions of the rows, int64 (k,)."""
+        if not rows.size:
+            return
+        days = table.event_time_ms[rows] // DAY_MS
+        cohorts = table.cohort[rows]
+        order = np.lexsort((cohorts, days))
+        days, cohorts = days[order], cohorts[order]
+        starts = np.flatnonzero(
+            np.diff(days, prepend=days[:1] - 1).astype(np.bool_) | np.diff(cohorts, prepend=-1).astype(np.bool_)
+        )
+        for number, which in enumerate(np.split(order, starts[1:])):
+            start = starts[number]
+            yield self._windows_of(int(days[start]) * DAY_MS, table.cohorts[cohorts[start]]), which
+
+    def _windows_of(self, start_ms: int, cohort: Cohort) -> list[_Window]:
+        """Windows that a day's predictions of a cohort count in."""
+        known = self._of_cohort.get((start_ms, cohort))
+        if known is None:
+            slices = msgspec.json.decode(cohort.slices, type=dict[str, str])
+            parts = ["", *(f"{column}={value}" for column, value in slices.items())]
+            keys = [WindowKey(start_ms, cohort.variant, cohort.model_version, part) for part in parts]
+            known = self._of_cohort[start_ms, cohort] = [(key, self._at(key)) for key in keys]
+        self.changed.update([key for key, _ in known])
+        return [window for _, window in known]
+
     def _at(self, key: WindowKey) -> _Window:
         self.changed.add(key)
         window = self._windows.get(key)
@@ -160,24 +196,27 @@ class QualityWindows:
         return window
 
 
-def pairs(windows: QualityWindows, predictions: list[Scored], newest: int = 0) -> None:
-    """Counts the pairs of shadow and traffic among the predictions of one event.
+def pairs(table: JoinTable, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+    """The pairs of a shadow and a model with traffic in which at least one of some predictions takes part.
 
     Args:
-        windows: Where to count.
-        predictions: All of the event, in order of arrival.
-        newest: Position of the first that is new: only pairs with a new one are counted.
+        table: Where they stand.
+        rows: int64 (n,), distinct.
+
+    Returns:
+        int64 (m,) rows of shadows, and bool (m,) whether the other of the pair decided alike.
     """
-    for at, shadow in enumerate(predictions):
-        if shadow.variant != "shadow":
-            continue
-        for other, traffic in enumerate(predictions):
-            if traffic.variant != "shadow" and max(at, other) >= newest:
-                windows.paired(shadow, agrees=shadow.decision == traffic.decision)
-
-
-def _keys(prediction: Scored) -> list[WindowKey]:
-    start_ms = prediction.event_time_ms - prediction.event_time_ms % DAY_MS
-    variant, version = prediction.variant, prediction.model_version
-    slices = [f"{column}={value}" for column, value in prediction.slices.items()]
-    return [WindowKey(start_ms, variant, version, part) for part in ("", *slices)]
+    heads = np.unique(table.head[rows])
+    heads = heads[table.next[heads] >= 0].astype(np.int64)
+    if not heads.size:
+        return np.empty(0, np.int64), np.empty(0, np.bool_)
+    new = set(rows.tolist())
+    shadows, agrees = [], []
+    for head in heads.tolist():
+        chain = [(row, table.cohorts[table.cohort[row]].variant == "shadow") for row in table.chain(head)]
+        for shadow in [row for row, is_shadow in chain if is_shadow]:
+            for traffic in [row for row, is_shadow in chain if not is_shadow]:
+                if shadow in new or traffic in new:
+                    shadows.append(shadow)
+                    agrees.append(bool((table.flags[shadow] ^ table.flags[traffic]) & DECIDED == 0))
+    return np.array(shadows, dtype=np.int64), np.array(agrees, dtype=np.bool_)

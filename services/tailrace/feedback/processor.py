@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.backends.codec import BatchDecoder, EventDecoder, decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
@@ -20,19 +21,20 @@ from tailrace.contracts.records import (
     CandidateRefused,
     CandidateRegistered,
     Drift,
-    LabelledPrediction,
     RetrainingRecord,
     RetrainRequested,
 )
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
-from tailrace.core.joins import Change, Scored, Unattributed
+from tailrace.core.joins import Arrivals, Changes, Scored, Unattributed
+from tailrace.core.labels import REASONS
 from tailrace.core.monitoring import HOUR_MS, Champion
 from tailrace.core.watermarks import EventTimeBounds, Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.changelog import Changelog, Clock
 from tailrace.feedback.gauges import Gauges
-from tailrace.feedback.state import FeedbackState, label_name, label_of, outcome_of
+from tailrace.feedback.label_writer import LabelWriter
+from tailrace.feedback.state import FeedbackState, horizon_ms, label_name, reports_of
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
 
@@ -42,13 +44,10 @@ CLOCK_EVERY_MS = 1_000
 that drift is judged by, and nothing else."""
 
 
-class Vector(msgspec.Struct, frozen=True, gc=False):
-    """The part of a `Prediction` that feature drift needs; decoded from the same bytes."""
+class Vector(Scored, frozen=True, gc=False):
+    """The part of a `Prediction` that feature drift needs too; decoded from the same bytes."""
 
-    variant: str
-    model_version: str
-    score: float
-    features: list[float | None]
+    features: tuple[float | None, ...] = ()
 
 
 class FollowedEpoch(msgspec.Struct):
@@ -81,7 +80,8 @@ class FeedbackProcessor:
         self._follow = follow
         self._metrics = metrics
         self._gauges = Gauges(metrics)
-        self._changelog = Changelog(self._topics.feedback_changelog)
+        self._changelog = self._new_changelog()
+        self._label_writer = LabelWriter(self._topics.labels, use_case.name, label_name(use_case))
         self._scored = BatchDecoder(Scored)
         self._vectors = BatchDecoder(Vector)
         self._outcome_decoder = EventDecoder(self._outcomes)
@@ -100,6 +100,7 @@ class FeedbackProcessor:
         for at in partitions:
             known = decode(FollowedEpoch, at.metadata.encode()) if at.metadata else FollowedEpoch()
             self._committed[at.topic, at.partition] = known.epoch
+        self._changelog = self._new_changelog()
         self._state = FeedbackState(self._use_case, self._changelog.restore(self._read_changelog()))
         self._marks = self._watermarks()
         self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None)
@@ -137,75 +138,85 @@ class FeedbackProcessor:
                 self._marks.punctuate(message.topic, message.partition, mark, now_ms)
             else:
                 by_topic.setdefault(message.topic, []).append(message)
-        changes: list[Change] = []
-        for topic in (self._topics.predictions, self._topics.shadow):
-            changes += self._predictions(by_topic.get(topic, []), now_ms)
-        changes += self._take_outcomes(by_topic.get(self._outcomes.name, []), now_ms, outputs)
+        parts = [
+            self._predictions(by_topic.get(self._topics.predictions, []), now_ms),
+            self._predictions(by_topic.get(self._topics.shadow, []), now_ms),
+            self._take_outcomes(by_topic.get(self._outcomes.name, []), now_ms, outputs),
+        ]
         for message in by_topic.get(self._topics.retraining, []):
             self._take_retraining(message)
-        outputs += self._advance(changes, now_ms)
+        outputs += self._advance(parts, now_ms)
         return outputs
 
-    def _predictions(self, messages: list[Message], now_ms: int) -> list[Change]:
+    def _predictions(self, messages: list[Message], now_ms: int) -> Changes:  # hot path
         if not messages:
-            return []
-        values = [message.value for message in messages]
-        changes: list[Change] = []
-        newest: dict[int, int] = {}
-        for message, scored in zip(messages, self._scored.decode(values), strict=True):
-            if isinstance(scored, BadRecord):
-                # Written by inference alone: an unreadable one is a fault of the deploy, not of the data.
-                raise scored
-            newest[message.partition] = max(newest.get(message.partition, 0), scored.event_time_ms)
-            changes += self._state.predict(scored)
-        if messages[0].topic == self._topics.predictions:
-            for partition, time_ms in newest.items():
-                self._marks.observe(messages[0].topic, partition, time_ms, now_ms)
-            self._observe_vectors(values)
+            return Changes.none()
+        is_traffic = messages[0].topic == self._topics.predictions
+        watched = is_traffic and self._champion is not None and self._state.monitor.wants_vectors
+        decoder = self._vectors if watched else self._scored
+        scored = decoder.decode([message.value for message in messages])
+        bad = next((record for record in scored if isinstance(record, BadRecord)), None)
+        if bad is not None:
+            # Written by inference alone: an unreadable one is a fault of the deploy, not of the data.
+            raise bad
+        arrivals = Arrivals.of(scored)
+        changes = self._state.predict(arrivals)
+        if is_traffic:
+            self._observe_times(messages, arrivals.event_time_ms, now_ms)
+        if watched:
+            self._observe_vectors(scored)
         return changes
 
-    def _observe_vectors(self, values: list[bytes | None]) -> None:
-        champion = self._champion
-        if champion is None or not self._state.monitor.wants_vectors:
-            return
-        taken = [
-            v for v in self._vectors.decode(values) if v.variant == "champion" and v.model_version == champion.version
-        ]
+    def _observe_times(self, messages: list[Message], times_ms: NDArray[np.int64], now_ms: int) -> None:
+        partitions = np.array([message.partition for message in messages])
+        for partition in np.unique(partitions).tolist():
+            newest_ms = int(times_ms[partitions == partition].max())
+            self._marks.observe(messages[0].topic, partition, newest_ms, now_ms)
+
+    def _observe_vectors(self, scored: list[Vector]) -> None:
+        version = self._state.monitor.version
+        taken = [v for v in scored if v.variant == "champion" and v.model_version == version]
         if taken:
             width = len(self._use_case.plan.order)
             matrix = np.array([v.features for v in taken], dtype=np.float32).reshape(len(taken), width)
             self._state.monitor.vectors(matrix, np.array([v.score for v in taken]))
 
-    def _take_outcomes(self, messages: list[Message], now_ms: int, outputs: list[Output]) -> list[Change]:
+    def _take_outcomes(self, messages: list[Message], now_ms: int, outputs: list[Output]) -> Changes:
         if not messages:
-            return []
+            return Changes.none()
         records: list[Any] = self._outcome_decoder.decode([message.value for message in messages])
         self._check_times(messages, records, now_ms)
-        changes: list[Change] = []
-        good = 0
+        good: list[Any] = []
+        carriers: list[Message] = []
         for message, record in zip(messages, records, strict=True):
             if isinstance(record, BadRecord):
                 self._metrics.dead_letters.labels(record.reason).inc()
                 outputs.append(dead_letter(self._topics, "feedback", message, record, now_ms))
-                continue
-            good += 1
-            time_ms = int(getattr(record, self._outcomes.event_time))
-            self._marks.observe(message.topic, message.partition, time_ms, now_ms)
-            changes += self._state.observe(label_of(self._use_case, record), outcome_of(self._use_case, record))
-        self._quarantine.observe(good, len(messages) - good)
+            else:
+                good.append(record)
+                carriers.append(message)
+        changes = Changes.none()
+        if good:
+            reports = reports_of(self._use_case, good)
+            self._observe_times(carriers, reports.time_ms, now_ms)
+            changes = self._state.observe(reports)
+        self._quarantine.observe(len(good), len(messages) - len(good))
         return changes
 
     def _check_times(self, messages: list[Message], records: list[Any], now_ms: int) -> None:
         """Replaces outcomes whose event time cannot be believed by their `BadRecord`."""
+        name = self._outcomes.event_time
+        places: dict[int, list[int]] = {}
         for place, (message, record) in enumerate(zip(messages, records, strict=True)):
-            if isinstance(record, BadRecord):
-                continue
-            time_ms = np.array([getattr(record, self._outcomes.event_time)], dtype=np.int64)
-            ahead, behind = self._bounds.check(message.partition, time_ms, now_ms)
-            if ahead[0]:
-                records[place] = BadRecord("future", f"{self._outcomes.event_time} is ahead of the wall clock")
-            elif behind[0]:
-                records[place] = BadRecord("too_old", f"{self._outcomes.event_time} is far behind its partition")
+            if not isinstance(record, BadRecord):
+                places.setdefault(message.partition, []).append(place)
+        for partition, of_partition in places.items():
+            times_ms = np.array([getattr(records[place], name) for place in of_partition], dtype=np.int64)
+            ahead, behind = self._bounds.check(partition, times_ms, now_ms)
+            for at in np.flatnonzero(ahead).tolist():
+                records[of_partition[at]] = BadRecord("future", f"{name} is ahead of the wall clock")
+            for at in np.flatnonzero(behind).tolist():
+                records[of_partition[at]] = BadRecord("too_old", f"{name} is far behind its partition")
 
     def _take_retraining(self, message: Message) -> None:
         record = decode(_RETRAINING, message.value or b"")
@@ -215,19 +226,19 @@ class FeedbackProcessor:
             self._state.monitor.retrain.ended(record.run_id)
             self._clock_due = True
 
-    def _advance(self, changes: list[Change], now_ms: int) -> list[Output]:
+    def _advance(self, parts: list[Changes], now_ms: int) -> list[Output]:
         state = self._state
         watermark = self._marks.current(now_ms)
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
-            changes = changes + state.advance(watermark)
+            parts.append(state.advance(watermark))
             self._metrics.watermark.set(watermark / 1000)
-        outputs += [self._label(change) for change in changes]
+        outputs += self._labels(Changes.joined(parts))
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS
         if watermark is not None and tick_ms > state.monitor.ticked_ms:
             outputs += self._tick(tick_ms)
             self._clock_due = True
-        outputs += [self._changelog.event(event_id, state.event(event_id)) for event_id in sorted(state.take_touched())]
+        outputs += state.store(self._changelog)
         outputs += [self._unattributed(side, now_ms) for side in state.take_side()]
         if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms
@@ -238,8 +249,8 @@ class FeedbackProcessor:
     def _tick(self, tick_ms: int) -> list[Output]:
         state, plan = self._state, self._use_case.plan
         outputs: list[Output] = []
-        for key, counts in state.forget(tick_ms):
-            outputs.append(self._changelog.window(key, counts))
+        state.forget(tick_ms)
+        outputs += self._changelog.expired(state.watermark_ms)
         for decided in state.monitor.tick(tick_ms, state.windows):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
@@ -266,30 +277,11 @@ class FeedbackProcessor:
                 self._metrics.alarms.labels(alarm.kind).inc()
         return [Output(self._topics.alarms, alarm.subject.encode(), encode(alarm)) for alarm in alarms]
 
-    def _label(self, change: Change) -> Output:
-        prediction = change.prediction
-        self._metrics.labels.labels(change.reason).inc()
-        record = LabelledPrediction(
-            prediction_id=prediction.prediction_id,
-            event_id=prediction.event_id,
-            use_case=self._topics.use_case,
-            label_name=label_name(self._use_case),
-            label_version=change.version,
-            label=change.label,
-            status=change.status,
-            reason=change.reason,
-            event_time_ms=prediction.event_time_ms,
-            known_at_ms=change.known_at_ms,
-            outcome_time_ms=change.outcome_time_ms,
-            variant=prediction.variant,
-            model_version=prediction.model_version,
-            score=prediction.score,
-            decision=prediction.decision,
-            key=prediction.key,
-            entities=prediction.entities,
-            slices=prediction.slices,
-        )
-        return Output(self._topics.labels, prediction.prediction_id.encode(), encode(record))
+    def _labels(self, changes: Changes) -> list[Output]:
+        for reason, count in enumerate(np.bincount(changes.reason).tolist()):
+            if count:
+                self._metrics.labels.labels(REASONS[reason]).inc(count)
+        return self._label_writer.records(self._state.table, changes)
 
     def _unattributed(self, side: Unattributed, now_ms: int) -> Output:
         """An outcome that judges nothing is kept as a dead letter: its own bytes are gone, its content is not."""
@@ -297,6 +289,9 @@ class FeedbackProcessor:
         message = Message(self._outcomes.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
         error = BadRecord(side.reason, f"outcome of event {side.event_id!r} judges no prediction")
         return dead_letter(self._topics, "feedback", message, error, now_ms)
+
+    def _new_changelog(self) -> Changelog:
+        return Changelog(self._topics.feedback_changelog, horizon_ms(self._use_case))
 
     def _watermarks(self) -> Watermarks:
         topics, lateness = self._topics, milliseconds(self._use_case.requests.lateness)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.backends.ports import Output
 from tailrace.contracts.records import Alarm
 from tailrace.core.durations import milliseconds
-from tailrace.core.joins import Change, EventState, JoinSpec, JoinState, Outcome, Scored, Unattributed
+from tailrace.core.join_table import JoinTable, Rows
+from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
+from tailrace.core.judged import Judged
+from tailrace.core.labels import FINAL
 from tailrace.core.monitoring import Champion, Monitor, MonitorSpec
 from tailrace.core.monitors import PSI
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowCounts, WindowKey, pairs
+from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey, pairs
 from tailrace.core.retraining import RetrainSpec
-from tailrace.feedback.changelog import Restored
+from tailrace.feedback.changelog import Changelog, Restored
 from tailrace.usecase.declaration import UseCase
 
 ORPHAN_HOLD_MS = DAY_MS
@@ -38,17 +46,23 @@ class FeedbackState:
         self._settled = QualityWindows()
         self.monitor = Monitor(monitor_spec(use_case), clock.monitor if clock is not None else None)
         self._restarted = restored is not None
+        self._dropped: list[WindowKey] = []
         if restored is not None:
             self._restore(restored)
 
     @property
     def open_events(self) -> int:
         """Events the join keeps."""
-        return len(self._join.events)
+        return len(self._join)
 
-    def event(self, event_id: str) -> EventState | None:
-        """State of an event; None once it is forgotten."""
-        return self._join.events.get(event_id)
+    @property
+    def table(self) -> JoinTable:
+        """Predictions the join keeps."""
+        return self._join.table
+
+    def held(self, event_id: str) -> list[Outcome] | None:
+        """Outcomes that wait for a prediction of an event; None where there are none."""
+        return self._join.held.get(event_id)
 
     def serve(self, champion: Champion) -> list[Alarm]:
         """Takes up a champion; gives the alarms that this resolves."""
@@ -56,49 +70,51 @@ class FeedbackState:
         if self._restarted:
             # Labels that no tick had fed to the detectors when the last process ended.
             self._restarted = False
-            for state in self._join.events.values():
-                for judged in state.judged:
-                    if judged.final is not None:
-                        self.monitor.judged_again(judged)
+            table, live = self.table, self.table.live()
+            final = self._champions(live[(table.status[live] == FINAL)])
+            self.monitor.judged_again(Judged.of(table, final, table.known_at_ms[final], table.label[final]))
         return resolved
 
-    def predict(self, scored: Scored) -> list[Change]:
-        """Takes a prediction."""
-        before = self._join.events.get(scored.event_id)
-        known = len(before.judged) if before is not None else 0
-        changes = self._join.predict(scored)
-        judged = self._join.events[scored.event_id].judged
-        if len(judged) > known:
-            self.windows.predicted(scored)
-            if known:
-                pairs(self.windows, [j.prediction for j in judged], newest=known)
+    def predict(self, arrivals: Arrivals) -> Changes:
+        """Takes predictions."""
+        changes = self._join.predict(arrivals)
+        table, rows = self.table, self._join.added[-1]
+        self.windows.predicted(table, rows)
+        chained = rows[table.head[rows] != rows]
+        if chained.size:
+            self.windows.paired(table, *pairs(table, chained))
         return self._count(changes)
 
-    def observe(self, event_id: str, outcome: Outcome) -> list[Change]:
-        """Takes an outcome."""
-        return self._count(self._join.observe(event_id, outcome))
+    def observe(self, reports: Reports) -> Changes:
+        """Takes outcomes."""
+        return self._count(self._join.observe(reports))
 
-    def advance(self, watermark_ms: int) -> list[Change]:
+    def advance(self, watermark_ms: int) -> Changes:
         """Moves stream time."""
         self.watermark_ms = watermark_ms
         return self._count(self._join.advance(watermark_ms))
 
-    def forget(self, now_ms: int) -> list[tuple[WindowKey, WindowCounts | None]]:
-        """Forgets what can no longer change; gives the stored windows that this changes, None for dropped ones."""
-        for state in self._join.forget():
-            self._settled.add_event(state)
-        changed: list[tuple[WindowKey, WindowCounts | None]] = [
-            (key, self._settled.counts(key)) for key in sorted(self._settled.changed)
-        ]
-        self._settled.changed.clear()
+    def forget(self, now_ms: int) -> None:
+        """Forgets what can no longer change, and windows that nobody looks back at."""
+        self._join.forget()
         self.windows.drop_before(now_ms - self._kept_ms)
-        changed += [(key, None) for key in self._settled.drop_before(now_ms - self._kept_ms)]
-        return changed
+        self._dropped += self._settled.drop_before(now_ms - self._kept_ms)
 
-    def take_touched(self) -> set[str]:
-        """Events whose state changed since the last call."""
-        touched, self._join.touched = self._join.touched, set()
-        return touched
+    def store(self, changelog: Changelog) -> list[Output]:
+        """What the changelog has to be told since the last call; frees what is gone."""
+        join, table = self._join, self.table
+        gone = join.take_gone()
+        self._settled.add_rows(table, gone)
+        added, touched = (np.concatenate([np.empty(0, np.int64), *rows]) for rows in (join.added, join.touched))
+        outputs = list(changelog.batch(table, added, np.unique(touched), gone))
+        table.remove(gone)
+        outputs += [changelog.held(event_id, self.held(event_id)) for event_id in sorted(join.held.touched)]
+        join.added, join.touched, join.held.touched = [], [], set()
+        outputs += [changelog.window(key, self._settled.counts(key)) for key in sorted(self._settled.changed)]
+        outputs += [changelog.window(key, None) for key in self._dropped]
+        self._settled.changed.clear()
+        self._dropped = []
+        return outputs
 
     def take_side(self) -> list[Unattributed]:
         """Outcomes that judge nothing, since the last call."""
@@ -114,25 +130,38 @@ class FeedbackState:
         self.windows.changed.clear()
         return sorted(changed)
 
-    def _count(self, changes: list[Change]) -> list[Change]:
-        for change in changes:
-            if change.previous is not None:
-                self.windows.labelled(change.prediction, change.previous, -1)
-            if change.status == "final" and change.label is not None:
-                self.windows.labelled(change.prediction, change.label)
-                if change.previous is None:
-                    state = self._join.events[change.prediction.event_id]
-                    self.monitor.judged(next(j for j in state.judged if j.prediction is change.prediction))
+    def _count(self, changes: Changes) -> Changes:
+        if not changes.rows.size:
+            return changes
+        table = self.table
+        replaced = changes.taken(~np.isnan(changes.previous))
+        self.windows.labelled(table, replaced.rows, replaced.previous, -1)
+        final = changes.taken((changes.status == FINAL) & ~np.isnan(changes.label))
+        self.windows.labelled(table, final.rows, final.label)
+        first = final.taken(np.isnan(final.previous))
+        mine = first.taken(self._is_champions(first.rows))
+        self.monitor.judged(Judged.of(table, mine.rows, mine.known_at_ms, mine.label))
         return changes
+
+    def _champions(self, rows: Rows) -> Rows:
+        return rows[self._is_champions(rows)]
+
+    def _is_champions(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows are predictions of the model that serves as champion now: bool (n,)."""
+        version = self.monitor.version
+        mine = [c.variant == "champion" and c.model_version == version for c in self.table.cohorts]
+        return np.array(mine, dtype=np.bool_)[self.table.cohort[rows]]
 
     def _restore(self, restored: Restored) -> None:
         for key, counts in restored.windows.items():
             self._settled.restore(key, counts)
             self.windows.restore(key, counts)
         self._settled.changed.clear()
-        for event_id, state in restored.events.items():
-            self._join.restore(event_id, state)
-            self.windows.add_event(state)
+        self._join.table = restored.table
+        self._join.restore(restored.heads)
+        for event_id, outcomes in restored.held.items():
+            self._join.held.restore(event_id, outcomes)
+        self.windows.add_rows(restored.table, restored.table.live())
         # What was published already would be published again: harmless, the newest record of a key holds.
 
 
@@ -171,21 +200,23 @@ def monitor_spec(use_case: UseCase) -> MonitorSpec:
     )
 
 
-def outcome_of(use_case: UseCase, record: Any) -> Outcome:
-    """What an outcome record says, by the fields that the label names."""
+def reports_of(use_case: UseCase, records: Sequence[Any]) -> Reports:  # hot path
+    """What outcome records say, by the fields that the label names."""
     label = use_case.label
-    time_ms = int(getattr(record, label.topic.event_time))
-    return Outcome(
-        revision=int(getattr(record, label.revision)) if label.revision else time_ms,
-        retract=bool(getattr(record, label.retract)) if label.retract else False,
-        value=float(getattr(record, label.value)),
-        time_ms=time_ms,
-    )
+    time_ms = np.array([getattr(record, label.topic.event_time) for record in records], dtype=np.int64)
+    revision, retract = time_ms, np.zeros(len(records), np.bool_)
+    if label.revision:
+        revision = np.array([int(getattr(record, label.revision)) for record in records], dtype=np.int64)
+    if label.retract:
+        retract = np.array([bool(getattr(record, label.retract)) for record in records], dtype=np.bool_)
+    value = np.array([float(getattr(record, label.value)) for record in records], dtype=np.float64)
+    return Reports([str(getattr(record, label.on)) for record in records], revision, retract, value, time_ms)
 
 
-def label_of(use_case: UseCase, record: Any) -> str:
-    """The event id that an outcome record judges."""
-    return str(getattr(record, use_case.label.on))
+def horizon_ms(use_case: UseCase) -> int:
+    """From a prediction's event to the end of its corrections, milliseconds."""
+    spec = join_spec(use_case)
+    return spec.window_ms + spec.lateness_ms + spec.correction_ms
 
 
 def label_name(use_case: UseCase) -> str:
@@ -195,7 +226,5 @@ def label_name(use_case: UseCase) -> str:
 
 def _kept_ms(use_case: UseCase) -> int:
     """How long windows are kept: corrections, the longest metric and the training span all look back at them."""
-    spec = join_spec(use_case)
     longest = max((milliseconds(metric.window) for metric in use_case.metrics), default=0)
-    horizon = spec.window_ms + spec.lateness_ms + spec.correction_ms
-    return horizon + longest + milliseconds(use_case.retrain.window) + 2 * DAY_MS
+    return horizon_ms(use_case) + longest + milliseconds(use_case.retrain.window) + 2 * DAY_MS

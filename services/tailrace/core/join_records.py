@@ -1,0 +1,136 @@
+"""What goes into the join, and what stays outside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.core.join_table import ACTIVATED, BLOCKED, DECIDED
+
+_LINES = msgspec.json.Encoder()
+
+
+class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How outcomes of one label are attributed; all spans in milliseconds.
+
+    `closes_at_outcome` makes the first outcome final at once; `if_absent` False makes a prediction
+    without outcome negative, None censors it; `max_events` is the hard cap of the state.
+    """
+
+    window_ms: int
+    lateness_ms: int
+    correction_ms: int
+    hold_ms: int
+    skew_ms: int = 5_000
+    if_absent: bool | None = False
+    closes_at_outcome: bool = False
+    max_events: int = 2_000_000
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What was reported of an event. Field order is the order in which conflicts are decided."""
+
+    revision: int
+    retract: bool
+    value: float
+    time_ms: int
+
+
+class Unattributed(msgspec.Struct, frozen=True, gc=False):
+    """An outcome that judges nothing; `reason` is orphan, too_late, out_of_window or evicted_unresolved."""
+
+    event_id: str
+    outcome: Outcome | None
+    reason: str
+
+
+class Scored(msgspec.Struct, frozen=True, gc=False):
+    """The part of a `Prediction` that its label and the metrics need; decoded from the same bytes.
+
+    `entities` and `slices` stay JSON: they are handed on as they came.
+    """
+
+    prediction_id: str
+    event_id: str
+    key: str
+    entities: msgspec.Raw
+    slices: msgspec.Raw
+    event_time_ms: int
+    variant: str
+    model_version: str
+    score: float
+    decision: bool
+    activated: bool = True
+    blocked: bool = False
+
+
+class Arrivals(NamedTuple):
+    """Predictions as columns, in order of arrival; n each.
+
+    `texts` are `join_table.Text` as JSON arrays; `event_time_ms` int64, `score` float64, `flags` uint8.
+    """
+
+    event_ids: list[str]
+    texts: list[bytes]
+    event_time_ms: NDArray[np.int64]
+    score: NDArray[np.float64]
+    flags: NDArray[np.uint8]
+    variants: list[str]
+    model_versions: list[str]
+    slices: list[bytes]
+
+    @staticmethod
+    def of(predictions: Sequence[Any]) -> Arrivals:  # hot path
+        """Columns of records that have the fields of `Scored`."""
+        return Arrivals(
+            [p.event_id for p in predictions],
+            _texts([(p.prediction_id, p.event_id, p.key, p.entities) for p in predictions]),
+            np.array([p.event_time_ms for p in predictions], dtype=np.int64),
+            np.array([p.score for p in predictions], dtype=np.float64),
+            np.array(
+                [DECIDED * p.decision + ACTIVATED * p.activated + BLOCKED * p.blocked for p in predictions],
+                dtype=np.uint8,
+            ),
+            [p.variant for p in predictions],
+            [p.model_version for p in predictions],
+            [bytes(p.slices) for p in predictions],
+        )
+
+
+class Reports(NamedTuple):
+    """Outcomes as columns, in order of arrival; `revision` and `time_ms` int64, `retract` bool, `value` float64."""
+
+    event_ids: list[str]
+    revision: NDArray[np.int64]
+    retract: NDArray[np.bool_]
+    value: NDArray[np.float64]
+    time_ms: NDArray[np.int64]
+
+    @staticmethod
+    def of(event_ids: list[str], outcomes: Sequence[Outcome]) -> Reports:
+        """Columns of outcomes."""
+        return Reports(
+            event_ids,
+            np.array([o.revision for o in outcomes], dtype=np.int64),
+            np.array([o.retract for o in outcomes], dtype=np.bool_),
+            np.array([o.value for o in outcomes], dtype=np.float64),
+            np.array([o.time_ms for o in outcomes], dtype=np.int64),
+        )
+
+    def columns(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """The fields of `Outcome`, in their order."""
+        return self.revision, self.retract, self.value, self.time_ms
+
+    def outcome(self, at: int) -> Outcome:
+        """One of them."""
+        return Outcome(int(self.revision[at]), bool(self.retract[at]), float(self.value[at]), int(self.time_ms[at]))
+
+
+def _texts(parts: list[tuple[str, str, str, msgspec.Raw]]) -> list[bytes]:
+    lines = _LINES.encode_lines(parts).split(b"\n")[:-1]
+    # JSON that was laid out over several lines is rare enough to be encoded piece by piece.
+    return lines if len(lines) == len(parts) else [_LINES.encode(part) for part in parts]

@@ -1,0 +1,221 @@
+"""Predictions that wait for their label, as columns: one row each, rows of one event chained.
+
+A row costs some 90 bytes in arrays, plus its text and its place in the index. Rows are used again once
+their event is forgotten, so that memory follows the number of open events and not their history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+DECIDED, ACTIVATED, BLOCKED = 1, 2, 4
+NO_OUTCOME, ASSERTED, RETRACTED = 0, 1, 2
+FIRST_CAPACITY = 1 << 12
+
+_COLUMNS: dict[str, Any] = {
+    "serial": np.int64,
+    "event_time_ms": np.int64,
+    "score": np.float64,
+    "cohort": np.int32,
+    "flags": np.uint8,
+    "head": np.int32,
+    "next": np.int32,
+    "version": np.int32,
+    "label": np.float64,
+    "status": np.int8,
+    "known_at_ms": np.int64,
+    "revision": np.int64,
+    "outcome": np.int8,
+    "value": np.float64,
+    "outcome_time_ms": np.int64,
+    "closed": np.bool_,
+}
+CHANGING: tuple[str, ...] = tuple(_COLUMNS)[7:]
+"""What changes after a prediction has come. `revision` to `closed` speak of the event and count in its first row."""
+_CLEAR = {"next": -1, "version": 0, "label": np.nan, "status": 0, "known_at_ms": -1, "outcome": 0, "closed": False}
+
+
+class Cohort(NamedTuple):
+    """What many predictions have in common; `slices` is JSON as it came."""
+
+    variant: str
+    model_version: str
+    slices: bytes
+
+
+class Text(NamedTuple):
+    """The text of a prediction; `key` and `entities` are JSON."""
+
+    prediction_id: str
+    event_id: str
+    key: msgspec.Raw
+    entities: msgspec.Raw
+
+
+_TEXTS = msgspec.json.Decoder(list[Text])
+
+
+class JoinTable:
+    """Columns of open predictions, by row number. Not thread-safe.
+
+    Attributes:
+        index: Event id to the row of its first prediction.
+        cohorts: Cohort of each number in the column `cohort`.
+        texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
+            collector would walk through a list of millions again and again.
+    """
+
+    serial: NDArray[np.int64]
+    event_time_ms: NDArray[np.int64]
+    score: NDArray[np.float64]
+    cohort: NDArray[np.int32]
+    flags: NDArray[np.uint8]
+    head: NDArray[np.int32]
+    next: NDArray[np.int32]
+    version: NDArray[np.int32]
+    label: NDArray[np.float64]
+    status: NDArray[np.int8]
+    known_at_ms: NDArray[np.int64]
+    revision: NDArray[np.int64]
+    outcome: NDArray[np.int8]
+    value: NDArray[np.float64]
+    outcome_time_ms: NDArray[np.int64]
+    closed: NDArray[np.bool_]
+    texts: NDArray[np.object_]
+
+    def __init__(self) -> None:
+        self.index: dict[str, int] = {}
+        self.cohorts: list[Cohort] = []
+        self.texts = np.empty(0, object)
+        self.next_serial = 0
+        self._end = 0
+        self._cohort_numbers: dict[Cohort, int] = {}
+        self._free: list[int] = []
+        for name, kind in _COLUMNS.items():
+            setattr(self, name, np.zeros(0, kind))
+
+    def __len__(self) -> int:
+        return self._end - len(self._free)
+
+    def cohort_numbers(self, cohorts: Iterable[tuple[str, str, bytes]]) -> list[int]:
+        """Number of each cohort, new ones included."""
+        known = self._cohort_numbers
+        numbers = []
+        for cohort in cohorts:
+            number = known.get(cohort)  # type: ignore[call-overload]  # a tuple is equal to the Cohort of its parts
+            if number is None:
+                number = known[Cohort(*cohort)] = len(self.cohorts)
+                self.cohorts.append(Cohort(*cohort))
+            numbers.append(number)
+        return numbers
+
+    def add(
+        self,
+        texts: Sequence[bytes],
+        event_time_ms: Sequence[int] | NDArray[np.int64],
+        score: Sequence[float] | NDArray[np.float64],
+        cohort: Sequence[int] | NDArray[np.integer],
+        flags: Sequence[int] | NDArray[np.integer],
+    ) -> Rows:
+        """Adds predictions, each as the only one of its event; the caller enters them in `index`, or chains them.
+
+        Returns:
+            int64 (n,), their rows.
+        """
+        rows = self._take(texts)
+        self.event_time_ms[rows], self.score[rows] = event_time_ms, score
+        self.cohort[rows], self.flags[rows] = cohort, flags
+        self.serial[rows] = np.arange(self.next_serial, self.next_serial + len(rows))
+        self.next_serial += len(rows)
+        self.head[rows] = rows
+        for name, value in _CLEAR.items():
+            getattr(self, name)[rows] = value
+        return rows
+
+    def remove(self, rows: Rows) -> None:
+        """Frees rows whose event is no longer in `index`."""
+        self.texts[rows] = None
+        self.serial[rows] = -1
+        self._free += rows.tolist()
+
+    def chain(self, head: int) -> list[int]:
+        """Rows of an event, in order of arrival."""
+        rows = [head]
+        while (following := int(self.next[rows[-1]])) >= 0:
+            rows.append(following)
+        return rows
+
+    def expand(self, heads: Rows) -> tuple[Rows, NDArray[np.int64]]:
+        """All rows of events, event by event in order of arrival.
+
+        Returns:
+            int64 (m,) rows, and int64 (m,) the position in `heads` of each.
+        """
+        parts, places = [heads], [np.arange(len(heads))]
+        rows, place = heads, places[0]
+        while True:
+            following = self.next[rows]
+            there = following >= 0
+            if not there.any():
+                break
+            rows, place = following[there].astype(np.int64), place[there]
+            parts.append(rows)
+            places.append(place)
+        if len(parts) == 1:
+            return heads, places[0]
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return np.concatenate(parts)[order], np.concatenate(places)[order]
+
+    def read(self, rows: Rows) -> list[Text]:
+        """Texts of rows."""
+        return _TEXTS.decode(b"[" + b",".join(self.texts[rows].tolist()) + b"]")
+
+    def is_same_id(self, one: int, other: int) -> bool:
+        """Whether two rows are of one prediction."""
+        names = [text.prediction_id for text in self.read(np.array([one, other]))]
+        return names[0] == names[1]
+
+    def is_same(self, one: int, other: int) -> bool:
+        """Whether two predictions say the same."""
+        columns = (self.texts, self.event_time_ms, self.score, self.cohort, self.flags)
+        return all(bool(column[one] == column[other]) for column in columns)
+
+    def live(self) -> Rows:
+        """All rows in use, in order of arrival: int64 (n,)."""
+        used = np.flatnonzero(self.serial[: self._end] >= 0)
+        return used[np.argsort(self.serial[used], kind="stable")]
+
+    def _take(self, texts: Sequence[bytes]) -> Rows:
+        again = min(len(self._free), len(texts))
+        reused = self._free[len(self._free) - again :]
+        del self._free[len(self._free) - again :]
+        first = self._end
+        self._end += len(texts) - again
+        if self._end > len(self.serial):
+            self._grow(self._end)
+        rows = np.concatenate([np.array(reused, dtype=np.int64), np.arange(first, self._end)])
+        column = np.empty(len(texts), object)
+        column[:] = texts
+        self.texts[rows] = column
+        return rows
+
+    def _grow(self, needed: int) -> None:
+        # By half: a column is moved once every so often, and never twice as large as need be.
+        capacity = max(FIRST_CAPACITY, needed, len(self.serial) * 3 // 2)
+        for name, kind in _COLUMNS.items():
+            column = np.zeros(capacity, kind)
+            column[: len(self.serial)] = getattr(self, name)
+            if name != "serial":
+                setattr(self, name, column)
+        texts = np.empty(capacity, object)
+        texts[: len(self.texts)] = self.texts
+        self.texts = texts
+        serial = np.full(capacity, -1, np.int64)
+        serial[: len(self.serial)] = self.serial
+        self.serial = serial

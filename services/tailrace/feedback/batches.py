@@ -1,0 +1,128 @@
+"""Rows of the join's table as bytes, column by column, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.core.join_table import CHANGING, Cohort, JoinTable, Rows
+
+MAX_ROWS = 10_000
+MAX_TEXT_BYTES = 1_000_000
+"""A record has to stay below what the broker takes, 3 MB; a row that changed takes 63 bytes besides its text."""
+_FIXED = ("event_time_ms", "score", "flags")
+_READ = 10_000
+"""Texts that are decoded at once: more, and the garbage collector is kept busy with them."""
+
+
+class Added(msgspec.Struct):
+    """Predictions that came: columns as little-endian bytes; `cohort` (int32) numbers the entries of `cohorts`."""
+
+    serial: bytes
+    columns: dict[str, bytes]
+    cohort: bytes
+    cohorts: list[Cohort]
+    lengths: bytes
+    texts: bytes
+
+
+class Batch(msgspec.Struct):
+    """What a batch did to the table. Rows go by their serial number, int64; it is never used again."""
+
+    expires_ms: int
+    added: Added | None
+    touched: bytes
+    columns: dict[str, bytes]
+    gone: bytes
+
+
+def batches(table: JoinTable, added: Rows, touched: Rows, gone: Rows, expires_ms: int) -> Iterator[Batch]:
+    """What a batch did, in records of limited size; int64 rows each, `added` in order of arrival."""
+    for rows in _parts(table, added):
+        yield Batch(expires_ms, _pack(table, rows), b"", {}, b"")
+    for start in range(0, max(len(touched), len(gone)), MAX_ROWS):
+        changed, freed = touched[start : start + MAX_ROWS], gone[start : start + MAX_ROWS]
+        columns = {name: getattr(table, name)[changed].tobytes() for name in CHANGING}
+        yield Batch(expires_ms, None, table.serial[changed].tobytes(), columns, table.serial[freed].tobytes())
+
+
+def read_batches(found: Sequence[Batch]) -> tuple[JoinTable, Rows]:
+    """Applies batches in order.
+
+    Returns:
+        The table, and int64 (n,) the first row of each event in it.
+    """
+    table = JoinTable()
+    for batch in found:
+        if batch.added is not None:
+            _unpack(table, batch.added)
+    rows = table.live()
+    serials = table.serial[rows]
+    gone = [np.empty(0, np.int64)]
+    for batch in found:
+        changed = np.frombuffer(batch.touched, np.int64)
+        at, known = _places(serials, changed)
+        for name, data in batch.columns.items():
+            column = getattr(table, name)
+            column[rows[at]] = np.frombuffer(data, column.dtype)[known]
+        gone.append(rows[_places(serials, np.frombuffer(batch.gone, np.int64))[0]])
+    table.remove(np.unique(np.concatenate(gone)))
+    return table, _index(table)
+
+
+def _places(serials: NDArray[np.int64], asked: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Places of serial numbers among all, and which of those asked for are there."""
+    at = np.searchsorted(serials, asked)
+    known = at < len(serials)
+    known[known] = serials[at[known]] == asked[known]
+    return at[known], known
+
+
+def _index(table: JoinTable) -> Rows:
+    """Enters rows in the index and chains those of one event; gives the first of each."""
+    heads: list[int] = []
+    live = table.live()
+    for start in range(0, len(live), _READ):
+        rows = live[start : start + _READ]
+        for row, text in zip(rows.tolist(), table.read(rows), strict=True):
+            head = table.index.setdefault(text.event_id, row)
+            if head == row:
+                heads.append(row)
+            else:
+                table.next[table.chain(head)[-1]], table.head[row] = row, head
+    return np.array(heads, dtype=np.int64)
+
+
+def _parts(table: JoinTable, rows: Rows) -> Iterator[Rows]:
+    if len(rows) > 1 and (len(rows) > MAX_ROWS or sum(map(len, table.texts[rows])) > MAX_TEXT_BYTES):
+        middle = len(rows) // 2
+        yield from _parts(table, rows[:middle])
+        yield from _parts(table, rows[middle:])
+    elif len(rows):
+        yield rows
+
+
+def _pack(table: JoinTable, rows: Rows) -> Added:
+    numbers, cohort = np.unique(table.cohort[rows], return_inverse=True)
+    texts = table.texts[rows].tolist()
+    return Added(
+        serial=table.serial[rows].tobytes(),
+        columns={name: getattr(table, name)[rows].tobytes() for name in _FIXED},
+        cohort=cohort.astype(np.int32).tobytes(),
+        cohorts=[table.cohorts[number] for number in numbers.tolist()],
+        lengths=np.array([len(text) for text in texts], dtype=np.int32).tobytes(),
+        texts=b"".join(texts),
+    )
+
+
+def _unpack(table: JoinTable, added: Added) -> None:
+    ends = np.cumsum(np.frombuffer(added.lengths, np.int32)).tolist()
+    texts = [added.texts[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    numbers = np.array(table.cohort_numbers(added.cohorts), dtype=np.int32)
+    event_time_ms, score, flags = (np.frombuffer(added.columns[name], getattr(table, name).dtype) for name in _FIXED)
+    rows = table.add(texts, event_time_ms, score, numbers[np.frombuffer(added.cohort, np.int32)], flags)
+    table.serial[rows] = np.frombuffer(added.serial, np.int64)
+    table.next_serial = int(table.serial[rows[-1]]) + 1
