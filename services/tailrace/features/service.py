@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as Record
 from faust.types import TP
 
+from tailrace.backends.feature_store import RedisOnlineStore
 from tailrace.backends.kafka import MAX_MESSAGE_BYTES, admin, partitions_of, producer, read_topic
 from tailrace.backends.ports import Message, OnlineStore, Output
 from tailrace.backends.settings import Settings
@@ -35,7 +36,7 @@ WRITE_ROWS = 2_000
 """Rows per write to the online store, so that one write fits its time-out."""
 
 
-def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
+def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore | None = None) -> None:
     """Computes features until the service is asked to stop.
 
     How a fetch becomes durable (at least once, state exactly once):
@@ -48,13 +49,16 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     A crash before 6 brings the same records again: state that already holds an offset does not change,
     and the FEATURES records come out as before; inference drops them by their source offset.
 
+    Args:
+        settings: Places and sizes.
+        use_case: What is computed.
+        lifecycle: What the process is told, and tells.
+        store: Where rows are written; None: the online store of the settings.
+
     Raises:
         Fatal: going on would break a guarantee.
     """
-    # The store's module costs memory and time that a process without rows to write need not spend.
-    from tailrace.backends.feature_store import RedisOnlineStore
-
-    asyncio.run(_serve(settings, use_case, lifecycle, RedisOnlineStore(settings)))
+    asyncio.run(_serve(settings, use_case, lifecycle, store or RedisOnlineStore(settings)))
 
 
 async def _serve(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
