@@ -27,6 +27,8 @@ COMMIT_EVERY_S = 1.0
 
 
 class Payment(msgspec.Struct):
+    """A payment as it travels."""
+
     payment_id: str
     card: str
     merchant: str
@@ -47,6 +49,7 @@ class Card:
         self.sums = [0.0, 0.0, 0.0, 0.0]
 
     def add(self, at_ms: int, amount: float) -> list[float]:
+        """Adds a payment; the twelve features as of it."""
         times, amounts, begins, sums = self.times, self.amounts, self.begins, self.sums
         times.append(at_ms)
         amounts.append(amount)
@@ -68,6 +71,7 @@ class Card:
         return counts + totals + means
 
     def packed(self) -> bytes:
+        """State for the changelog."""
         begin = self.begins[3]
         return self.times[begin:].tobytes() + self.amounts[begin:].tobytes()
 

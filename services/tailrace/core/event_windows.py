@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core import window_kernels as kernels
+from tailrace.core import window_rings as rings
 from tailrace.core.plan import WindowView
 from tailrace.errors import StateCorrupt
 
@@ -48,17 +50,19 @@ class WindowState:
         self._view = view
         self._f = len(view.fields)
         span = view.longest_span_ms
-        self._bounds = kernels.Bounds(
+        self._bounds = rings.Bounds(
             span + max(span // 8, MIN_SLACK_MS), max(span // TILES, 1), max(max_entries // 4, 1)
         )
         self._columns = _columns(view)
         rooms = _rooms(max_entries)
-        self._space = kernels.Space(rooms, np.full(rooms.size, -1, np.int64), np.zeros(2, np.int64))
+        self._space = rings.Space(rooms, np.full(rooms.size, -1, np.int64), np.zeros(2, np.int64))
         self._slots: dict[str, int] = {}
         self._keys: list[str] = []
-        self._table = kernels.Slots(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.int64, np.int8)))
+        self._table = rings.Slots(
+            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
+        )
         self._dirty = np.empty(0, np.bool_)
-        self._rings = kernels.Rings(
+        self._rings = rings.Rings(
             np.zeros(FIRST_ENTRIES, np.int64),
             np.zeros(FIRST_ENTRIES, np.int64),
             np.zeros(FIRST_ENTRIES),
@@ -107,12 +111,12 @@ class WindowState:
     def snapshot(self, keys: Sequence[str]) -> list[bytes]:
         """Packed state per key: last source offset and ring."""
         slots = self._slots_of(keys)
-        width = kernels.HEADER_WORDS * slots.size + int(self._table.used[slots].sum()) * (3 + self._f)
+        width = rings.HEADER_WORDS * slots.size + int(self._table.used[slots].sum()) * (3 + self._f)
         words, ends = np.empty(width, "<i8"), np.empty(slots.size, np.int64)
-        kernels.pack(slots, FORMAT, self._rings, self._table, words, ends)
+        rings.pack(slots, FORMAT, self._rings, self._table, words, ends)
         packed = words.tobytes()
         bounds = [0, *(8 * ends).tolist()]
-        return [packed[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+        return [packed[begin:end] for begin, end in pairwise(bounds)]
 
     def restore(self, states: Mapping[str, bytes]) -> None:
         """Takes over what `snapshot` gave; the last state of a key wins.
@@ -123,12 +127,12 @@ class WindowState:
         if not states:
             return
         sizes = np.fromiter(map(len, states.values()), np.int64, len(states))
-        if (sizes % 8).any() or (sizes < 8 * kernels.HEADER_WORDS).any():
+        if (sizes % 8).any() or (sizes < 8 * rings.HEADER_WORDS).any():
             raise StateCorrupt(f"window state of view {self._view.name!r} is cut off")
         words, ends = np.frombuffer(b"".join(states.values()), "<i8"), np.cumsum(sizes) // 8
         heads = words[ends - sizes // 8]
         form, f, entries = heads & 0xFFFF, heads >> 16 & 0xFFFF, heads >> 32
-        fits = (form == FORMAT) & (f == self._f) & (sizes // 8 == kernels.HEADER_WORDS + entries * (3 + self._f))
+        fits = (form == FORMAT) & (f == self._f) & (sizes // 8 == rings.HEADER_WORDS + entries * (3 + self._f))
         if not fits.all():
             wrong = int(np.flatnonzero(~fits)[0])
             raise StateCorrupt(
@@ -139,7 +143,7 @@ class WindowState:
         slots = self._slots_of(list(states))
         row = 0
         while row < slots.size:
-            row = kernels.unpack(row, slots, words, ends, self._rings, self._table, self._space)
+            row = rings.unpack(row, slots, words, ends, self._rings, self._table, self._space)
             if row < slots.size:
                 self._grow()
 
@@ -169,11 +173,12 @@ class WindowState:
                     self._keys.append(key)
         if len(slots) > self._dirty.size:
             more = max(64, len(slots) + len(slots) // 4 - self._dirty.size)
-            self._table = kernels.Slots(
-                *(
-                    np.concatenate((column, np.full(more, value, column.dtype)))
-                    for column, value in zip(self._table, (0, 0, -1, -1), strict=True)
-                )
+            table = self._table
+            self._table = rings.Slots(
+                np.concatenate((table.begin, np.zeros(more, np.int64))),
+                np.concatenate((table.used, np.zeros(more, np.int64))),
+                np.concatenate((table.last, np.full(more, -1, np.int64))),
+                np.concatenate((table.sizes, np.full(more, -1, np.int8))),
             )
             self._dirty = np.concatenate((self._dirty, np.zeros(more, np.bool_)))
         return np.fromiter(map(slots.__getitem__, keys), np.int64, len(keys))

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import faust
@@ -17,11 +18,12 @@ from faust.types import TP
 
 from tailrace.backends.feature_store import RedisOnlineStore
 from tailrace.backends.kafka import MAX_MESSAGE_BYTES, admin, partitions_of, producer, read_topic
-from tailrace.backends.ports import Message, OnlineStore, Output
+from tailrace.backends.ports import Headers, OnlineStore
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable, StoreUnavailable
 from tailrace.features.processor import FeatureProcessor, RowWrite
+from tailrace.features.runs import OutputRun, Run
 from tailrace.features.transport import Fetch, FetchApp, FetchConsumer
 from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.declaration import UseCase
@@ -96,7 +98,9 @@ class Shell:
         self._topics = Topics(use_case.name)
         self._lifecycle = lifecycle
         self._store = store
-        self._producer: Producer = producer(settings)
+        # Called back for failures alone: a call per record delivered would cost as much as to produce it.
+        options = {"on_delivery": self._delivered, "delivery.report.only.error": True}
+        self._producer: Producer = producer(settings, **options)
         self._undelivered: KafkaError | None = None
         self._worker = ThreadPoolExecutor(1, "features")
         self._committed: dict[TP, int] = {}
@@ -106,7 +110,7 @@ class Shell:
     async def take(self, fetch: Fetch) -> None:
         """Processes a fetch; a failure ends the service."""
         try:
-            await self._blocking(lambda: self._process(fetch.messages))
+            await self._blocking(lambda: self._process(fetch.runs))
         finally:
             fetch.done.set()
 
@@ -161,21 +165,21 @@ class Shell:
         self.processor.assigned(partitions, lambda: read_topic(self._settings, changelog, committed_only=False))
         self._write(self.processor.label_rows())
 
-    def _process(self, messages: list[Message]) -> None:
+    def _process(self, runs: list[Run]) -> None:
         if self.failure is not None:
             return
         began = time.perf_counter()
-        step = self.processor.process(messages, time.time_ns() // 1_000_000)
+        step = self.processor.process(runs, time.time_ns() // 1_000_000)
         self._write(step.rows)
         self._produce(step.outputs)
         metrics = self._lifecycle.metrics
-        for topic, count in Counter(message.topic for message in messages).items():
-            metrics.records.labels(topic).inc(count)
+        for run in runs:
+            metrics.records.labels(run.topic).inc(len(run.offsets))
         for reason, count in Counter(step.bad).items():
             metrics.dead_letters.labels(reason).inc(count)
         metrics.events.inc(step.events)
-        metrics.duplicates.labels(messages[0].topic).inc(step.duplicates)
-        metrics.produced.labels(self._topics.features).inc(len(step.outputs))
+        metrics.duplicates.labels(runs[0].topic).inc(step.duplicates)
+        metrics.produced.labels(self._topics.features).inc(sum(len(run.keys) for run in step.outputs))
         metrics.batch_seconds.observe(time.perf_counter() - began)
         self._processed_at = time.monotonic()
 
@@ -212,23 +216,21 @@ class Shell:
                 return
         raise StoreUnavailable("asked to stop while the online store was away; what was not committed comes again")
 
-    def _produce(self, outputs: Iterable[Output]) -> None:
-        for output in outputs:
-            where = {} if output.partition is None else {"partition": output.partition}
-            while True:
-                try:
-                    self._producer.produce(
-                        output.topic,
-                        output.value,
-                        output.key,
-                        headers=output.headers,
-                        on_delivery=self._delivered,
-                        **where,
-                    )
-                    break
-                except BufferError:
-                    self._producer.poll(0.05)
-        self._producer.poll(0)
+    def _produce(self, runs: Iterable[OutputRun]) -> None:  # hot path
+        for run in runs:
+            none: Iterable[Headers] = repeat([])
+            partition = -1 if run.partition is None else run.partition
+            for key, value, headers in zip(run.keys, run.values, run.headers or none, strict=False):
+                while True:
+                    try:
+                        if headers:
+                            self._producer.produce(run.topic, value, key, partition, headers=headers)
+                        else:
+                            self._producer.produce(run.topic, value, key, partition)
+                        break
+                    except BufferError:
+                        self._producer.poll(0.05)
+            self._producer.poll(0)
 
     def _delivered(self, error: KafkaError | None, _: Record) -> None:
         if error is not None:
