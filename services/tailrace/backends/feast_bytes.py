@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 import mmh3
 import numpy as np
@@ -81,8 +82,7 @@ def decode_values(cells: Sequence[bytes | None]) -> NDArray[np.float64]:
 def encode_timestamp(at_ms: int) -> bytes:
     """Protobuf `Timestamp` of epoch milliseconds >= 0."""
     seconds, rest_ms = divmod(at_ms, 1_000)
-    text = b"\x08" + _varint(seconds) if seconds else b""
-    return text + b"\x10" + _varint(rest_ms * 1_000_000) if rest_ms else text
+    return _seconds(seconds) + _NANOS[rest_ms]
 
 
 def decode_timestamp(text: bytes | None) -> int:
@@ -117,6 +117,15 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+@lru_cache(100_000)
+def _seconds(seconds: int) -> bytes:
+    return b"\x08" + _varint(seconds) if seconds else b""
+
+
+_NANOS = [b"\x10" + _varint(rest_ms * 1_000_000) if rest_ms else b"" for rest_ms in range(1_000)]
+"""Second half of a `Timestamp`, by milliseconds."""
 
 
 def _read_varint(text: bytes, at: int) -> tuple[int, int]:
