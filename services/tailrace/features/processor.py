@@ -136,7 +136,9 @@ class FeatureProcessor:
         step = Step()
         for run in sorted(runs, key=lambda run: (run.topic, run.partition)):
             if run.topic == self._requests:
-                self._events(run, now_ms, step)
+                # A partition that went while its records waited: whoever has it now reads them again.
+                if run.partition in self._windows:
+                    self._events(run, now_ms, step)
             else:
                 self._known(run, step)
         for name, state in self._labels.items():

@@ -73,6 +73,11 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 class FetchConsumer(driver.Consumer):
     """Stock consumer with the drain loop and the commit replaced."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._epoch = 0
+        self._positions: dict[TP, int] = {}
+
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -84,9 +89,11 @@ class FetchConsumer(driver.Consumer):
 
     async def _drain_messages(self, service: Any) -> None:
         while not (self.should_stop or service.should_stop):
+            epoch = self._epoch
             records, _ = await self._wait_next_records(0.1)
+            positions = self._fetched()
             await self.sleep(0)
-            if not self.flow_active or self.should_stop:
+            if not self.flow_active or self.should_stop or epoch != self._epoch:
                 continue
             fetch = Fetch([Run.of(at.topic, at.partition, run) for at, run in (records or {}).items()])
             if fetch.runs:
@@ -95,6 +102,8 @@ class FetchConsumer(driver.Consumer):
                 if not fetch.done.is_set():
                     # A rebalance waits for `revoked`, which comes after the processing thread is free.
                     await fetch.done.wait()
+            if epoch == self._epoch:
+                self._positions = positions
             await self.sink.idle()
 
     def _carrier(self, fetch: Fetch) -> Any:
@@ -107,7 +116,10 @@ class FetchConsumer(driver.Consumer):
         )  # fmt: skip
 
     def positions(self) -> dict[TP, int]:
-        """Offset behind everything fetched and behind transaction markers, by partition."""
+        """Offset behind everything processed and behind transaction markers, by partition."""
+        return dict(self._positions)
+
+    def _fetched(self) -> dict[TP, int]:
         client = self._thread._ensure_consumer()
         out: dict[TP, int] = {}
         subscription = client._subscription.subscription
@@ -142,13 +154,20 @@ class FetchConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Restores before delivery starts."""
+        self._turn()
         await self.sink.assigned(set(assigned))
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Checkpoints while the partitions are still ours."""
         await self.sink.revoked(set(revoked))
+        self._turn()
         await super().on_partitions_revoked(revoked)
+
+    def _turn(self) -> None:
+        """What was fetched before a rebalance is fetched again after it, from the committed offsets on."""
+        self._epoch += 1
+        self._positions = {}
 
 
 class FetchTransport(driver.Transport):
