@@ -80,6 +80,11 @@ class FeatureProcessor:
         self._windows: dict[int, dict[str, WindowState]] = {}
         self._labels = {view.name: LabelState(view) for view in plan.online_views}
         self._quarantine = Quarantine()
+        for view in plan.event_views:
+            # Loads the compiled code now and not while the first event waits.
+            WindowState(view).update(
+                [""], np.zeros(1, np.int64), np.zeros((1, len(view.fields))), np.zeros(1, np.int64)
+            )
 
     @property
     def subscriptions(self) -> list[str]:
