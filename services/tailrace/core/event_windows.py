@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core import window_kernels as kernels
-from tailrace.core import window_rings as rings
 from tailrace.core.plan import WindowView
 from tailrace.errors import StateCorrupt
 
@@ -50,19 +49,19 @@ class WindowState:
         self._view = view
         self._f = len(view.fields)
         span = view.longest_span_ms
-        self._bounds = rings.Bounds(
+        self._bounds = kernels.Bounds(
             span + max(span // 8, MIN_SLACK_MS), max(span // TILES, 1), max(max_entries // 4, 1)
         )
         self._columns = _columns(view)
         rooms = _rooms(max_entries)
-        self._space = rings.Space(rooms, np.full(rooms.size, -1, np.int64), np.zeros(2, np.int64))
+        self._space = kernels.Space(rooms, np.full(rooms.size, -1, np.int64), np.zeros(3, np.int64))
         self._slots: dict[str, int] = {}
         self._keys: list[str] = []
-        self._table = rings.Slots(
+        self._table = kernels.Slots(
             np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
         )
         self._dirty = np.empty(0, np.bool_)
-        self._rings = rings.Rings(
+        self._rings = kernels.Rings(
             np.zeros(FIRST_ENTRIES, np.int64),
             np.zeros(FIRST_ENTRIES, np.int64),
             np.zeros(FIRST_ENTRIES),
@@ -111,9 +110,9 @@ class WindowState:
     def snapshot(self, keys: Sequence[str]) -> list[bytes]:
         """Packed state per key: last source offset and ring."""
         slots = self._slots_of(keys)
-        width = rings.HEADER_WORDS * slots.size + int(self._table.used[slots].sum()) * (3 + self._f)
+        width = kernels.HEADER_WORDS * slots.size + int(self._table.used[slots].sum()) * (3 + self._f)
         words, ends = np.empty(width, "<i8"), np.empty(slots.size, np.int64)
-        rings.pack(slots, FORMAT, self._rings, self._table, words, ends)
+        kernels.pack(slots, FORMAT, self._rings, self._table, words, ends)
         packed = words.tobytes()
         bounds = [0, *(8 * ends).tolist()]
         return [packed[begin:end] for begin, end in pairwise(bounds)]
@@ -127,12 +126,12 @@ class WindowState:
         if not states:
             return
         sizes = np.fromiter(map(len, states.values()), np.int64, len(states))
-        if (sizes % 8).any() or (sizes < 8 * rings.HEADER_WORDS).any():
+        if (sizes % 8).any() or (sizes < 8 * kernels.HEADER_WORDS).any():
             raise StateCorrupt(f"window state of view {self._view.name!r} is cut off")
         words, ends = np.frombuffer(b"".join(states.values()), "<i8"), np.cumsum(sizes) // 8
         heads = words[ends - sizes // 8]
         form, f, entries = heads & 0xFFFF, heads >> 16 & 0xFFFF, heads >> 32
-        fits = (form == FORMAT) & (f == self._f) & (sizes // 8 == rings.HEADER_WORDS + entries * (3 + self._f))
+        fits = (form == FORMAT) & (f == self._f) & (sizes // 8 == kernels.HEADER_WORDS + entries * (3 + self._f))
         if not fits.all():
             wrong = int(np.flatnonzero(~fits)[0])
             raise StateCorrupt(
@@ -143,7 +142,7 @@ class WindowState:
         slots = self._slots_of(list(states))
         row = 0
         while row < slots.size:
-            row = rings.unpack(row, slots, words, ends, self._rings, self._table, self._space)
+            row = kernels.unpack(row, slots, words, ends, self._rings, self._table, self._space)
             if row < slots.size:
                 self._grow()
 
@@ -174,7 +173,7 @@ class WindowState:
         if len(slots) > self._dirty.size:
             more = max(64, len(slots) + len(slots) // 4 - self._dirty.size)
             table = self._table
-            self._table = rings.Slots(
+            self._table = kernels.Slots(
                 np.concatenate((table.begin, np.zeros(more, np.int64))),
                 np.concatenate((table.used, np.zeros(more, np.int64))),
                 np.concatenate((table.last, np.full(more, -1, np.int64))),
@@ -184,9 +183,15 @@ class WindowState:
         return np.fromiter(map(slots.__getitem__, keys), np.int64, len(keys))
 
     def _grow(self) -> None:
-        """Makes the arena a quarter larger, where it lies if the system can."""
+        """Makes space in the arena: closes gaps where that pays, else makes it larger, where it lies if the system can."""
+        end, free = int(self._space.state[0]), int(self._space.state[2])
+        if free > end // 5:
+            placed = np.flatnonzero(self._table.sizes >= 0)
+            order = placed[np.argsort(self._table.begin[placed])]
+            kernels.compact(order, self._rings, self._table, self._space)
+            return
         entries = self._rings.times.size
-        entries += max(entries // 4, int(self._space.rooms[-1]))
+        entries += max(entries // 8, int(self._space.rooms[-1]))
         for ring in self._rings:
             # Nobody else holds a view: rows and snapshots are copies.
             ring.resize((entries, *ring.shape[1:]), refcheck=False)

@@ -28,6 +28,8 @@ from tailrace.usecase.declaration import UseCase
 
 SEPARATOR = b"\x00"
 """Between view and entity key in the key of a changelog record; view names are identifiers."""
+RESTORED_AT_ONCE = 20_000
+"""Records of the changelog held before they are taken over, so that a restore needs little more memory than the state."""
 
 
 @dataclass
@@ -110,12 +112,23 @@ class FeatureProcessor:
                 continue
             view, _, key = message.key.partition(SEPARATOR)
             place = None if view.decode() in self._labels else message.partition
-            newest.setdefault((view.decode(), place), {})[key.decode()] = message.value
+            states = newest.setdefault((view.decode(), place), {})
+            states[key.decode()] = message.value
+            if place in mine and len(states) >= RESTORED_AT_ONCE:
+                self._restore(view.decode(), place, states)
+                states.clear()
+        known = {name for name, state in self._labels.items() if state.keys}
         for (name, where), states in newest.items():
-            if where is None and not self._labels[name].keys:
+            if where is None and name not in known:
                 self._labels[name].restore(states)
-            elif where in mine and name in self._windows[where]:
-                self._windows[where][name].restore(states)
+            elif where in mine:
+                self._restore(name, where, states)
+
+    def _restore(self, view: str, partition: int | None, states: dict[str, bytes]) -> None:
+        # The changelog may hold views that are no more, and partitions of others.
+        window = self._windows.get(-1 if partition is None else partition, {}).get(view)
+        if window is not None:
+            window.restore(states)
 
     def revoked(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Forgets partitions; `changelog` must have been written before."""
