@@ -93,7 +93,10 @@ class FetchConsumer(driver.Consumer):
             records, _ = await self._wait_next_records(0.1)
             positions = self._fetched()
             await self.sleep(0)
-            if not self.flow_active or self.should_stop or epoch != self._epoch:
+            if not self.flow_active:
+                await self.wait_first(self.can_resume_flow.wait())
+            if self.should_stop or epoch != self._epoch:
+                # A rebalance came between: what was fetched before it is fetched again.
                 continue
             fetch = Fetch([Run.of(at.topic, at.partition, run) for at, run in (records or {}).items()])
             if fetch.runs:
