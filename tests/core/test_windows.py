@@ -159,3 +159,15 @@ def test_snapshots_that_are_cut_off_or_of_other_columns_are_refused() -> None:
     for wrong in (packed[:-3], packed[:-8], packed[:8], b""):
         with pytest.raises(StateCorrupt):
             WindowState(VIEW).restore({"a": wrong})
+
+
+@given(events, st.integers(0, 60), st.sampled_from([8, 16, 4_096]))
+@settings(deadline=None)
+def test_split_batches_equal_one_batch_even_where_entries_are_merged(
+    stream: list[Event], cut: int, max_entries: int
+) -> None:
+    whole, split = WindowState(VIEW, max_entries=max_entries), WindowState(VIEW, max_entries=max_entries)
+    rows = run(whole, stream)
+    parts = (run(split, stream[:cut]), run(split, stream[cut:], offset=cut))
+    np.testing.assert_array_equal(rows, np.concatenate(parts))
+    assert whole.snapshot(whole.keys) == split.snapshot(whole.keys)
