@@ -129,16 +129,8 @@ class RedisOnlineStore:
         states = None if state is None else [state[at] for at in rows.tolist()]
         places = entity_keys(entity, list(last))
         head = [len(names), stamp_name, b"" if states is None else state_name, *names]
-        pipe: Any = self._client.pipeline(transaction=False)
-        # Loading the script along with each write costs 20 us and spares a second round trip after
-        # the store was restarted.
-        pipe.execute_command("SCRIPT LOAD", _WRITE_UNLESS_OLDER)
-        for begin in range(0, len(places), _ROWS):
-            part = slice(begin, begin + _ROWS)
-            each = (stamps[part], cells[part]) if states is None else (stamps[part], cells[part], states[part])
-            arguments = chain.from_iterable(zip(*each, strict=True))
-            pipe.execute_command("EVALSHA", _SCRIPT, len(places[part]), *places[part], *head, *arguments)
-        self._execute(pipe)
+        each = (stamps, cells) if states is None else (stamps, cells, states)
+        self._write(places, head, each)
 
     def read(self, requests: Sequence[ReadRequest]) -> list[Rows]:
         """Reads all requests in one round trip, each in the order of its keys.
@@ -165,6 +157,17 @@ class RedisOnlineStore:
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
+
+    def _write(self, places: list[bytes], head: list[Any], columns: tuple[list[bytes], ...]) -> None:
+        pipe: Any = self._client.pipeline(transaction=False)
+        # Loading the script along with each write costs 20 us and spares a second round trip after
+        # the store was restarted.
+        pipe.execute_command("SCRIPT LOAD", _WRITE_UNLESS_OLDER)
+        for begin in range(0, len(places), _ROWS):
+            part = slice(begin, begin + _ROWS)
+            arguments = chain.from_iterable(zip(*(column[part] for column in columns), strict=True))
+            pipe.execute_command("EVALSHA", _SCRIPT, len(places[part]), *places[part], *head, *arguments)
+        self._execute(pipe)
 
     def _names(self, view: str, columns: Sequence[str]) -> list[bytes]:
         at = (view, tuple(columns))

@@ -106,21 +106,27 @@ def update(row, slots, at_ms, at_offset, at_fields, rings, table, space, bounds,
         _sums(low, end, ceiling, rings, counts, sums)
         if any_distinct:
             _distinct(low, end, ceiling, rings, columns, distinct)
-        for column in range(columns.kinds.size):
-            at, k = columns.span_of[column], columns.fields[column]
-            kind = columns.kinds[column]
-            if kind == SINCE_LAST:
-                out[row, column] = _since_last(first, end, now, offset, rings)
-            elif kind == COUNT:
-                out[row, column] = counts[at]
-            elif kind == DISTINCT:
-                out[row, column] = distinct[at, k]
-            elif kind == STD:
-                out[row, column] = _std(k, low[at], end, ceiling, sums[at, k], rings)
-            else:
-                out[row, column] = _moment(kind, sums[at, k])
+        _cells(first, end, now, offset, ceiling, low, counts, sums, distinct, rings, columns, out[row])
         row += 1
     return row, replayed
+
+
+@compiled
+def _cells(first, end, now, offset, ceiling, low, counts, sums, distinct, rings, columns, cells):  # type: ignore[no-untyped-def]  # compiled
+    """Fills in a row from what was added up by span."""
+    for column in range(columns.kinds.size):
+        at, k = columns.span_of[column], columns.fields[column]
+        kind = columns.kinds[column]
+        if kind == SINCE_LAST:
+            cells[column] = _since_last(first, end, now, offset, rings)
+        elif kind == COUNT:
+            cells[column] = counts[at]
+        elif kind == DISTINCT:
+            cells[column] = distinct[at, k]
+        elif kind == STD:
+            cells[column] = _std(k, low[at], end, ceiling, sums[at, k], rings)
+        else:
+            cells[column] = _moment(kind, sums[at, k])
 
 
 @compiled
