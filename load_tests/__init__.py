@@ -1,1 +1,1 @@
-"""Load tests: scenarios, references and what was learnt."""
+"""Load tests: scenarios that run Tailrace beside references and peers, and compare them by ratio."""

@@ -1,1 +1,1 @@
-"""Scenarios: one module each, with its candidates and the ratios that must show."""
+"""One module per scenario: docstring, `CANDIDATES`, `FLOORS`, and where they differ `UNIT`, `EVENTS`, `LIMITS`."""

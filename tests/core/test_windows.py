@@ -137,3 +137,37 @@ def test_dirty_keys_are_given_once() -> None:
     run(state, [("b", 1, 1.0), ("a", 2, 1.0), ("b", 3, 1.0)])
     assert state.take_dirty() == ["a", "b"]
     assert state.take_dirty() == []
+
+
+def test_keys_that_grow_together_leave_no_gaps_behind_and_keep_their_entries() -> None:
+    state, keys = WindowState(VIEW), [f"k{at}" for at in range(2_000)]
+    for turn in range(24):
+        times = np.full(len(keys), turn)
+        rows = state.update(keys, times, np.ones((len(keys), 1)), np.arange(len(keys)) + turn * len(keys))
+    counts = [at for at, column in enumerate(VIEW.columns) if column.name == "count_60"]
+    assert {24.0} == set(rows[:, counts].ravel())
+    assert state.size_bytes < 2_000 * 24 * 32 * 1.5
+    again = WindowState(VIEW)
+    again.restore(dict(zip(keys, state.snapshot(keys), strict=True)))
+    assert state.snapshot(keys) == again.snapshot(keys)
+
+
+def test_snapshots_that_are_cut_off_or_of_other_columns_are_refused() -> None:
+    state = WindowState(VIEW)
+    run(state, [("a", 1, 1.0), ("a", 2, 1.0)])
+    packed = state.snapshot(["a"])[0]
+    for wrong in (packed[:-3], packed[:-8], packed[:8], b""):
+        with pytest.raises(StateCorrupt):
+            WindowState(VIEW).restore({"a": wrong})
+
+
+@given(events, st.integers(0, 60), st.sampled_from([8, 16, 4_096]))
+@settings(deadline=None)
+def test_split_batches_equal_one_batch_even_where_entries_are_merged(
+    stream: list[Event], cut: int, max_entries: int
+) -> None:
+    whole, split = WindowState(VIEW, max_entries=max_entries), WindowState(VIEW, max_entries=max_entries)
+    rows = run(whole, stream)
+    parts = (run(split, stream[:cut]), run(split, stream[cut:], offset=cut))
+    np.testing.assert_array_equal(rows, np.concatenate(parts))
+    assert whole.snapshot(whole.keys) == split.snapshot(whole.keys)

@@ -11,6 +11,7 @@ from tailrace.backends.ports import Message, Output
 from tailrace.contracts.records import DEAD_LETTER_HEADER, WATERMARK_HEADER, FeatureRow, LabelledPrediction
 from tailrace.core.windows import evaluate
 from tailrace.features.processor import FeatureProcessor
+from tailrace.features.runs import OutputRun, Run
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.policies import Binary
 from tailrace.usecase.sources import Event, Label, Topic
@@ -86,21 +87,35 @@ def label(
     return Message("pay.labels", 0, offset, 7, b"1", msgspec.json.encode(record), [])
 
 
-def started(changelog: list[Output] | None = None) -> FeatureProcessor:
+def runs(*messages: Message) -> list[Run]:
+    """One run per partition, as fetched."""
+    found: dict[tuple[str, int], list[Message]] = {}
+    for message in messages:
+        found.setdefault((message.topic, message.partition), []).append(message)
+    return [Run.of(*at, [message[2:] for message in run]) for at, run in found.items()]
+
+
+def records(outputs: list[OutputRun]) -> list[Output]:
+    return [record for run in outputs for record in run.records]
+
+
+def started(changelog: list[OutputRun] | None = None) -> FeatureProcessor:
     processor = FeatureProcessor(use_case())
-    records = [Message(o.topic, o.partition or 0, at, 0, o.key, o.value, []) for at, o in enumerate(changelog or [])]
-    processor.assigned([("payments", 0), ("pay.labels", 0)], lambda: records)
+    kept = [
+        Message(o.topic, o.partition or 0, at, 0, o.key, o.value, []) for at, o in enumerate(records(changelog or []))
+    ]
+    processor.assigned([("payments", 0), ("pay.labels", 0)], lambda: kept)
     return processor
 
 
-def values(outputs: list[Output]) -> list[list[float | None]]:
-    return [msgspec.json.decode(o.value or b"", type=FeatureRow).values for o in outputs]
+def values(outputs: list[OutputRun]) -> list[list[float | None]]:
+    return [msgspec.json.decode(o.value or b"", type=FeatureRow).values for o in records(outputs)]
 
 
 def test_each_event_carries_the_row_as_of_itself() -> None:
-    step = started().process([payment(0), payment(1, amount=2.5), payment(2, card="b")], NOW)
+    step = started().process(runs(payment(0), payment(1, amount=2.5), payment(2, card="b")), NOW)
     assert [[1.0, 1.0, 1.0, 1.0, None], [2.5, 1.0, 2.0, 3.5, 0.0], [1.0, 1.0, 1.0, 1.0, None]] == values(step.outputs)
-    row = msgspec.json.decode(step.outputs[1].value or b"", type=FeatureRow)
+    row = msgspec.json.decode(records(step.outputs)[1].value or b"", type=FeatureRow)
     assert ("1", "a", {"card": "a", "terminal": "t"}, 7) == (row.event_id, row.key, row.entities, row.produced_at_ms)
     assert ["a", "b"] == step.rows[0].keys
 
@@ -108,28 +123,28 @@ def test_each_event_carries_the_row_as_of_itself() -> None:
 def test_bad_records_travel_in_their_place_with_the_reason() -> None:
     bad = payment(1)._replace(value=b'{"payment_id": 1')
     ahead = payment(2, at_ms=NOW + DAY)
-    step = started().process([payment(0), bad, ahead, payment(3)], NOW)
-    assert [0, 1, 1, 0] == [sum(name == DEAD_LETTER_HEADER for name, _ in o.headers) for o in step.outputs]
-    assert b'{"payment_id": 1' == step.outputs[1].value
+    step = started().process(runs(payment(0), bad, ahead, payment(3)), NOW)
+    assert [0, 1, 1, 0] == [sum(name == DEAD_LETTER_HEADER for name, _ in o.headers) for o in records(step.outputs)]
+    assert b'{"payment_id": 1' == records(step.outputs)[1].value
     assert ["not_json", "event_time_ahead"] == step.bad
 
 
 def test_watermarks_stay_behind_what_they_speak_of() -> None:
     mark = Message("payments", 0, 1, 7, None, None, [(WATERMARK_HEADER, b"5")])
-    step = started().process([payment(0), mark, payment(2)], NOW)
-    assert [False, True, False] == [o.value is None for o in step.outputs]
-    assert [(WATERMARK_HEADER, b"5")] == step.outputs[1].headers
+    step = started().process(runs(payment(0), mark, payment(2)), NOW)
+    assert [False, True, False] == [o.value is None for o in records(step.outputs)]
+    assert [(WATERMARK_HEADER, b"5")] == records(step.outputs)[1].headers
 
 
 def test_a_restart_continues_and_a_replay_gives_the_same_rows() -> None:
     first = started()
     stream = [payment(at, amount=at / 2) for at in range(6)]
-    rows = first.process(stream[:4], NOW).outputs
+    rows = first.process(runs(*stream[:4]), NOW).outputs
     second = started(first.changelog())
-    step = second.process(stream[2:], NOW)
+    step = second.process(runs(*stream[2:]), NOW)
     assert 2 == step.duplicates
-    assert rows[2:] == step.outputs[:2]
-    assert values(started().process(stream, NOW).outputs)[4:] == values(step.outputs)[2:]
+    assert records(rows)[2:] == records(step.outputs)[:2]
+    assert values(started().process(runs(*stream), NOW).outputs)[4:] == values(step.outputs)[2:]
 
 
 def test_labels_reach_the_row_once_and_a_revision_replaces() -> None:
@@ -137,7 +152,7 @@ def test_labels_reach_the_row_once_and_a_revision_replaces() -> None:
     view = use_case().plan.online_views[0]
 
     def row(*messages: Message) -> list[float]:
-        step = processor.process(messages, NOW)
+        step = processor.process(runs(*messages), NOW)
         return list(step.rows[-1].values[0]) if step.rows else []
 
     assert [1.0, 1.0] == row(label(0, 1, 1.0))
@@ -146,7 +161,7 @@ def test_labels_reach_the_row_once_and_a_revision_replaces() -> None:
     assert [0.0, 0.0] == row(label(3, 3, None, "retract"))
     restored = started(processor.changelog())
     written = restored.label_rows()[0]
-    assert restored.process([label(3, 3, None, "retract")], NOW).rows == []
+    assert restored.process(runs(label(3, 3, None, "retract")), NOW).rows == []
     assert ["t"] == written.keys
     assert written.state is not None
     assert [[1.0, 1.0]] == evaluate(view, written.state, written.timestamps_ms - 2).tolist()

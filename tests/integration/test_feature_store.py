@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -159,3 +161,23 @@ def test_feast_reads_what_we_write_and_we_read_what_feast_writes(settings: Setti
     (rows,) = ours.read([ReadRequest(view, "card_id", COLUMNS, ["theirs"])])
     assert [[4.0, 0.5]] == rows.values.tolist()
     assert [int(written.timestamp() * 1_000)] == rows.timestamps_ms.tolist()
+
+
+def test_of_eight_writers_at_once_the_newest_row_stays(settings: Settings) -> None:
+    view, keys, writers = uuid.uuid4().hex, [f"card-{at}" for at in range(12_500)], 8
+    versions = np.random.default_rng(1).permuted(np.tile(np.arange(writers), (len(keys), 1)), axis=1)
+    start = threading.Barrier(writers)
+
+    def write(writer: int) -> None:
+        store = RedisOnlineStore(settings)
+        start.wait()
+        for at in range(0, len(keys), 50):
+            mine = versions[at : at + 50, writer]
+            values = np.repeat(mine[:, None].astype(np.float64), 2, axis=1)
+            store.write(view, "card_id", COLUMNS, keys[at : at + 50], values, 1_700_000_000_000 + mine)
+
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(write, range(writers)))
+    (rows,) = RedisOnlineStore(settings).read([ReadRequest(view, "card_id", COLUMNS, keys)])
+    assert [[7.0, 7.0]] * len(keys) == rows.values.tolist()
+    assert {1_700_000_000_007} == set(rows.timestamps_ms.tolist())

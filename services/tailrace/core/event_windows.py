@@ -9,8 +9,9 @@ after it, so it is the row of the first time.
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,14 @@ FORMAT = 1
 MAX_ENTRIES = 4_096
 """Entries per key. Beyond it all but the newest quarter are merged into tiles of 1/60 of the longest span: counts and
 sums stay right to one tile at the far end of a window, std, min, max and distinct see tile means."""
-FIRST_ROOM = 8
+FIRST_ROOM = 4
 TILES = 60
 MIN_SLACK_MS = 3_600_000
 """Entries outlive the longest span by an eighth of it, at least by this: late and replayed events need them."""
+FIRST_ENTRIES = 1_024
 
-_HEADER = struct.Struct("<HHIq")
 
-
+@lru_cache(100_000)
 def stable_hash(text: str) -> int:
     """Hash of a string that is the same in every process, below 2**52 and so exact as a float64."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 12
@@ -48,22 +49,25 @@ class WindowState:
         self._view = view
         self._f = len(view.fields)
         span = view.longest_span_ms
-        self._keep_ms = span + max(span // 8, MIN_SLACK_MS)
-        self._hop_ms = max(span // TILES, 1)
-        self._max_entries = max_entries
-        self._spans = np.array([c.span_ms for c in view.columns], np.int64)
-        self._kinds = np.array([kernels.KINDS.index(c.kind) for c in view.columns], np.int64)
-        self._columns = np.array([view.fields.index(c.field) if c.field else 0 for c in view.columns], np.int64)
+        self._bounds = kernels.Bounds(
+            span + max(span // 8, MIN_SLACK_MS), max(span // TILES, 1), max(max_entries // 4, 1)
+        )
+        self._columns = _columns(view)
+        rooms = _rooms(max_entries)
+        self._space = kernels.Space(rooms, np.full(rooms.size, -1, np.int64), np.zeros(3, np.int64))
         self._slots: dict[str, int] = {}
-        self._dirty: set[str] = set()
-        self._begin = np.zeros(64, np.int64)
-        self._room = np.zeros(64, np.int64)
-        self._used = np.zeros(64, np.int64)
-        self._last = np.full(64, -1, np.int64)
-        self._end = 0
-        self._arena(1_024)
+        self._keys: list[str] = []
+        self._table = kernels.Slots(
+            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
+        )
+        self._dirty = np.empty(0, np.bool_)
+        self._rings = kernels.Rings(
+            np.zeros(FIRST_ENTRIES, np.int64),
+            np.zeros(FIRST_ENTRIES, np.int64),
+            np.zeros(FIRST_ENTRIES),
+            np.zeros((FIRST_ENTRIES, self._f)),
+        )
         self.replayed = 0
-        self.merged = 0
 
     def update(
         self,
@@ -83,48 +87,35 @@ class WindowState:
         Returns:
             float64 (n, d) in the order of `view.columns`; NaN as `usecase.features` says.
         """
-        parts = []
-        step = max(self._max_entries // 4, 1)
-        for begin in range(0, len(keys), step):
-            part = slice(begin, begin + step)
-            slots = self._slots_of(keys[part])
-            self._make_room(slots)
-            rows, replayed = kernels.update(
-                slots,
-                np.ascontiguousarray(times_ms[part]),
-                np.ascontiguousarray(offsets[part]),
-                np.ascontiguousarray(fields[part]),
-                *self._rings,
-                self._begin,
-                self._used,
-                self._last,
-                self._spans,
-                self._kinds,
-                self._columns,
+        slots = self._slots_of(keys)
+        out = np.empty((len(keys), self._columns.kinds.size))
+        events = [np.ascontiguousarray(column) for column in (times_ms, offsets, fields)]
+        row = 0
+        while row < len(keys):
+            row, replayed = kernels.update(
+                row, slots, *events, self._rings, self._table, self._space, self._bounds, self._columns, out
             )
             self.replayed += replayed
-            parts.append(rows)
-        self._dirty.update(keys)
-        return np.concatenate(parts) if parts else np.empty((0, self._spans.size))
+            if row < len(keys):
+                self._grow()
+        self._dirty[slots] = True
+        return out
 
     def take_dirty(self) -> list[str]:
         """Keys touched since the last call, sorted."""
-        dirty = sorted(self._dirty)
-        self._dirty.clear()
+        dirty = sorted(self._keys[slot] for slot in np.flatnonzero(self._dirty).tolist())
+        self._dirty[:] = False
         return dirty
 
     def snapshot(self, keys: Sequence[str]) -> list[bytes]:
         """Packed state per key: last source offset and ring."""
-        times, offsets, weights, fields = self._rings
-        out = []
-        for key in keys:
-            slot = self._slots[key]
-            size = int(self._used[slot])
-            part = slice(int(self._begin[slot]), int(self._begin[slot]) + size)
-            head = _HEADER.pack(FORMAT, self._f, size, int(self._last[slot]))
-            rings = (times[part], offsets[part], weights[part], fields[part])
-            out.append(b"".join((head, *(ring.tobytes() for ring in rings))))
-        return out
+        slots = self._slots_of(keys)
+        width = kernels.HEADER_WORDS * slots.size + int(self._table.used[slots].sum()) * (3 + self._f)
+        words, ends = np.empty(width, "<i8"), np.empty(slots.size, np.int64)
+        kernels.pack(slots, FORMAT, self._rings, self._table, words, ends)
+        packed = words.tobytes()
+        bounds = [0, *(8 * ends).tolist()]
+        return [packed[begin:end] for begin, end in pairwise(bounds)]
 
     def restore(self, states: Mapping[str, bytes]) -> None:
         """Takes over what `snapshot` gave; the last state of a key wins.
@@ -132,101 +123,95 @@ class WindowState:
         Raises:
             StateCorrupt: a snapshot is not of a format this version reads, or of another plan.
         """
-        for key, state in states.items():
-            form, f, size, last = _HEADER.unpack_from(state)
-            if form != FORMAT or f != self._f or len(state) != _HEADER.size + size * (24 + 8 * f):
-                raise StateCorrupt(
-                    f"window state of view {self._view.name!r} has format {form} with {f} fields, expected format "
-                    f"{FORMAT} with {self._f}: the features were changed; raise the use case's version or delete "
-                    "the changelog topic and replay"
-                )
-            slot = int(self._slots_of([key])[0])
-            self._used[slot] = 0
-            self._grow(slot, size)
-            part = slice(int(self._begin[slot]), int(self._begin[slot]) + size)
-            at = _HEADER.size
-            for ring in self._rings:
-                width = 8 * (f if ring.ndim == 2 else 1)
-                ring[part] = np.frombuffer(state, ring.dtype, size * width // 8, at).reshape(ring[part].shape)
-                at += size * width
-            self._used[slot] = size
-            self._last[slot] = last
+        if not states:
+            return
+        sizes = np.fromiter(map(len, states.values()), np.int64, len(states))
+        if (sizes % 8).any() or (sizes < 8 * kernels.HEADER_WORDS).any():
+            raise StateCorrupt(f"window state of view {self._view.name!r} is cut off")
+        words, ends = np.frombuffer(b"".join(states.values()), "<i8"), np.cumsum(sizes) // 8
+        heads = words[ends - sizes // 8]
+        form, f, entries = heads & 0xFFFF, heads >> 16 & 0xFFFF, heads >> 32
+        fits = (form == FORMAT) & (f == self._f) & (sizes // 8 == kernels.HEADER_WORDS + entries * (3 + self._f))
+        if not fits.all():
+            wrong = int(np.flatnonzero(~fits)[0])
+            raise StateCorrupt(
+                f"window state of view {self._view.name!r} has format {form[wrong]} with {f[wrong]} fields, expected "
+                f"format {FORMAT} with {self._f}: the features were changed; raise the use case's version or delete "
+                "the changelog topic and replay"
+            )
+        slots = self._slots_of(list(states))
+        row = 0
+        while row < slots.size:
+            row = kernels.unpack(row, slots, words, ends, self._rings, self._table, self._space)
+            if row < slots.size:
+                self._grow()
 
     @property
     def keys(self) -> list[str]:
         """Keys with at least one event."""
-        return list(self._slots)
+        return list(self._keys)
+
+    @property
+    def merged(self) -> int:
+        """Entries that were merged into tiles or dropped because a key had too many."""
+        return int(self._space.state[1])
 
     @property
     def size_bytes(self) -> int:
-        """Memory of the rings."""
-        return sum(ring.nbytes for ring in self._rings)
+        """Memory of the rings and their table, without the keys."""
+        return sum(column.nbytes for column in (*self._rings, *self._table, self._dirty))
 
     def _slots_of(self, keys: Sequence[str]) -> NDArray[np.int64]:
         slots = self._slots
-        for key in keys:
-            if key not in slots:
-                slots[key] = len(slots)
-        while len(slots) > self._begin.size:
-            for name in ("_begin", "_room", "_used", "_last"):
-                old = getattr(self, name)
-                setattr(self, name, np.concatenate((old, np.full(old.size, -1 if name == "_last" else 0, np.int64))))
-        return np.fromiter((slots[key] for key in keys), np.int64, len(keys))
+        try:
+            return np.fromiter(map(slots.__getitem__, keys), np.int64, len(keys))
+        except KeyError:
+            for key in keys:
+                if key not in slots:
+                    slots[key] = len(slots)
+                    self._keys.append(key)
+        if len(slots) > self._dirty.size:
+            more = max(64, len(slots) + len(slots) // 4 - self._dirty.size)
+            table = self._table
+            self._table = kernels.Slots(
+                np.concatenate((table.begin, np.zeros(more, np.int64))),
+                np.concatenate((table.used, np.zeros(more, np.int64))),
+                np.concatenate((table.last, np.full(more, -1, np.int64))),
+                np.concatenate((table.sizes, np.full(more, -1, np.int8))),
+            )
+            self._dirty = np.concatenate((self._dirty, np.zeros(more, np.bool_)))
+        return np.fromiter(map(slots.__getitem__, keys), np.int64, len(keys))
 
-    def _make_room(self, slots: NDArray[np.int64]) -> None:
-        touched, arrivals = np.unique(slots, return_counts=True)
-        short = self._used[touched] + arrivals > self._room[touched]
-        for slot, more in zip(touched[short].tolist(), arrivals[short].tolist(), strict=True):
-            self._trim(slot)
-            if self._used[slot] + more > self._max_entries:
-                self.merged += kernels.merge(
-                    slot, self._hop_ms, self._max_entries // 4, *self._rings, self._begin, self._used
-                )
-                # The tiles of the span are few: whatever is still too much lies behind it.
-                excess = int(self._used[slot]) + more - self._max_entries
-                self.merged += kernels.cut(slot, excess, *self._rings, self._begin, self._used)
-            # Trimming alone must free a good part, or it would be tried again with every event.
-            if self._used[slot] + more > self._room[slot] * 3 // 4:
-                self._grow(slot, int(self._used[slot]) + more)
-
-    def _trim(self, slot: int) -> None:
-        if self._used[slot]:
-            newest = int(self._rings[0][self._begin[slot] + self._used[slot] - 1])
-            kernels.trim(slot, newest - self._keep_ms, *self._rings, self._begin, self._used)
-
-    def _grow(self, slot: int, entries: int) -> None:
-        room = max(int(self._room[slot]), FIRST_ROOM)
-        while room * 3 // 4 < entries:
-            room *= 2
-        if room == self._room[slot]:
+    def _grow(self) -> None:
+        """Makes space in the arena: closes gaps where that pays, else makes it larger, where it lies if the system can."""
+        end, free = int(self._space.state[0]), int(self._space.state[2])
+        if free > end // 5:
+            placed = np.flatnonzero(self._table.sizes >= 0)
+            order = placed[np.argsort(self._table.begin[placed])]
+            kernels.compact(order, self._rings, self._table, self._space)
             return
-        if self._end + room > self._rings[0].size:
-            self._compact(room)
-        begin, size = int(self._begin[slot]), int(self._used[slot])
+        entries = self._rings.times.size
+        entries += max(entries // 8, int(self._space.rooms[-1]))
         for ring in self._rings:
-            ring[self._end : self._end + size] = ring[begin : begin + size]
-        self._begin[slot], self._room[slot] = self._end, room
-        self._end += room
+            # Nobody else holds a view: rows and snapshots are copies.
+            ring.resize((entries, *ring.shape[1:]), refcheck=False)
 
-    def _compact(self, more: int) -> None:
-        """Copies all rings into a new arena with room to spare; outgrown places are left behind."""
-        old, begins = self._rings, self._begin.copy()
-        n = len(self._slots)
-        self._arena(max(1_024, 2 * (int(self._room[:n].sum()) + more)))
-        at = 0
-        for slot in range(n):
-            size = int(self._used[slot])
-            for ring, source in zip(self._rings, old, strict=True):
-                ring[at : at + size] = source[begins[slot] : begins[slot] + size]
-            self._begin[slot] = at
-            at += int(self._room[slot])
-        self._end = at
 
-    def _arena(self, entries: int) -> None:
-        self._rings = (
-            np.zeros(entries, np.int64),
-            np.zeros(entries, np.int64),
-            np.zeros(entries),
-            np.zeros((entries, self._f)),
-        )
-        self._end = 0
+def _columns(view: WindowView) -> kernels.Columns:
+    spans = sorted({column.span_ms for column in view.columns})
+    return kernels.Columns(
+        np.array(spans, np.int64),
+        np.array([kernels.KINDS.index(column.kind) for column in view.columns], np.int64),
+        np.array([view.fields.index(column.field) if column.field else 0 for column in view.columns], np.int64),
+        np.array([spans.index(column.span_ms) for column in view.columns], np.int64),
+    )
+
+
+def _rooms(max_entries: int) -> NDArray[np.int64]:
+    """Sizes of places, two to the octave, so that a quarter of a place is empty on average."""
+    rooms = []
+    room = FIRST_ROOM
+    while room < max_entries:
+        rooms += [room, room * 3 // 2]
+        room *= 2
+    return np.array([room for room in rooms if room < max_entries] + [max_entries], np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,11 @@ class RequestColumns:
 
 def numbers(events: Sequence[Any], field: str) -> NDArray[np.float64]:
     """A payload field as float64 (n,): booleans 0/1, strings by `stable_hash`, None NaN."""
-    values = [getattr(event, field) for event in events]
-    if any(isinstance(value, str) for value in values):
+    values = list(map(attrgetter(field), events))
+    if str in set(map(type, values)):
         values = [stable_hash(value) if isinstance(value, str) else value for value in values]
-    return np.array([np.nan if value is None else value for value in values], np.float64)
+    # NumPy makes NaN of None.
+    return np.array(values, np.float64)
 
 
 def _weekday(times_ms: NDArray[np.int64]) -> NDArray[np.int64]:

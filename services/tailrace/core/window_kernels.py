@@ -1,181 +1,432 @@
 """Compiled loops of the event windows.
 
 Rings lie in one arena per state: `times`, `offsets` (int64), `weights` (float64) and `fields`
-(float64, one row per entry). Slot s owns `[begin[s], begin[s] + room[s])`, of which the first
-`used[s]` entries are filled, sorted by time, ties by offset.
+(float64, one row per entry). Slot s owns `[begin[s], begin[s] + rooms[sizes[s]])`, of which the first
+`used[s]` entries are filled, sorted by time, ties by offset. A place that a ring has outgrown is
+chained to the next free one of its size through its first time, so it is used again; where free places
+add up, `compact` closes the gaps.
+
+All of them stand in one file: compiled code is kept on disk and made anew when the file of the called
+function changes, but not when one of those it calls does.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 COUNT, SUM, MEAN, STD, MIN, MAX, DISTINCT, SINCE_LAST = range(8)
 KINDS = ("count", "sum", "mean", "std", "min", "max", "distinct", "since_last")
+HEADER_WORDS = 2
+"""Of a packed ring: format, fields and entries in one word, the last source offset in the other."""
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def update(  # type: ignore[no-untyped-def]  # compiled  # hot path
-    slots, at_ms, at_offset, at_fields, times, offsets, weights, fields, begin, used, last_offset, spans, kinds, columns
-):
-    """Inserts events in order and gives the row as of each; the caller has made room.
+class Rings(NamedTuple):
+    """Arena: int64 or float64 (entries,), `fields` (entries, f)."""
+
+    times: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    fields: NDArray[np.float64]
+
+
+class Slots(NamedTuple):
+    """By slot: where its ring begins, how many entries it holds, its newest source offset, index into `rooms`."""
+
+    begin: NDArray[np.int64]
+    used: NDArray[np.int64]
+    last: NDArray[np.int64]
+    sizes: NDArray[np.int8]
+
+
+class Space(NamedTuple):
+    """Entries of a place by size; first free place by size, -1 for none; `[end of the arena in use, entries merged, entries free]`."""
+
+    rooms: NDArray[np.int64]
+    free: NDArray[np.int64]
+    state: NDArray[np.int64]
+
+
+class Bounds(NamedTuple):
+    """How long entries are kept, how wide a tile is, how many of the newest entries never go into tiles."""
+
+    keep_ms: int
+    hop_ms: int
+    newest: int
+
+
+class Columns(NamedTuple):
+    """What a row consists of: distinct spans, rising; by column its kind, its field and its index into `spans`."""
+
+    spans: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    fields: NDArray[np.int64]
+    span_of: NDArray[np.int64]
+
+
+def compiled(function: Any) -> Any:
+    """Compiles without the interpreter's lock, so that other threads work meanwhile; kept on disk."""
+    return njit(cache=True, nogil=True)(function)
+
+
+@compiled
+def update(row, slots, at_ms, at_offset, at_fields, rings, table, space, bounds, columns, out):  # type: ignore[no-untyped-def]  # compiled  # hot path
+    """Inserts events in order, from `row` on, and writes the row as of each to `out`.
 
     Returns:
-        float64 (n, d) rows, and how many events had been seen before.
+        The event that found no room, n when all did, and how many events had been seen before.
     """
-    n, d, f = slots.size, spans.size, fields.shape[1]
-    out = np.empty((n, d))
     replayed = 0
-    for row in range(n):
+    spans, fields = columns.spans.size, rings.fields.shape[1]
+    low = np.empty(spans, np.int64)
+    sums = np.empty((spans, fields, 4))
+    counts = np.empty(spans)
+    distinct = np.empty((spans, fields))
+    any_distinct = np.any(columns.kinds == DISTINCT)
+    n = slots.size
+    while row < n:
         slot, now, offset = slots[row], at_ms[row], at_offset[row]
-        first = begin[slot]
-        end = first + used[slot]
-        if offset <= last_offset[slot]:
-            replayed += 1
+        fresh = offset > table.last[slot]
+        if fresh:
+            if not make_room(slot, rings, table, space, bounds):
+                return row, replayed
+            _insert(slot, now, offset, at_fields[row], rings, table)
         else:
-            last_offset[slot] = offset
-            place = end
-            while place > first and times[place - 1] > now:
-                times[place] = times[place - 1]
-                offsets[place] = offsets[place - 1]
-                weights[place] = weights[place - 1]
-                for k in range(f):
-                    fields[place, k] = fields[place - 1, k]
-                place -= 1
-            times[place] = now
-            offsets[place] = offset
-            weights[place] = 1.0
-            for k in range(f):
-                fields[place, k] = at_fields[row, k]
-            used[slot] += 1
-            end += 1
+            replayed += 1
+        first = table.begin[slot]
+        end = first + table.used[slot]
         # Entries behind `end` are later than the event; ones with a higher offset came after it.
-        while end > first and times[end - 1] > now:
+        while end > first and rings.times[end - 1] > now:
             end -= 1
-        for column in range(d):
-            low = end
-            floor = now - spans[column]
-            while low > first and times[low - 1] > floor:
-                low -= 1
-            out[row, column] = _value(
-                kinds[column], columns[column], first, low, end, now, offset, times, offsets, weights, fields
-            )
-    return out, replayed
+        ceiling = np.int64(9223372036854775807) if fresh else offset
+        _lows(first, end, now, columns.spans, rings.times, low)
+        _sums(low, end, ceiling, rings, counts, sums)
+        if any_distinct:
+            _distinct(low, end, ceiling, rings, columns, distinct)
+        _cells(first, end, now, offset, ceiling, low, counts, sums, distinct, rings, columns, out[row])
+        row += 1
+    return row, replayed
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def _value(kind, k, first, low, end, now, offset, times, offsets, weights, fields):  # type: ignore[no-untyped-def]  # compiled
-    if kind == 7:
-        for at in range(end - 1, first - 1, -1):
-            if offsets[at] < offset:
-                return (now - times[at]) / 1000.0
-        return np.nan
-    if kind == 6:
-        return _distinct(k, low, end, offset, offsets, fields)
-    count = 0.0
-    total = 0.0
-    least = np.inf
-    most = -np.inf
-    for at in range(low, end):
-        if offsets[at] > offset:
-            continue
-        count += weights[at]
-        if kind != 0:
-            value = fields[at, k]
-            if value == value:
-                total += value * weights[at]
-                least = min(least, value)
-                most = max(most, value)
+@compiled
+def _cells(first, end, now, offset, ceiling, low, counts, sums, distinct, rings, columns, cells):  # type: ignore[no-untyped-def]  # compiled
+    """Fills in a row from what was added up by span."""
+    for column in range(columns.kinds.size):
+        at, k = columns.span_of[column], columns.fields[column]
+        kind = columns.kinds[column]
+        if kind == SINCE_LAST:
+            cells[column] = _since_last(first, end, now, offset, rings)
+        elif kind == COUNT:
+            cells[column] = counts[at]
+        elif kind == DISTINCT:
+            cells[column] = distinct[at, k]
+        elif kind == STD:
+            cells[column] = _std(k, low[at], end, ceiling, sums[at, k], rings)
+        else:
+            cells[column] = _moment(kind, sums[at, k])
+
+
+@compiled
+def _insert(slot, now, offset, values, rings, table):  # type: ignore[no-untyped-def]  # compiled
+    """Puts an entry where it belongs; there is room."""
+    first = table.begin[slot]
+    place = first + table.used[slot]
+    while place > first and rings.times[place - 1] > now:
+        copy(rings, place - 1, place)
+        place -= 1
+    rings.times[place] = now
+    rings.offsets[place] = offset
+    rings.weights[place] = 1.0
+    for k in range(values.size):
+        rings.fields[place, k] = values[k]
+    table.used[slot] += 1
+    table.last[slot] = offset
+
+
+@compiled
+def _lows(first, end, now, spans, times, low):  # type: ignore[no-untyped-def]  # compiled
+    """By span, the first entry within (now - span, now]."""
+    high = end
+    for at in range(spans.size):
+        floor = now - spans[at]
+        left, right = first, high
+        while left < right:
+            middle = (left + right) // 2
+            if times[middle] > floor:
+                right = middle
             else:
-                count -= weights[at]
-    if kind == 0:
-        return count
-    if kind == 1:
-        return total
-    if kind == 2:
-        return total / count if count > 0 else 0.0
-    if kind == 4:
-        return least if count > 0 else np.nan
-    if kind == 5:
-        return most if count > 0 else np.nan
-    if count < 2:
+                left = middle + 1
+        low[at] = high = left
+
+
+@compiled
+def _sums(low, end, ceiling, rings, counts, sums):  # type: ignore[no-untyped-def]  # compiled
+    """By span, the number of entries, and by field number of values, sum, least and most.
+
+    Every span is added up anew from its oldest entry on: what stands in a row does not depend on what
+    was computed before, and so neither on restarts nor on how the stream was cut into batches.
+    """
+    for at in range(low.size):
+        count = 0.0
+        for entry in range(low[at], end):
+            if rings.offsets[entry] <= ceiling:
+                count += rings.weights[entry]
+        counts[at] = count
+        for k in range(rings.fields.shape[1]):
+            number, total, least, most = 0.0, 0.0, np.inf, -np.inf
+            for entry in range(low[at], end):
+                value = rings.fields[entry, k]
+                if rings.offsets[entry] <= ceiling and value == value:
+                    number += rings.weights[entry]
+                    total += value * rings.weights[entry]
+                    least = min(least, value)
+                    most = max(most, value)
+            sums[at, k, 0] = number
+            sums[at, k, 1] = total
+            sums[at, k, 2] = least
+            sums[at, k, 3] = most
+
+
+@compiled
+def _moment(kind, sums):  # type: ignore[no-untyped-def]  # compiled
+    if kind == SUM:
+        return sums[1]
+    if kind == MEAN:
+        return sums[1] / sums[0] if sums[0] > 0 else 0.0
+    if sums[0] <= 0:
+        return np.nan
+    return sums[2] if kind == MIN else sums[3]
+
+
+@compiled
+def _std(k, low, end, ceiling, sums, rings):  # type: ignore[no-untyped-def]  # compiled
+    if sums[0] < 2:
         return 0.0
-    mean = total / count
+    mean = sums[1] / sums[0]
     squares = 0.0
     for at in range(low, end):
-        if offsets[at] <= offset and fields[at, k] == fields[at, k]:
-            squares += weights[at] * (fields[at, k] - mean) ** 2
-    return np.sqrt(squares / (count - 1))
+        value = rings.fields[at, k]
+        if rings.offsets[at] <= ceiling and value == value:
+            squares += rings.weights[at] * (value - mean) ** 2
+    return np.sqrt(squares / (sums[0] - 1))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def _distinct(k, low, end, offset, offsets, fields):  # type: ignore[no-untyped-def]  # compiled
-    seen = np.empty(end - low)
-    size = 0
-    for at in range(low, end):
-        if offsets[at] <= offset and fields[at, k] == fields[at, k]:
-            seen[size] = fields[at, k]
-            size += 1
-    if size == 0:
-        return 0.0
-    ordered = np.sort(seen[:size])
-    different = 1.0
-    for at in range(1, size):
-        if ordered[at] != ordered[at - 1]:
-            different += 1.0
-    return different
+@compiled
+def _since_last(first, end, now, offset, rings):  # type: ignore[no-untyped-def]  # compiled
+    for at in range(end - 1, first - 1, -1):
+        if rings.offsets[at] < offset:
+            return (now - rings.times[at]) / 1000.0
+    return np.nan
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def cut(slot, moved, times, offsets, weights, fields, begin, used):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _distinct(low, end, ceiling, rings, columns, distinct):  # type: ignore[no-untyped-def]  # compiled
+    """By span and field, the number of different values: one walk back from the newest entry, with a hash set."""
+    size = 16
+    while size < 2 * (end - low[-1]):
+        size *= 2
+    seen = np.empty(size)
+    probe = np.empty(1)
+    bits = probe.view(np.int64)
+    for k in range(rings.fields.shape[1]):
+        if not np.any((columns.kinds == DISTINCT) & (columns.fields == k)):
+            continue
+        seen[:] = np.nan
+        number = 0.0
+        entry = end - 1
+        for at in range(low.size):
+            while entry >= low[at]:
+                value = rings.fields[entry, k] + 0.0  # -0.0 is 0.0
+                if rings.offsets[entry] <= ceiling and value == value:
+                    probe[0] = value
+                    # Fibonacci hashing: numbers of few digits differ in their high bits only.
+                    place = (bits[0] * np.int64(-7046029254386353131) >> np.int64(32)) & (size - 1)
+                    while seen[place] == seen[place] and seen[place] != value:
+                        place = (place + 1) & (size - 1)
+                    if seen[place] != seen[place]:
+                        seen[place] = value
+                        number += 1.0
+                entry -= 1
+            distinct[at, k] = number
+
+
+@compiled
+def copy(rings, source, target):  # type: ignore[no-untyped-def]  # compiled
+    """Copies an entry."""
+    rings.times[target] = rings.times[source]
+    rings.offsets[target] = rings.offsets[source]
+    rings.weights[target] = rings.weights[source]
+    for k in range(rings.fields.shape[1]):
+        rings.fields[target, k] = rings.fields[source, k]
+
+
+@compiled
+def make_room(slot, rings, table, space, bounds):  # type: ignore[no-untyped-def]  # compiled
+    """Makes room for one more entry; False when the arena must grow first."""
+    size = table.sizes[slot]
+    if size >= 0 and table.used[slot] < space.rooms[size]:
+        return True
+    if size >= 0:
+        trim(slot, bounds.keep_ms, rings, table)
+        # Trimming alone must free a good part, or it would be tried again with every event.
+        if table.used[slot] < space.rooms[size] * 3 // 4:
+            return True
+    if size + 1 < space.rooms.size:
+        return place(slot, size + 1, rings, table, space)
+    space.state[1] += merge(slot, bounds.hop_ms, bounds.newest, rings, table)
+    # The tiles of the span are few: whatever is still too much lies behind it.
+    excess = table.used[slot] - space.rooms[size] * 3 // 4
+    space.state[1] += cut(slot, excess, rings, table)
+    return True
+
+
+@compiled
+def place(slot, size, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
+    """Moves a ring to a place of another size; False when the arena must grow first."""
+    at = space.free[size]
+    if at >= 0:
+        space.free[size] = rings.times[at]
+        space.state[2] -= space.rooms[size]
+    else:
+        at = space.state[0]
+        if at + space.rooms[size] > rings.times.size:
+            return False
+        space.state[0] += space.rooms[size]
+    first, former = table.begin[slot], table.sizes[slot]
+    for entry in range(table.used[slot]):
+        copy(rings, first + entry, at + entry)
+    if former >= 0:
+        rings.times[first] = space.free[former]
+        space.free[former] = first
+        space.state[2] += space.rooms[former]
+    table.begin[slot] = at
+    table.sizes[slot] = size
+    return True
+
+
+@compiled
+def compact(order, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
+    """Moves all rings down, in the order in which they lie, which `order` gives."""
+    at = 0
+    for slot in order:
+        first = table.begin[slot]
+        if first != at:
+            for entry in range(table.used[slot]):
+                copy(rings, first + entry, at + entry)
+            table.begin[slot] = at
+        at += space.rooms[table.sizes[slot]]
+    space.state[0] = at
+    space.state[2] = 0
+    space.free[:] = -1
+
+
+@compiled
+def cut(slot, moved, rings, table):  # type: ignore[no-untyped-def]  # compiled
     """Drops the oldest `moved` entries of a slot; returns how many that were."""
     if moved <= 0:
         return 0
-    first = begin[slot]
-    for at in range(first + moved, first + used[slot]):
-        times[at - moved] = times[at]
-        offsets[at - moved] = offsets[at]
-        weights[at - moved] = weights[at]
-        fields[at - moved] = fields[at]
-    used[slot] -= moved
+    first = table.begin[slot]
+    for at in range(first + moved, first + table.used[slot]):
+        copy(rings, at, at - moved)
+    table.used[slot] -= moved
     return moved
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def trim(slot, horizon_ms, times, offsets, weights, fields, begin, used):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def trim(slot, keep_ms, rings, table):  # type: ignore[no-untyped-def]  # compiled
     """Drops the entries of a slot that no window can reach, except the newest of them: `since_last` asks for it."""
-    first = begin[slot]
-    end = first + used[slot]
+    first = table.begin[slot]
+    end = first + table.used[slot]
+    horizon_ms = rings.times[end - 1] - keep_ms
     keep = first
-    while keep < end and times[keep] <= horizon_ms:
+    while keep < end and rings.times[keep] <= horizon_ms:
         keep += 1
-    cut(slot, keep - 1 - first, times, offsets, weights, fields, begin, used)
+    cut(slot, keep - 1 - first, rings, table)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def merge(slot, hop_ms, newest, times, offsets, weights, fields, begin, used):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def merge(slot, hop_ms, newest, rings, table):  # type: ignore[no-untyped-def]  # compiled
     """Merges all but the `newest` entries of a slot into tiles of `hop_ms`: weights add, fields become weighted means.
 
     Returns:
         How many entries went into tiles.
     """
-    first = begin[slot]
-    end = first + used[slot]
+    first = table.begin[slot]
+    end = first + table.used[slot]
     old = max(end - newest, first)
-    place = first
+    tile = first
     for at in range(first + 1, end):
-        if at < old and times[at] // hop_ms == times[place] // hop_ms:
-            weight = weights[place] + weights[at]
-            for k in range(fields.shape[1]):
-                fields[place, k] += (fields[at, k] - fields[place, k]) * (weights[at] / weight)
-            weights[place] = weight
-            times[place] = times[at]
-            offsets[place] = max(offsets[place], offsets[at])
+        if at < old and rings.times[at] // hop_ms == rings.times[tile] // hop_ms:
+            weight = rings.weights[tile] + rings.weights[at]
+            for k in range(rings.fields.shape[1]):
+                change = rings.fields[at, k] - rings.fields[tile, k]
+                rings.fields[tile, k] += change * (rings.weights[at] / weight)
+            rings.weights[tile] = weight
+            rings.times[tile] = rings.times[at]
+            rings.offsets[tile] = max(rings.offsets[tile], rings.offsets[at])
         else:
-            place += 1
-            times[place] = times[at]
-            offsets[place] = offsets[at]
-            weights[place] = weights[at]
-            fields[place] = fields[at]
-    used[slot] = place + 1 - first
-    return end - place - 1
+            tile += 1
+            copy(rings, at, tile)
+    table.used[slot] = tile + 1 - first
+    return end - tile - 1
+
+
+@compiled
+def pack(slots, form, rings, table, words, ends):  # type: ignore[no-untyped-def]  # compiled
+    """Writes the packed rings of slots one behind the other into `words`, and where each ends, in words, into `ends`."""
+    width = rings.fields.shape[1]
+    at = 0
+    floats = words.view(np.float64)
+    for row in range(slots.size):
+        first, size = table.begin[slots[row]], table.used[slots[row]]
+        words[at] = form | width << 16 | size << 32
+        words[at + 1] = table.last[slots[row]]
+        at += HEADER_WORDS
+        for entry in range(size):
+            words[at + entry] = rings.times[first + entry]
+            words[at + size + entry] = rings.offsets[first + entry]
+            floats[at + 2 * size + entry] = rings.weights[first + entry]
+            for k in range(width):
+                floats[at + 3 * size + entry * width + k] = rings.fields[first + entry, k]
+        at += size * (3 + width)
+        ends[row] = at
+
+
+@compiled
+def unpack(row, slots, words, ends, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
+    """Puts packed rings, from `row` on, in place of what their slots hold; the inverse of `pack`.
+
+    Returns:
+        The ring that found no room, n when all did.
+    """
+    width = rings.fields.shape[1]
+    floats = words.view(np.float64)
+    while row < slots.size:
+        slot = slots[row]
+        at = ends[row - 1] if row else 0
+        packed = words[at] >> 32
+        largest = space.rooms.size - 1
+        # A bound that has been lowered since drops the oldest entries.
+        size = min(packed, space.rooms[largest])
+        room = 0
+        while room < largest and space.rooms[room] * 3 // 4 < size:
+            room += 1
+        table.used[slot] = 0
+        if room > table.sizes[slot] and not place(slot, room, rings, table, space):
+            return row
+        first = table.begin[slot]
+        table.last[slot] = words[at + 1]
+        at += HEADER_WORDS
+        for entry in range(size):
+            source = entry + packed - size
+            rings.times[first + entry] = words[at + source]
+            rings.offsets[first + entry] = words[at + packed + source]
+            rings.weights[first + entry] = floats[at + 2 * packed + source]
+            for k in range(width):
+                rings.fields[first + entry, k] = floats[at + 3 * packed + source * width + k]
+        table.used[slot] = size
+        row += 1
+    return row

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.codec import BatchDecoder, EventDecoder, encode
-from tailrace.backends.ports import Message, Output
-from tailrace.contracts.records import FeatureRow, LabelledPrediction, Source
+from tailrace.backends.codec import BatchDecoder
+from tailrace.backends.ports import Headers, Message
+from tailrace.contracts.records import LabelledPrediction
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
 from tailrace.core.plan import WindowView
@@ -19,11 +20,16 @@ from tailrace.core.requests import RequestColumns, numbers
 from tailrace.core.watermarks import EventTimeBounds, watermark_of
 from tailrace.core.windows import LabelState, WindowState, stable_hash
 from tailrace.errors import BadRecord
+from tailrace.features.decoding import RunDecoder
+from tailrace.features.encoding import RowEncoder
+from tailrace.features.runs import OutputRun, Run
 from tailrace.runtime.dead_letters import Quarantine, dead_letter_header
 from tailrace.usecase.declaration import UseCase
 
 SEPARATOR = b"\x00"
 """Between view and entity key in the key of a changelog record; view names are identifiers."""
+RESTORED_AT_ONCE = 20_000
+"""Records of the changelog held before they are taken over, so that a restore needs little more memory than the state."""
 
 
 @dataclass
@@ -42,7 +48,7 @@ class Step:
     """What a fetch leads to, in the order in which it must become durable."""
 
     rows: list[RowWrite] = field(default_factory=list)
-    outputs: list[Output] = field(default_factory=list)
+    outputs: list[OutputRun] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
     bad: list[str] = field(default_factory=list)
@@ -65,16 +71,22 @@ class FeatureProcessor:
         self._plan = plan
         self._topics = Topics(use_case.name)
         self._requests = requests.name
-        self._decoder = EventDecoder(requests)
+        self._decoder = RunDecoder(requests)
+        self._encoder = RowEncoder(plan)
+        self._key, self._time = attrgetter(plan.key), attrgetter(plan.event_time)
         self._labels_decoder = BatchDecoder(LabelledPrediction)
         self._columns = RequestColumns(plan)
         self._bounds = EventTimeBounds(
             max_ahead_ms=milliseconds(requests.max_ahead), max_behind_ms=milliseconds(requests.max_behind)
         )
-        self._fingerprint = plan.fingerprint
         self._windows: dict[int, dict[str, WindowState]] = {}
         self._labels = {view.name: LabelState(view) for view in plan.online_views}
         self._quarantine = Quarantine()
+        for view in plan.event_views:
+            # Loads the compiled code now and not while the first event waits.
+            WindowState(view).update(
+                [""], np.zeros(1, np.int64), np.zeros((1, len(view.fields))), np.zeros(1, np.int64)
+            )
 
     @property
     def subscriptions(self) -> list[str]:
@@ -100,12 +112,23 @@ class FeatureProcessor:
                 continue
             view, _, key = message.key.partition(SEPARATOR)
             place = None if view.decode() in self._labels else message.partition
-            newest.setdefault((view.decode(), place), {})[key.decode()] = message.value
+            states = newest.setdefault((view.decode(), place), {})
+            states[key.decode()] = message.value
+            if place in mine and len(states) >= RESTORED_AT_ONCE:
+                self._restore(view.decode(), place, states)
+                states.clear()
+        known = {name for name, state in self._labels.items() if state.keys}
         for (name, where), states in newest.items():
-            if where is None and not self._labels[name].keys:
+            if where is None and name not in known:
                 self._labels[name].restore(states)
-            elif where in mine and name in self._windows[where]:
-                self._windows[where][name].restore(states)
+            elif where in mine:
+                self._restore(name, where, states)
+
+    def _restore(self, view: str, partition: int | None, states: dict[str, bytes]) -> None:
+        # The changelog may hold views that are no more, and partitions of others.
+        window = self._windows.get(-1 if partition is None else partition, {}).get(view)
+        if window is not None:
+            window.restore(states)
 
     def revoked(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Forgets partitions; `changelog` must have been written before."""
@@ -118,99 +141,123 @@ class FeatureProcessor:
         """Rows of all entities with labels, to write them again after a restore: the store may be new."""
         return [self._label_write(name, state, state.keys) for name, state in self._labels.items() if state.keys]
 
-    def process(self, batch: Sequence[Message], now_ms: int) -> Step:
+    def process(self, runs: Iterable[Run], now_ms: int) -> Step:
         """Processes a fetch, in order within each partition.
 
         Args:
-            batch: Records of the events topic and of LABELS.
+            runs: Records of the events topic and of LABELS, one run per partition.
             now_ms: Wall clock, for bounds on event times.
 
         Raises:
             QuarantineExceeded: nearly all records are bad.
         """
         step = Step()
-        runs: dict[tuple[str, int], list[Message]] = {}
-        for message in batch:
-            runs.setdefault((message.topic, message.partition), []).append(message)
-        for (topic, partition), messages in sorted(runs.items()):
-            if topic == self._requests:
-                self._events(partition, messages, now_ms, step)
+        for run in sorted(runs, key=lambda run: (run.topic, run.partition)):
+            if run.topic == self._requests:
+                # A partition that went while its records waited: whoever has it now reads them again.
+                if run.partition in self._windows:
+                    self._events(run, now_ms, step)
             else:
-                self._known(messages, step)
+                self._known(run, step)
         for name, state in self._labels.items():
             dirty = state.take_changed()
             if dirty:
                 step.rows.append(self._label_write(name, state, dirty))
         return step
 
-    def changelog(self) -> list[Output]:
+    def changelog(self) -> list[OutputRun]:
         """State of every key that changed since the last call."""
-        topic = self._topics.features_changelog
         out = []
         for number, views in self._windows.items():
             for name, window in views.items():
-                keys = window.take_dirty()
-                for key, packed in zip(keys, window.snapshot(keys), strict=True):
-                    out.append(Output(topic, name.encode() + SEPARATOR + key.encode(), packed, number))
+                out.append(self._states(name, number, window))
         for name, state in self._labels.items():
-            keys = state.take_dirty()
-            for key, packed in zip(keys, state.snapshot(keys), strict=True):
-                out.append(Output(topic, name.encode() + SEPARATOR + key.encode(), packed))
-        return out
+            out.append(self._states(name, None, state))
+        return [run for run in out if run.keys]
 
-    def _events(self, partition: int, messages: list[Message], now_ms: int, step: Step) -> None:
+    def _states(self, view: str, partition: int | None, state: WindowState | LabelState) -> OutputRun:
+        keys = state.take_dirty()
+        head = view.encode() + SEPARATOR
+        packed = state.snapshot(keys)
+        return OutputRun(self._topics.features_changelog, partition, [head + key.encode() for key in keys], packed)
+
+    def _events(self, run: Run, now_ms: int, step: Step) -> None:
         """Splits a run at its watermarks, which stay behind everything before them."""
         begin = 0
-        for at, message in enumerate(messages):
-            if watermark_of(message.value, message.headers) is None:
+        marks = [at for at, value in enumerate(run.values) if value is None] if None in run.values else []
+        for at in marks:
+            if watermark_of(None, run.headers[at]) is None:
                 continue
-            self._run(partition, messages[begin:at], now_ms, step)
-            step.outputs.append(Output(self._topics.features, message.key, None, partition, message.headers))
+            self._run(run.part(begin, at), now_ms, step)
+            mark = OutputRun(self._topics.features, run.partition, [run.keys[at]], [None], [list(run.headers[at])])
+            step.outputs.append(mark)
             begin = at + 1
-        self._run(partition, messages[begin:], now_ms, step)
+        self._run(run.part(begin, len(run.offsets)), now_ms, step)
 
-    def _run(self, partition: int, messages: list[Message], now_ms: int, step: Step) -> None:  # hot path
-        if not messages:
+    def _run(self, run: Run, now_ms: int, step: Step) -> None:  # hot path
+        n = len(run.offsets)
+        if not n:
             return
-        step.events += len(messages)
-        records = self._believable(partition, self._decoder.decode([m.value for m in messages]), now_ms)
-        good = [at for at, record in enumerate(records) if not isinstance(record, BadRecord)]
-        self._quarantine.observe(len(good), len(records) - len(good))
-        outputs: list[Output | None] = [None] * len(messages)
-        if good:
-            self._rows(partition, [messages[at] for at in good], [records[at] for at in good], good, outputs, step)
-        if len(good) < len(messages):
-            for at, record in enumerate(records):
-                if isinstance(record, BadRecord):
-                    outputs[at] = self._letter(messages[at], record, now_ms)
-                    step.bad.append(record.reason)
-        step.outputs.extend(output for output in outputs if output is not None)
+        step.events += n
+        records, clean = self._decoder.decode(run.values)
+        if not clean:
+            self._mixed(run, records, now_ms, step)
+            return
+        times = np.fromiter(map(self._time, records), np.int64, n)
+        ahead, behind = self._bounds.check(run.partition, times, now_ms)
+        if ahead.any() or behind.any():
+            self._mixed(run, self._dated(records, list(range(n)), times, ahead, behind), now_ms, step, dated=True)
+            return
+        self._quarantine.observe(n, 0)
+        step.outputs.append(OutputRun(self._topics.features, run.partition, *self._rows(run, records, times, step)))
 
-    def _believable(self, partition: int, records: list[Any], now_ms: int) -> list[Any]:
+    def _mixed(self, run: Run, records: list[Any], now_ms: int, step: Step, *, dated: bool = False) -> None:
+        """A run with records that cannot be used: they travel in their place, with the reason."""
         good = [at for at, record in enumerate(records) if not isinstance(record, BadRecord)]
-        times = np.array([getattr(records[at], self._plan.event_time) for at in good], np.int64)
-        ahead, behind = self._bounds.check(partition, times, now_ms)
+        if not dated:
+            times = np.fromiter((self._time(records[at]) for at in good), np.int64, len(good))
+            records = self._dated(records, good, times, *self._bounds.check(run.partition, times, now_ms))
+            good = [at for at in good if not isinstance(records[at], BadRecord)]
+        self._quarantine.observe(len(good), len(records) - len(good))
+        keys, values = list(run.keys), list(run.values)
+        headers: list[Headers] = [[] for _ in records]
+        if good:
+            events = [records[at] for at in good]
+            times = np.fromiter(map(self._time, events), np.int64, len(good))
+            rows = self._rows(run.take(good), events, times, step)
+            for at, key, value in zip(good, *rows, strict=True):
+                keys[at], values[at] = key, value
+        for at, record in enumerate(records):
+            if isinstance(record, BadRecord):
+                message = run.message(at)
+                header = dead_letter_header(self._plan.use_case, "features", message, record, now_ms)
+                headers[at] = [*message.headers, header]
+                step.bad.append(record.reason)
+        step.outputs.append(OutputRun(self._topics.features, run.partition, keys, values, headers))
+
+    def _dated(
+        self,
+        records: list[Any],
+        good: list[int],
+        times: NDArray[np.int64],
+        ahead: NDArray[np.bool_],
+        behind: NDArray[np.bool_],
+    ) -> list[Any]:
         for at in np.flatnonzero(ahead | behind).tolist():
             reason = "event_time_ahead" if ahead[at] else "event_time_behind"
             records[good[at]] = BadRecord(reason, f"{self._plan.event_time}={times[at]} is out of bounds")
         return records
 
     def _rows(
-        self,
-        partition: int,
-        messages: list[Message],
-        events: list[Any],
-        places: list[int],
-        outputs: list[Output | None],
-        step: Step,
-    ) -> None:
+        self, run: Run, events: list[Any], times: NDArray[np.int64], step: Step
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Updates the windows; keys and values of the FEATURES records."""
         plan = self._plan
-        times = np.array([getattr(event, plan.event_time) for event in events], np.int64)
-        offsets = np.array([message.offset for message in messages], np.int64)
-        keys = [str(getattr(event, plan.key)) for event in events]
+        offsets = np.array(run.offsets, np.int64)
+        keys = list(map(str, map(self._key, events)))
         matrices = [self._columns.compute(events, times)]
         for view in plan.event_views:
-            state = self._windows[partition][view.name]
+            state = self._windows[run.partition][view.name]
             columns = [numbers(events, name) for name in view.fields]
             fields = np.column_stack(columns) if columns else np.empty((len(events), 0))
             before = state.replayed
@@ -218,33 +265,12 @@ class FeatureProcessor:
             step.duplicates += state.replayed - before
             matrices.append(values)
             step.rows.append(_newest(view, keys, values, times))
-        matrix = np.concatenate(matrices, axis=1).astype(object)
-        matrix[matrix != matrix] = None
-        rows = matrix.tolist()
-        for at, (message, event, row) in enumerate(zip(messages, events, rows, strict=True)):
-            value = encode(
-                FeatureRow(
-                    event_id=str(getattr(event, plan.event_id)),
-                    event_time_ms=getattr(event, plan.event_time),
-                    key=keys[at],
-                    entities={name: str(getattr(event, name)) for name in plan.entities},
-                    slices={name: str(getattr(event, name)) for name in plan.slices},
-                    values=row,
-                    fingerprint=self._fingerprint,
-                    source=Source(message.topic, message.partition, message.offset),
-                    produced_at_ms=message.timestamp_ms,
-                )
-            )
-            key = keys[at].encode() if message.key is None else message.key
-            outputs[places[at]] = Output(self._topics.features, key, value, partition)
+        encoded = self._encoder.encode(run, events, keys, times, np.concatenate(matrices, axis=1))
+        named = [name.encode() if key is None else key for key, name in zip(run.keys, keys, strict=True)]
+        return named, encoded
 
-    def _letter(self, message: Message, error: BadRecord, now_ms: int) -> Output:
-        header = dead_letter_header(self._plan.use_case, "features", message, error, now_ms)
-        headers = [*message.headers, header]
-        return Output(self._topics.features, message.key, message.value, message.partition, headers)
-
-    def _known(self, messages: list[Message], step: Step) -> None:
-        payloads = [message.value for message in messages if message.value is not None]
+    def _known(self, run: Run, step: Step) -> None:
+        payloads = [value for value in run.values if value is not None]
         for record in self._labels_decoder.decode(payloads):
             if isinstance(record, BadRecord):
                 # Our own feedback wrote it: no dead letter, but it must show.
@@ -265,6 +291,6 @@ class FeatureProcessor:
 
 
 def _newest(view: WindowView, keys: list[str], values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> RowWrite:
-    last = {key: at for at, key in enumerate(keys)}
+    last = dict(zip(keys, range(len(keys)), strict=True))
     rows = np.fromiter(last.values(), np.int64, len(last))
     return RowWrite(view, list(last), values[rows], times_ms[rows])

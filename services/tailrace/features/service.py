@@ -3,58 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from typing import Any
 
 import faust
-from confluent_kafka import KafkaError, Producer
-from confluent_kafka import Message as Record
-from faust.types import TP
 
-from tailrace.backends.kafka import MAX_MESSAGE_BYTES, admin, partitions_of, producer, read_topic
-from tailrace.backends.ports import Message, OnlineStore, Output
+from tailrace.backends.feature_store import RedisOnlineStore
+from tailrace.backends.kafka import MAX_MESSAGE_BYTES, admin, partitions_of
+from tailrace.backends.ports import OnlineStore
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
-from tailrace.errors import BrokerUnavailable, StoreUnavailable
-from tailrace.features.processor import FeatureProcessor, RowWrite
-from tailrace.features.transport import Fetch, FetchApp, FetchConsumer
+from tailrace.errors import BrokerUnavailable
+from tailrace.features.shell import Shell
+from tailrace.features.transport import FetchApp
 from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.declaration import UseCase
 
-MAX_FETCH = 4_000
-COMMIT_EVERY_S = 1.0
-"""Under load: a key's state is written once per commit, so rarer commits mean less changelog and longer replays."""
-COMMIT_IDLE_S = 0.1
-FLUSH_S = 30.0
-MAX_BACKOFF_S = 5.0
-WRITE_ROWS = 2_000
-"""Rows per write to the online store, so that one write fits its time-out."""
+MAX_FETCH = 16_000
+"""Records taken at once where so many wait. A key that comes up often is then written once instead of many times."""
+GC_EVERY = 50_000
+"""Allocations between two looks of the garbage collector. A fetch makes a few objects per record, none in a cycle."""
+SWITCH_S = 0.000_5
+"""How long a thread may keep the interpreter from another. Fetching, computing and delivering take turns by the
+fetch; at Python's 5 ms each turn is waited for longer than it takes."""
 
 
-def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
+def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore | None = None) -> None:
     """Computes features until the service is asked to stop.
 
     How a fetch becomes durable (at least once, state exactly once):
       1. records are decoded and windows updated, in order within each partition;
       2. rows are written to the online store, acknowledged, tried again until they are;
       3. FEATURES records are produced to the partition of their event;
-      4. at a commit, the state of every changed key is produced to the changelog, once;
-      5. everything produced is flushed and acknowledged;
-      6. offsets are committed, transaction markers included.
+      4. at a commit, the state of every changed key is taken, then produced to the changelog, once;
+      5. everything produced until then is flushed and acknowledged;
+      6. the offsets of 4 are committed, transaction markers included.
+    One thread does 1 and takes the states, another the rest, in the same order; so the next fetch is
+    computed while the rows of this one travel, and steps 5 and 6 hold nothing up.
     A crash before 6 brings the same records again: state that already holds an offset does not change,
     and the FEATURES records come out as before; inference drops them by their source offset.
+
+    Args:
+        settings: Places and sizes.
+        use_case: What is computed.
+        lifecycle: What the process is told, and tells.
+        store: Where rows are written; None: the online store of the settings.
 
     Raises:
         Fatal: going on would break a guarantee.
     """
-    # The store's module costs memory and time that a process without rows to write need not spend.
-    from tailrace.backends.feature_store import RedisOnlineStore
-
-    asyncio.run(_serve(settings, use_case, lifecycle, RedisOnlineStore(settings)))
+    gc.freeze()
+    gc.set_threshold(GC_EVERY, 20, 100)
+    sys.setswitchinterval(SWITCH_S)
+    asyncio.run(_serve(settings, use_case, lifecycle, store or RedisOnlineStore(settings)))
 
 
 async def _serve(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
@@ -69,175 +72,13 @@ async def _serve(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, st
         while not lifecycle.stopping.is_set() and shell.failure is None and not app.should_stop:
             await asyncio.sleep(0.05)
     finally:
-        await shell.checkpoint()
+        await shell.settle()
         await app.stop()
         shell.close()
     if shell.failure is not None:
         raise shell.failure
     if not lifecycle.stopping.is_set():
         raise BrokerUnavailable("Faust has stopped by itself; its log says why, and the service starts anew")
-
-
-class Shell:
-    """Moves bytes between Faust, the processor, the online store and Kafka.
-
-    All blocking work runs on one thread of its own, in order; Faust's event loop stays free.
-    """
-
-    def __init__(self, settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
-        self.failure: BaseException | None = None
-        self.app: FetchApp | None = None
-        self.processor = FeatureProcessor(use_case)
-        self._settings = settings
-        self._topics = Topics(use_case.name)
-        self._lifecycle = lifecycle
-        self._store = store
-        self._producer: Producer = producer(settings)
-        self._undelivered: KafkaError | None = None
-        self._worker = ThreadPoolExecutor(1, "features")
-        self._committed: dict[TP, int] = {}
-        self._committed_at = 0.0
-        self._processed_at = 0.0
-
-    async def take(self, fetch: Fetch) -> None:
-        """Processes a fetch; a failure ends the service."""
-        try:
-            await self._blocking(lambda: self._process(fetch.messages))
-        finally:
-            fetch.done.set()
-
-    async def idle(self) -> None:
-        """Commits when it is due."""
-        now = time.monotonic()
-        quiet = now - self._processed_at > COMMIT_IDLE_S
-        if now - self._committed_at > (COMMIT_IDLE_S if quiet else COMMIT_EVERY_S):
-            await self.checkpoint()
-
-    async def assigned(self, partitions: set[TP]) -> None:
-        """Restores the state of partitions from the changelog."""
-        self._committed = {}
-        await self._blocking(lambda: self._restore([(at.topic, at.partition) for at in partitions]))
-        self._lifecycle.ready(True)
-        self._lifecycle.log.info("partitions_assigned", partitions=len(partitions))
-
-    async def revoked(self, partitions: set[TP]) -> None:
-        """Checkpoints, then forgets partitions."""
-        await self.checkpoint()
-        await self._blocking(lambda: self.processor.revoked([(at.topic, at.partition) for at in partitions]))
-
-    async def checkpoint(self) -> None:
-        """Steps 4 to 6 of `run`."""
-        consumer = self._consumer()
-        if consumer is None or self.failure is not None:
-            return
-        offsets = {at: offset for at, offset in consumer.positions().items() if self._committed.get(at) != offset}
-        self._committed_at = time.monotonic()
-        if not offsets:
-            return
-        await self._blocking(self._flush)
-        if self.failure is None and await consumer.commit_offsets(offsets):
-            self._committed |= offsets
-
-    def close(self) -> None:
-        """Ends the worker thread."""
-        self._worker.shutdown()
-
-    def _consumer(self) -> FetchConsumer | None:
-        found = None if self.app is None else self.app.consumer
-        return found if isinstance(found, FetchConsumer) and found._thread._consumer is not None else None
-
-    async def _blocking(self, work: Callable[[], None]) -> None:
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        except Exception as error:  # noqa: BLE001  # crosses threads: `run` raises it
-            self.failure = self.failure or error
-
-    def _restore(self, partitions: Sequence[tuple[str, int]]) -> None:
-        changelog = self._topics.features_changelog
-        self.processor.assigned(partitions, lambda: read_topic(self._settings, changelog, committed_only=False))
-        self._write(self.processor.label_rows())
-
-    def _process(self, messages: list[Message]) -> None:
-        if self.failure is not None:
-            return
-        began = time.perf_counter()
-        step = self.processor.process(messages, time.time_ns() // 1_000_000)
-        self._write(step.rows)
-        self._produce(step.outputs)
-        metrics = self._lifecycle.metrics
-        for topic, count in Counter(message.topic for message in messages).items():
-            metrics.records.labels(topic).inc(count)
-        for reason, count in Counter(step.bad).items():
-            metrics.dead_letters.labels(reason).inc(count)
-        metrics.events.inc(step.events)
-        metrics.duplicates.labels(messages[0].topic).inc(step.duplicates)
-        metrics.produced.labels(self._topics.features).inc(len(step.outputs))
-        metrics.batch_seconds.observe(time.perf_counter() - began)
-        self._processed_at = time.monotonic()
-
-    def _write(self, rows: Iterable[RowWrite]) -> None:
-        for row in rows:
-            for begin in range(0, len(row.keys), WRITE_ROWS):
-                self._write_part(row, slice(begin, begin + WRITE_ROWS))
-
-    def _write_part(self, row: RowWrite, part: slice) -> None:
-        """Writes until it is done: order and lag show the wait, nothing is skipped."""
-        names = [column.name for column in row.view.columns]
-        state = None if row.state is None else row.state[part]
-        wait_s = 0.05
-        while not self._lifecycle.stopping.is_set():
-            try:
-                self._store.write(
-                    row.view.name,
-                    row.view.entity,
-                    names,
-                    row.keys[part],
-                    row.values[part],
-                    row.timestamps_ms[part],
-                    state,
-                )
-            except StoreUnavailable as error:
-                self._lifecycle.metrics.store_errors.labels("write").inc()
-                self._lifecycle.ready(False, str(error))
-                self._lifecycle.log.warning("store_unavailable", error=str(error), retry_in_s=wait_s)
-                self._lifecycle.stopping.wait(wait_s)
-                wait_s = min(2 * wait_s, MAX_BACKOFF_S)
-            else:
-                if wait_s > 0.05:
-                    self._lifecycle.ready(True)
-                return
-        raise StoreUnavailable("asked to stop while the online store was away; what was not committed comes again")
-
-    def _produce(self, outputs: Iterable[Output]) -> None:
-        for output in outputs:
-            where = {} if output.partition is None else {"partition": output.partition}
-            while True:
-                try:
-                    self._producer.produce(
-                        output.topic,
-                        output.value,
-                        output.key,
-                        headers=output.headers,
-                        on_delivery=self._delivered,
-                        **where,
-                    )
-                    break
-                except BufferError:
-                    self._producer.poll(0.05)
-        self._producer.poll(0)
-
-    def _delivered(self, error: KafkaError | None, _: Record) -> None:
-        if error is not None:
-            self._undelivered = error
-
-    def _flush(self) -> None:
-        began = time.perf_counter()
-        self._produce(self.processor.changelog())
-        left = self._producer.flush(FLUSH_S)
-        if left or self._undelivered is not None:
-            why = "no answer" if self._undelivered is None else self._undelivered.str()
-            raise BrokerUnavailable(f"{left} records are not acknowledged ({why}); check it with `tailrace doctor`")
-        self._lifecycle.metrics.commit_seconds.observe(time.perf_counter() - began)
 
 
 def _app(settings: Settings, use_case: UseCase, shell: Shell) -> FetchApp:

@@ -12,16 +12,17 @@ What stays Faust's: membership, assignment, rebalancing, seeking, agents.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import aiokafka
 import faust
+from aiokafka.consumer import fetcher
 from faust.transport.consumer import TopicPartitionGroup  # noqa: F401  # proves the module is the one we know
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from tailrace.backends.ports import Message
+from tailrace.features.runs import Run
 
 FETCH_WAIT_MS = 100
 """How long a broker may hold a fetch back; Faust's 1,500 ms would delay every shutdown by as much."""
@@ -30,8 +31,8 @@ FETCH_WAIT_MS = 100
 class Fetch:
     """Records of one fetch, and the sign that they are done."""
 
-    def __init__(self, messages: list[Message]) -> None:
-        self.messages = messages
+    def __init__(self, runs: list[Run]) -> None:
+        self.runs = runs
         self.done = asyncio.Event()
 
 
@@ -48,6 +49,17 @@ class Sink(Protocol):
         """Partitions are about to go; offsets can still be committed."""
 
 
+class LeanRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
+    """Stock unpacking, which knows of aborted transactions, that makes tuples: its record type costs twice as much."""
+
+    def _consumer_record(self, tp: Any, record: Any) -> Any:
+        return record.offset, record.timestamp, record.key, record.value, record.headers
+
+
+# The fetcher has no seam of its own; in this process nobody else reads through aiokafka.
+fetcher.PartitionRecords = LeanRecords
+
+
 class FetchThread(driver.AIOKafkaConsumerThread):
     """Stock consumer thread that reads committed records only, because LABELS is transactional."""
 
@@ -61,6 +73,11 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 class FetchConsumer(driver.Consumer):
     """Stock consumer with the drain loop and the commit replaced."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._epoch = 0
+        self._positions: dict[TP, int] = {}
+
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -70,31 +87,42 @@ class FetchConsumer(driver.Consumer):
         found: Sink = cast(Any, self.app).fetch_sink
         return found
 
-    async def _drain_messages(self, fetcher: Any) -> None:
-        while not (self.should_stop or fetcher.should_stop):
+    async def _drain_messages(self, service: Any) -> None:
+        while not (self.should_stop or service.should_stop):
+            epoch = self._epoch
             records, _ = await self._wait_next_records(0.1)
+            positions = self._fetched()
             await self.sleep(0)
-            if not self.flow_active or self.should_stop:
+            if not self.flow_active:
+                await self.wait_first(self.can_resume_flow.wait())
+            if self.should_stop or epoch != self._epoch:
+                # A rebalance came between: what was fetched before it is fetched again.
                 continue
-            fetch = Fetch(_messages(records or {}))
-            if fetch.messages:
+            fetch = Fetch([Run.of(at.topic, at.partition, run) for at, run in (records or {}).items()])
+            if fetch.runs:
                 await self.callback(self._carrier(fetch))
                 await self.wait_first(fetch.done.wait(), self.suspend_flow.wait())
                 if not fetch.done.is_set():
                     # A rebalance waits for `revoked`, which comes after the processing thread is free.
                     await fetch.done.wait()
+            if epoch == self._epoch:
+                self._positions = positions
             await self.sink.idle()
 
     def _carrier(self, fetch: Fetch) -> Any:
-        first = fetch.messages[0]
+        first = fetch.runs[0]
         at = TP(first.topic, first.partition)
+        began_s = first.timestamps_ms[0] / 1000
         return cast(Any, driver).ConsumerMessage(
-            first.topic, first.partition, first.offset, first.timestamp_ms / 1000, 0, [], None, fetch, None, 0, 0, at,
+            first.topic, first.partition, first.offsets[0], began_s, 0, [], None, fetch, None, 0, 0, at,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
 
     def positions(self) -> dict[TP, int]:
-        """Offset behind everything fetched and behind transaction markers, by partition."""
+        """Offset behind everything processed and behind transaction markers, by partition."""
+        return dict(self._positions)
+
+    def _fetched(self) -> dict[TP, int]:
         client = self._thread._ensure_consumer()
         out: dict[TP, int] = {}
         subscription = client._subscription.subscription
@@ -129,13 +157,20 @@ class FetchConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Restores before delivery starts."""
+        self._turn()
         await self.sink.assigned(set(assigned))
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Checkpoints while the partitions are still ours."""
         await self.sink.revoked(set(revoked))
+        self._turn()
         await super().on_partitions_revoked(revoked)
+
+    def _turn(self) -> None:
+        """What was fetched before a rebalance is fetched again after it, from the committed offsets on."""
+        self._epoch += 1
+        self._positions = {}
 
 
 class FetchTransport(driver.Transport):
@@ -151,11 +186,3 @@ class FetchApp(faust.App):
 
     def _new_transport(self) -> FetchTransport:
         return FetchTransport(self.conf.broker_consumer, self)
-
-
-def _messages(records: Mapping[Any, Sequence[Any]]) -> list[Message]:
-    return [
-        Message(at.topic, at.partition, r.offset, r.timestamp, r.key, r.value, list(r.headers))
-        for at, run in records.items()
-        for r in run
-    ]
