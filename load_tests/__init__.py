@@ -1,0 +1,1 @@
+"""Load tests: scenarios that run Tailrace beside references and peers, and compare them by ratio."""
