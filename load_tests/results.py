@@ -12,6 +12,9 @@ from pathlib import Path
 import confluent_kafka
 import msgspec
 import psutil
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from load_tests.bench import OURS, Figures, Scenario, passed
@@ -101,23 +104,26 @@ def write(result: Result, folder: Path = FOLDER) -> Path:
     return path
 
 
-def table(result: Result) -> Table:
-    """Medians, their spread, and how many times better ours is."""
-    less = " (less is better)" if result.unit in ("ms", "s") else ""
-    title = f"{result.scenario}: {result.about}\n{result.events:,} events, median of {result.repeat}{less}"
-    out = Table(title=title, title_justify="left")
-    for heading in ("candidate", result.unit, "spread", "ours is better by", "at least", "notes"):
-        out.add_column(heading, justify="left" if heading in ("candidate", "notes") else "right")
+def table(result: Result) -> RenderableType:
+    """Medians, their spread, and how many times better ours is; below, the notes, and why a candidate is absent."""
+    less = ", less is better" if result.unit in ("ms", "s") else ""
+    title = f"[bold]{result.scenario}[/] {result.about}\n{result.events:,} events, median of {result.repeat}{less}"
+    out = Table(box=SIMPLE_HEAD)
+    for heading in ("candidate", result.unit, "lowest", "highest", "ours better by", "at least"):
+        out.add_column(heading, justify="left" if heading == "candidate" else "right", no_wrap=True)
     for name, figures in result.candidates.items():
         out.add_row(
             f"[bold]{name}[/]" if name == OURS else name,
             _number(figures.median),
-            f"{_number(min(figures.runs))} to {_number(max(figures.runs))}" if figures.runs else "",
+            _number(min(figures.runs, default=None)),
+            _number(max(figures.runs, default=None)),
             "" if figures.ratio is None else f"{figures.ratio:,.2f} ×",
             _verdict(figures),
-            figures.absent or _notes(figures.notes, result.limits if name == OURS else {}),
         )
-    return out
+    below = [
+        _below(name, figures, result.limits if name == OURS else {}) for name, figures in result.candidates.items()
+    ]
+    return Group(title, out, *(line for line in below if line))
 
 
 def _verdict(figures: Figures) -> str:
@@ -127,13 +133,15 @@ def _verdict(figures: Figures) -> str:
     return f"{figures.floor:g} × {mark}"
 
 
-def _notes(notes: dict[str, float], limits: dict[str, float]) -> str:
+def _below(name: str, figures: Figures, limits: dict[str, float]) -> str:
+    if figures.absent:
+        return f"[yellow]{name}:[/] {escape(figures.absent)}"
     parts = []
-    for name, value in notes.items():
-        limit = limits.get(name)
+    for note, value in figures.notes.items():
+        limit = limits.get(note)
         over = f" [yellow](limit {limit:g})[/]" if limit is not None and value > limit else ""
-        parts.append(f"{name} {_number(value)}{over}")
-    return ", ".join(parts)
+        parts.append(f"{note} {_number(value)}{over}")
+    return f"[dim]{name}:[/] {', '.join(parts)}" if parts else ""
 
 
 def _number(value: float | None) -> str:

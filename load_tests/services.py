@@ -10,9 +10,12 @@ from pathlib import Path
 from tailrace.backends.settings import Settings
 from tailrace.local.processes import Child, spawn
 
+Alive = Callable[[], None]
+"""Raises `RuntimeError` when a process that should run has ended by itself."""
+
 
 @contextmanager
-def running(settings: Settings, use_case: str, services: Sequence[str]) -> Iterator[Callable[[], None]]:
+def running(settings: Settings, use_case: str, services: Sequence[str]) -> Iterator[Alive]:
     """Services of one use case for the length of the block.
 
     Yields:
@@ -37,7 +40,7 @@ def running(settings: Settings, use_case: str, services: Sequence[str]) -> Itera
 
 
 @contextmanager
-def stopping(children: Sequence[Child], logs: Sequence[Path]) -> Iterator[Callable[[], None]]:
+def stopping(children: Sequence[Child], logs: Sequence[Path]) -> Iterator[Alive]:
     """Stops child processes at the end of the block; yields what raises when one has ended by itself with an error."""
 
     def alive() -> None:

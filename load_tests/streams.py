@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from tailrace.backends.kafka import admin, consumer, end_offsets, producer
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import READERS
+from tailrace.errors import BrokerUnavailable
 
 PARTITIONS = 4
 WARM_UP = 0.1
 """Share of the outputs that is not counted: connecting, first compilation, first fetches."""
+LEADERS_S = 30.0
+"""Longest wait for the partitions of a new topic to have leaders, seconds."""
 
 
 def fresh(stem: str) -> str:
@@ -25,13 +28,23 @@ def fresh(stem: str) -> str:
     return f"{stem}.{uuid.uuid4().hex[:8]}"
 
 
-def create(settings: Settings, names: Iterable[str], *, partitions: int = PARTITIONS) -> None:
+def create(settings: Settings, names: Sequence[str], *, partitions: int = PARTITIONS) -> None:
     """Makes topics whose records the broker stamps with the time at which it got them."""
     config = {"message.timestamp.type": "LogAppendTime"}
     wanted = [NewTopic(name, partitions, 1, config=config) for name in names]
     client = admin(settings)  # held: the answers die with it
     for done in client.create_topics(wanted, operation_timeout=30).values():
         done.result(30)
+    deadline = time.monotonic() + LEADERS_S
+    for name in names:
+        while True:
+            try:
+                end_offsets(client, name, list(range(partitions)))
+                break
+            except BrokerUnavailable:  # made, and without a leader yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
 
 def fill(settings: Settings, topic: str, records: Iterable[tuple[bytes, bytes, int]]) -> None:
@@ -125,3 +138,11 @@ def append_times_ms(settings: Settings, topic: str) -> NDArray[np.int64]:
 def unsubscribed(settings: Settings, **overrides: object) -> Consumer:
     """A reader of committed records that joins no group."""
     return consumer(settings, READERS, **({"group.protocol": "classic", "group.instance.id": ""} | overrides))
+
+
+def tail(settings: Settings, topic: str, part: int, parts: int) -> Consumer:
+    """A reader of every `parts`-th partition of a topic, from its end on, that hands over records as they come."""
+    reader = unsubscribed(settings, **{"enable.partition.eof": False})
+    ends = end_offsets(admin(settings), topic)
+    reader.assign([TopicPartition(topic, number, end) for number, end in ends.items() if number % parts == part])
+    return reader

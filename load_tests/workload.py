@@ -173,6 +173,15 @@ def payments(count: int, *, seed: int, at_ms: NDArray[np.int64]) -> list[tuple[b
     ]
 
 
+def probe(name: str, partition: int) -> tuple[bytes, bytes]:
+    """Key and value of an event of this identity, of a card that nobody else has."""
+    numbers = ",".join(f'"x{number:02d}":0.0' for number in range(NUMBERS))
+    at_ms = time.time_ns() // 1_000_000
+    card = f"probe{partition}"
+    value = f'{{"payment_id":"{name}","card":"{card}","amount":1.0,"at_ms":{at_ms},{numbers}}}'
+    return card.encode(), value.encode()
+
+
 def event_times_ms(count: int) -> NDArray[np.int64]:
     """Event times, epoch milliseconds, int64 (count,): a thousand events per second of stream time, up to now."""
     return time.time_ns() // 1_000_000 - count + np.arange(count, dtype=np.int64)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from load_tests import streams, workload
 from load_tests.bench import Bench, Candidate
 from load_tests.peers.environments import python_of
-from load_tests.services import stopping
+from load_tests.services import Alive, stopping
 from tailrace.backends.settings import Settings
 from tailrace.local.processes import spawn
 
@@ -47,10 +49,13 @@ def windows(peer: Peer, bench: Bench) -> float:
     return _run(peer, bench, _events(bench.settings.kafka_bootstrap, bench.events, bench.seed, bench.settings))
 
 
-def _run(peer: Peer, bench: Bench, source: str) -> float:
-    events = min(bench.events, peer.most)
-    sink = streams.fresh(peer.script)
-    streams.create(bench.settings, [sink])
+@contextmanager
+def started(peer: Peer, bench: Bench, source: str, sink: str, *, events: int) -> Iterator[Alive]:
+    """A peer's process for the length of the block.
+
+    Raises:
+        Unavailable: it has no environment here.
+    """
     directory = bench.directory / sink
     directory.mkdir(parents=True)
     command = [str(python_of(peer.environment)), str(SCRIPTS / f"{peer.script}.py")]
@@ -60,6 +65,14 @@ def _run(peer: Peer, bench: Bench, source: str) -> float:
     log = directory / "log.txt"
     child = spawn(peer.script, command, log, {"PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1"})
     with stopping([child], [log]) as alive:
+        yield alive
+
+
+def _run(peer: Peer, bench: Bench, source: str) -> float:
+    events = min(bench.events, peer.most)
+    sink = streams.fresh(peer.script)
+    streams.create(bench.settings, [sink])
+    with started(peer, bench, source, sink, events=events) as alive:
         wanted = events * peer.outputs
         return streams.output_rate(bench.settings, sink, wanted, timeout_s=peer.timeout_s, alive=alive)
 

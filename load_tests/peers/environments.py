@@ -16,7 +16,7 @@ from load_tests.bench import Unavailable
 
 FOLDER = Path(__file__).parents[2] / ".bench"
 PACKAGES = {
-    "faust": ["faust-streaming==0.15.3", "onnxruntime", "numpy"],
+    "faust": ["faust-streaming==0.15.3", "aiokafka[lz4,snappy,zstd]==0.14.0", "onnxruntime", "numpy"],
     "quix": ["quixstreams", "onnxruntime", "numpy"],
     "bytewax": ["bytewax[kafka]", "onnxruntime", "numpy"],
     "mlserver": ["mlserver", "onnxruntime", "numpy"],

@@ -1,0 +1,98 @@
+"""Event produced to prediction readable, at 1,000 events per second through features and inference.
+
+Arrivals are a Poisson process; latency counts from the intended send time until a `read_committed` reader holds
+the prediction. Ours computes twelve windowed features, writes the online store, and predicts exactly
+once. The stock Faust agent only scores (thirty numbers of the event itself, no windows, no store): at least once, as
+Faust comes, and with its `exactly_once`, whose transactions end with its commit interval. The figure is
+the p99. `EVENTS` is the length of a run: a second of it for every thousand.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import msgspec
+import numpy as np
+
+from load_tests import ours, services, streams, workload
+from load_tests.bench import Bench
+from load_tests.generator import Load, await_flow, run_load
+from load_tests.peers.candidates import Peer, started
+from tailrace.backends.kafka import read_topic
+from tailrace.backends.settings import Settings
+from tailrace.contracts.records import FeatureRow, Prediction
+from tailrace.contracts.topics import Topics
+from tailrace.usecase.declaration import UseCase
+
+RATE = 1_000.0
+WARM_UP_S = 3.0
+START_S = 60.0
+
+
+def tailrace(bench: Bench) -> float:
+    """P99 of features and inference, milliseconds."""
+    settings, case = ours.prepared(bench)
+    workload.promote(settings, case)
+    with services.running(settings, case.name, ["features", "inference"]) as alive:
+        p99 = _p99(bench, settings, case.requests.name, Topics(case.name).predictions, alive)
+    bench.notes |= _stages(settings, case)
+    return p99
+
+
+def _stages(settings: Settings, case: UseCase) -> dict[str, float]:
+    """How long after the event was produced its row lay on FEATURES, and its prediction was made: p50 and p99."""
+    topics = Topics(case.name)
+    rows = msgspec.json.Decoder(FeatureRow)
+    made = msgspec.json.Decoder(Prediction)
+    found: dict[str, list[int]] = {"features": [], "predicted": []}
+    for message in read_topic(settings, topics.features):
+        if message.value is not None:
+            found["features"].append(message.timestamp_ms - rows.decode(message.value).produced_at_ms)
+    for message in read_topic(settings, topics.predictions):
+        if message.value is not None:
+            prediction = made.decode(message.value)
+            found["predicted"].append(prediction.predicted_at_ms - prediction.produced_at_ms)
+    return {
+        f"{stage}_p{q}_ms": float(np.percentile(spent, q)) for stage, spent in found.items() for q in (50, 99) if spent
+    }
+
+
+def faust(bench: Bench, *, mode: str) -> float:
+    """P99 of a stock Faust agent, milliseconds."""
+    source, sink = streams.fresh("events"), streams.fresh("faust")
+    streams.create(bench.settings, [source, sink])
+    peer = Peer(script="scoring_faust", environment="faust", mode=mode)
+    with started(peer, bench, source, sink, events=0) as alive:
+        return _p99(bench, bench.settings, source, sink, alive)
+
+
+def _p99(bench: Bench, settings: Settings, source: str, sink: str, alive: services.Alive) -> float:
+    await_flow(settings, source, sink, timeout_s=START_S, alive=alive)
+    load = Load(
+        source=source,
+        sink=sink,
+        rate=RATE,
+        duration_s=WARM_UP_S + bench.events / RATE,
+        warm_up_s=WARM_UP_S,
+        seed=bench.seed,
+    )
+    outcome = run_load(settings, load, alive=alive)
+    for name, q in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p99.9_ms", 0.999)):
+        bench.notes[name] = outcome.latencies.quantile_ms(q)
+    bench.notes |= {
+        "generator_late_p99_ms": outcome.lateness.quantile_ms(0.99),
+        "missing": outcome.missing,
+        "twice": outcome.twice,
+    }
+    return bench.notes["p99_ms"]
+
+
+CANDIDATES = {
+    "tailrace": tailrace,
+    "faust": functools.partial(faust, mode="latency"),
+    "faust exactly_once": functools.partial(faust, mode="latency-exactly-once"),
+}
+FLOORS = {"faust exactly_once": 3.0}
+UNIT = "ms"
+EVENTS = 12_000
+LIMITS = {"p50_ms": 40.0, "p99_ms": 120.0}
