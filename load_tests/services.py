@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,3 +61,5 @@ def stopping(children: Sequence[Child], logs: Sequence[Path]) -> Iterator[Alive]
                 child.process.terminate()
         for child in children:
             child.stop(10)
+            with contextlib.suppress(ProcessLookupError):  # what it has started itself; it leads a group of its own
+                os.killpg(child.pid, signal.SIGKILL)

@@ -47,13 +47,19 @@ def create(settings: Settings, names: Sequence[str], *, partitions: int = PARTIT
                 time.sleep(0.05)
 
 
-def fill(settings: Settings, topic: str, records: Iterable[tuple[bytes, bytes, int]]) -> None:
+def fill(
+    settings: Settings,
+    topic: str,
+    records: Iterable[tuple[bytes, bytes, int]],
+    *,
+    headers: list[tuple[str, bytes]] | None = None,
+) -> None:
     """Writes records (key, value, partition), acknowledged when this returns."""
     writer = producer(settings, **{"linger.ms": 50})
     for key, value, partition in records:
         while True:
             try:
-                writer.produce(topic, value, key, partition=partition)
+                writer.produce(topic, value, key, partition=partition, headers=headers)
                 break
             except BufferError:
                 writer.poll(0.05)

@@ -20,7 +20,7 @@ PACKAGES = {
     "quix": ["quixstreams", "onnxruntime", "numpy"],
     "bytewax": ["bytewax[kafka]", "onnxruntime", "numpy"],
     "mlserver": ["mlserver", "onnxruntime", "numpy"],
-    "litserve": ["litserve", "httpx", "confluent-kafka==2.15.1", "onnxruntime", "numpy"],
+    "litserve": ["litserve", "aiohttp", "confluent-kafka==2.15.1", "onnxruntime", "numpy"],
     "feast": ["feast[redis]"],
 }
 """What each peer's own documentation says to install, and the runtime of the model."""
