@@ -28,7 +28,7 @@ class Latencies:
         return int(self._histogram.get_total_count())
 
     def quantile_ms(self, q: float) -> float:
-        """The `q` quantile, q in [0, 1], milliseconds; NaN when there are none."""
+        """The latency whose rank is nearest to `q` of all, q in [0, 1], milliseconds; NaN when there are none."""
         return self._histogram.get_value_at_percentile(100 * q) / 1e3 if self.count else float("nan")
 
     def encode(self) -> bytes:

@@ -19,7 +19,7 @@ PACKAGES = {
     "faust": ["faust-streaming==0.15.3", "aiokafka[lz4,snappy,zstd]==0.14.0", "onnxruntime", "numpy"],
     "quix": ["quixstreams", "onnxruntime", "numpy"],
     "bytewax": ["bytewax[kafka]", "onnxruntime", "numpy"],
-    "mlserver": ["mlserver", "onnxruntime", "numpy"],
+    "mlserver": ["mlserver", "aiokafka[lz4]", "onnxruntime", "numpy"],
     "litserve": ["litserve", "aiohttp", "confluent-kafka==2.15.1", "onnxruntime", "numpy"],
     "feast": ["feast[redis]"],
 }

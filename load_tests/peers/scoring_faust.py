@@ -1,6 +1,6 @@
 """Peer: an agent of stock Faust, as its documentation shows one; scores each event, or each `take`.
 
-    python scoring_faust.py … --mode agent | take | latency | latency-exactly-once
+    python scoring_faust.py … --mode agent | take | latency
 
 `agent` and `take` read `values` of FEATURES; `latency` reads the numbers of an event. It is ended from outside.
 """
@@ -26,7 +26,6 @@ app = faust.App(
     web_enabled=False,
     topic_partitions=4,
     consumer_auto_offset_reset="earliest",
-    processing_guarantee="exactly_once" if given.mode == "latency-exactly-once" else "at_least_once",
 )
 source = app.topic(given.source, value_serializer="json")
 sink = app.topic(given.sink, value_serializer="json")
