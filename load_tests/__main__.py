@@ -31,7 +31,7 @@ def list_scenarios() -> None:
 
 @app.command()
 def run(
-    names: Annotated[list[str], typer.Argument(help="Scenarios, as `list` shows them.")],
+    names: Annotated[list[str] | None, typer.Argument(help="As `list` shows them; none: the short set.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; each runs every candidate once.")] = 5,
     events: Annotated[int, typer.Option(min=0, help="Events of a run; 0: as the scenario says.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the first round.")] = 7,
@@ -40,7 +40,8 @@ def run(
 ) -> None:
     """Run scenarios; exit code 1 where a floor is not met."""
     console = Console(stderr=True)
-    scenarios = [_reduced(load_scenario(name), only) for name in names]
+    loaded = [load_scenario(name) for name in names or scenario_names()]
+    scenarios = [_reduced(scenario, only) for scenario in loaded if names or scenario.short]
     met = True
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as scratch, servers(Path(scratch)) as settings:
         for scenario in scenarios:

@@ -56,6 +56,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         floors: Least ratio that must show, by candidate; 0 or absent: for the report only.
         unit: Unit of the figures. Of "ms" and "s" less is better, of all others more.
         events: Events of a run where the command does not say.
+        short: Whether it belongs to the set that `run` without names runs, which shall end within ten minutes.
         limits: Highest value of a note of ours on an otherwise idle machine, by name. Shown, never enforced:
             an absolute time says more of the machine than of the code.
     """
@@ -66,6 +67,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     floors: dict[str, float]
     unit: str = "events/s"
     events: int = 100_000
+    short: bool = True
     limits: dict[str, float] = {}
 
 
@@ -119,6 +121,7 @@ def scenario_of(name: str, module: ModuleType) -> Scenario:
         floors=module.FLOORS,
         unit=getattr(module, "UNIT", "events/s"),
         events=getattr(module, "EVENTS", 100_000),
+        short=getattr(module, "SHORT", True),
         limits=getattr(module, "LIMITS", {}),
     )
     unknown = sorted(set(scenario.floors) - set(scenario.candidates))

@@ -8,4 +8,4 @@ from load_tests.peers import SCORING
 
 CANDIDATES = {"tailrace": ours.scoring, "naive": SCORING["naive"]}
 FLOORS = {"naive": 0.5}
-EVENTS = 40_000
+EVENTS = 20_000

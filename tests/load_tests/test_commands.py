@@ -32,7 +32,8 @@ def invented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
         yield Settings.model_construct()
 
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("load_tests.bench.scenario_names", lambda: ["invented"])
+    for where in ("load_tests.bench.scenario_names", "load_tests.__main__.scenario_names"):
+        monkeypatch.setattr(where, lambda: ["invented"])
     monkeypatch.setattr(command, "servers", no_servers)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(results.write, "__defaults__", (tmp_path,))
@@ -81,3 +82,12 @@ def test_only_runs_ours_beside_what_is_named_and_leaves_the_result_file_alone(
 def test_only_with_an_unknown_candidate_is_refused(invented: ModuleType) -> None:
     done = CliRunner().invoke(command.app, ["run", "invented", "--only", "pear"])
     assert 2 == done.exit_code
+
+
+def test_without_names_the_short_set_runs(invented: ModuleType, tmp_path: Path) -> None:
+    assert 0 == CliRunner().invoke(command.app, ["run", "--repeat", "1"]).exit_code
+    assert ["invented.json"] == [path.name for path in tmp_path.iterdir()]
+    invented.__dict__["SHORT"] = False
+    (tmp_path / "invented.json").unlink()
+    assert 0 == CliRunner().invoke(command.app, ["run", "--repeat", "1"]).exit_code
+    assert [] == list(tmp_path.iterdir())
