@@ -1,8 +1,8 @@
 """Peers and references as candidates: each runs in a process, and most in an environment, of its own.
 
-`SCORING`, `WINDOWS`, `STORE_READ` and `STORE_WRITE` go into the `CANDIDATES` of a scenario: `CANDIDATES = {"tailrace": …} | SCORING`.
+What is here goes into the `CANDIDATES` of a scenario: `CANDIDATES = {"tailrace": ours} | SCORING`.
 """
 
-from load_tests.peers.candidates import SCORING, STORE_READ, STORE_WRITE, WINDOWS
+from load_tests.peers.candidates import SCORING, SCORING_LOOPS, STORE_READ, STORE_WRITE, WINDOWS, WINDOWS_LOOPS
 
-__all__ = ["SCORING", "STORE_READ", "STORE_WRITE", "WINDOWS"]
+__all__ = ["SCORING", "SCORING_LOOPS", "STORE_READ", "STORE_WRITE", "WINDOWS", "WINDOWS_LOOPS"]

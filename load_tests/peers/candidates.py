@@ -170,9 +170,13 @@ def _windowed(**peer: Any) -> Candidate:
     return functools.partial(windows, Peer(**peer))
 
 
-SCORING: dict[str, Candidate] = {
+SCORING_LOOPS: dict[str, Candidate] = {
     "naive": _scored(script="scoring_naive", most=100_000),
     "fastest by hand": _scored(script="scoring_fastest"),
+}
+"""Written by hand, FEATURES in, scores out; events per second."""
+
+SCORING: dict[str, Candidate] = {
     "quix": _scored(script="scoring_quix", environment="quix", most=60_000),
     "bytewax": _scored(script="scoring_bytewax", environment="bytewax", most=200_000),
     "faust": _scored(script="scoring_faust", environment="faust", most=10_000, mode="agent"),
@@ -182,8 +186,10 @@ SCORING: dict[str, Candidate] = {
 }
 """FEATURES in, scores out; events per second."""
 
+WINDOWS_LOOPS: dict[str, Candidate] = {"by hand": _windowed(script="windows_hand")}
+"""Written by hand, events in, twelve windowed features of each out; events per second."""
+
 WINDOWS: dict[str, Candidate] = {
-    "by hand": _windowed(script="windows_hand"),
     "quix": _windowed(script="windows_quix", environment="quix", most=20_000, outputs=4),
     "bytewax": _windowed(script="windows_bytewax", environment="bytewax", most=200_000),
     "faust": _windowed(script="windows_faust", environment="faust", most=8_000, mode="features"),

@@ -4,8 +4,8 @@ The floor lies far below what is measured, so that it falls to a lost design and
 """
 
 from load_tests import ours
-from load_tests.peers import SCORING
+from load_tests.peers import SCORING_LOOPS
 
-CANDIDATES = {"tailrace": ours.scoring, "naive": SCORING["naive"]}
+CANDIDATES = {"tailrace": ours.scoring, "naive": SCORING_LOOPS["naive"]}
 FLOORS = {"naive": 0.5}
 EVENTS = 20_000

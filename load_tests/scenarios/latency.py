@@ -16,7 +16,7 @@ import numpy as np
 
 from load_tests import ours, services, streams, workload
 from load_tests.bench import Bench
-from load_tests.generator import Load, await_flow, run_load
+from load_tests.generator import PROBE, Load, await_flow, run_load
 from load_tests.peers.candidates import Peer, started
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings
@@ -42,19 +42,25 @@ def tailrace(bench: Bench) -> float:
 def _stages(settings: Settings, case: UseCase) -> dict[str, float]:
     """How long after the event was produced its row lay on FEATURES, and its prediction was made: p50 and p99."""
     topics = Topics(case.name)
-    rows = msgspec.json.Decoder(FeatureRow)
-    made = msgspec.json.Decoder(Prediction)
-    found: dict[str, list[int]] = {"features": [], "predicted": []}
+    row_of = msgspec.json.Decoder(FeatureRow).decode
+    prediction_of = msgspec.json.Decoder(Prediction).decode
+    features, predicted = [], []
     for message in read_topic(settings, topics.features):
-        if message.value is not None:
-            found["features"].append(message.timestamp_ms - rows.decode(message.value).produced_at_ms)
+        if message.value is not None and _counts((row := row_of(message.value)).event_id):
+            features.append(message.timestamp_ms - row.produced_at_ms)
     for message in read_topic(settings, topics.predictions):
-        if message.value is not None:
-            prediction = made.decode(message.value)
-            found["predicted"].append(prediction.predicted_at_ms - prediction.produced_at_ms)
+        if message.value is not None and _counts((made := prediction_of(message.value)).event_id):
+            predicted.append(made.predicted_at_ms - made.produced_at_ms)
     return {
-        f"{stage}_p{q}_ms": float(np.percentile(spent, q)) for stage, spent in found.items() for q in (50, 99) if spent
+        f"{stage}_p{q}_ms": float(np.percentile(spent, q))
+        for stage, spent in (("features", features), ("predicted", predicted))
+        for q in (50, 99)
     }
+
+
+def _counts(event_id: str) -> bool:
+    """Whether an event is neither a probe nor of the warm-up."""
+    return not event_id.startswith(PROBE) and int(event_id) >= WARM_UP_S * RATE
 
 
 def faust(bench: Bench, *, script: str, mode: str) -> float:

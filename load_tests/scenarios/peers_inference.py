@@ -6,9 +6,9 @@ documentation says; only ours and `fastest by hand` are exactly-once. MLServer g
 """
 
 from load_tests import ours
-from load_tests.peers import SCORING
+from load_tests.peers import SCORING, SCORING_LOOPS
 
-CANDIDATES = {"tailrace": ours.scoring} | SCORING
+CANDIDATES = {"tailrace": ours.scoring} | SCORING_LOOPS | SCORING
 FLOORS = {"fastest by hand": 0.5, "quix": 4.0, "faust": 30.0, "mlserver": 30.0}
 EVENTS = 300_000
 SHORT = False

@@ -6,9 +6,9 @@ windows of Faust and Quix are tumbling, the cheapest they have; those of Bytewax
 """
 
 from load_tests import ours
-from load_tests.peers import WINDOWS
+from load_tests.peers import WINDOWS, WINDOWS_LOOPS
 
-CANDIDATES = {"tailrace": ours.windows} | WINDOWS
+CANDIDATES = {"tailrace": ours.windows} | WINDOWS_LOOPS | WINDOWS
 FLOORS = {"by hand": 0.5, "quix": 2.0, "faust": 40.0}
 EVENTS = 200_000
 SHORT = False
