@@ -106,10 +106,11 @@ def write(result: Result, folder: Path = FOLDER) -> Path:
 
 def table(result: Result) -> RenderableType:
     """Medians, their spread, and how many times better ours is; below, the notes, and why a candidate is absent."""
-    less = ", less is better" if result.unit in ("ms", "s") else ""
-    title = f"[bold]{result.scenario}[/] {result.about}\n{result.events:,} events, median of {result.repeat}{less}"
-    out = Table(box=SIMPLE_HEAD)
-    for heading in ("candidate", result.unit, "lowest", "highest", "ours better by", "at least"):
+    better = "less" if result.unit in ("ms", "s") else "more"
+    runs = f"{result.events:,} events, median of {result.repeat}; {better} is better, the ratio says how many times ours is"
+    title = f"[bold]{result.scenario}[/] {result.about}\n{runs}"
+    out = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("candidate", result.unit, "lowest", "highest", "ratio", "at least"):
         out.add_column(heading, justify="left" if heading == "candidate" else "right", no_wrap=True)
     for name, figures in result.candidates.items():
         out.add_row(
