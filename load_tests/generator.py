@@ -10,6 +10,9 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.queues import Queue
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,11 +23,13 @@ from load_tests.timetable import Law, arrivals, share_of
 from tailrace.backends.kafka import producer
 from tailrace.backends.settings import Settings
 
-LEAD_S = 2.0
-"""Between the start of the processes and the first event: imports and connections are over by then."""
+LEAD_S = 0.5
+"""Between the moment when all processes are ready and the first event: they make their events meanwhile."""
+READY_S = 60.0
+"""Longest time that a process may take to import, connect and find its offsets."""
 PATIENCE_S = 15.0
 """How long the readers wait behind the last intended send time."""
-QUIET_S = 3.0
+QUIET_S = 5.0
 """Behind the last intended send time, this long without a record means that nothing more comes."""
 PROBE = "probe"
 
@@ -93,29 +98,46 @@ def run_load(settings: Settings, load: Load, *, alive: Callable[[], None]) -> Ou
         TimeoutError: a process of the generator did not report in time.
     """
     context = multiprocessing.get_context("spawn")
-    replies: Queue[tuple[str, _Reply]] = context.Queue()
-    start = time.monotonic() + LEAD_S
+    gate = _Gate(context.Queue(), context.Event(), context.Value("d", 0.0))
     parts = [("sent", send, part, load.senders) for part in range(load.senders)]
     parts += [("read", read, part, load.readers) for part in range(load.readers)]
     processes = [
-        context.Process(target=_reporting, args=(replies, kind, work, settings, load, part, of, start), daemon=True)
+        context.Process(target=_reporting, args=(gate, kind, work, settings, load, part, of), daemon=True)
         for kind, work, part, of in parts
     ]
     for process in processes:
         process.start()
-    found: dict[str, list[_Reply]] = {"sent": [], "read": []}
-    deadline = start + load.duration_s + PATIENCE_S + 10
-    while sum(map(len, found.values())) < len(processes):
-        alive()
-        if time.monotonic() > deadline:
-            raise TimeoutError("a process of the generator did not report")
-        if not replies.empty():
-            kind, reply = replies.get()
-            found[kind].append(reply)
-        time.sleep(0.05)
+    _collect(gate, ["ready"] * len(parts), READY_S, alive)
+    gate.start.value = time.monotonic() + LEAD_S
+    gate.opened.set()
+    longest_s = LEAD_S + load.duration_s + PATIENCE_S + READY_S
+    found = _collect(gate, [kind for kind, *_ in parts], longest_s, alive)
     for process in processes:
         process.join(10)
     return _outcome(found["sent"], found["read"])
+
+
+class _Gate(NamedTuple):
+    """What the processes share: their reports, and when the timetable begins, once that is known."""
+
+    reports: Queue[tuple[str, _Reply]]
+    opened: Event
+    start: Synchronized[float]
+
+
+def _collect(gate: _Gate, awaited: list[str], limit_s: float, alive: Callable[[], None]) -> dict[str, list[_Reply]]:
+    """Waits for one report of each kind that is awaited."""
+    found: dict[str, list[_Reply]] = {kind: [] for kind in awaited}
+    deadline = time.monotonic() + limit_s
+    for _ in awaited:
+        while gate.reports.empty():
+            alive()
+            if time.monotonic() > deadline:
+                raise TimeoutError("a process of the generator did not report")
+            time.sleep(0.05)
+        kind, reply = gate.reports.get()
+        found[kind].append(reply)
+    return found
 
 
 def _outcome(sent: Sequence[_Reply], read: Sequence[_Reply]) -> Outcome:
@@ -129,13 +151,17 @@ def _outcome(sent: Sequence[_Reply], read: Sequence[_Reply]) -> Outcome:
     )
 
 
-def send(settings: Settings, load: Load, part: int, parts: int, start: float) -> _Reply:
-    """Sends this process's share of the timetable, each event when its time has come."""
+def send(settings: Settings, load: Load, part: int, parts: int, ready: Callable[[], float]) -> _Reply:
+    """Sends this process's share of the timetable, each event when its time has come.
+
+    `ready` is called once connected, and gives the start of the timetable on the monotonic clock.
+    """
     due = arrivals(load.rate, load.duration_s, law=load.law, seed=load.seed)
+    writer = producer(settings, **{"linger.ms": 0})
+    writer.list_topics(load.source, timeout=10)
+    start = ready()
     wall_ms = time.time_ns() // 1_000_000 + int(1000 * (start - time.monotonic()))
     events = workload.payments(len(due), seed=load.seed, at_ms=wall_ms + (1000 * due).astype(np.int64))
-    writer = producer(settings, **{"linger.ms": 0})
-    writer.list_topics(load.source, timeout=10)  # connected before the first event
     late, measured = Latencies(), 0
     for place in share_of(len(due), part, parts):
         intended = start + due[place]
@@ -152,10 +178,11 @@ def send(settings: Settings, load: Load, part: int, parts: int, start: float) ->
     return _Reply(late.encode(), measured)
 
 
-def read(settings: Settings, load: Load, part: int, parts: int, start: float) -> _Reply:
-    """Reads some partitions of the sink, committed records only, until nothing comes any more."""
+def read(settings: Settings, load: Load, part: int, parts: int, ready: Callable[[], float]) -> _Reply:
+    """Reads some partitions of the sink, committed records only, until nothing comes any more; `ready` as above."""
     due = arrivals(load.rate, load.duration_s, law=load.law, seed=load.seed)
     reader = streams.tail(settings, load.sink, part, parts)
+    start = ready()
     seen = np.zeros(len(due), np.bool_)
     latencies, measured, twice = Latencies(), 0, 0
     decode = msgspec.json.Decoder(_Named).decode
@@ -215,13 +242,17 @@ def await_flow(settings: Settings, source: str, sink: str, *, timeout_s: float, 
 
 
 def _reporting(
-    replies: Queue[tuple[str, _Reply]],
+    gate: _Gate,
     kind: str,
-    work: Callable[[Settings, Load, int, int, float], _Reply],
+    work: Callable[[Settings, Load, int, int, Callable[[], float]], _Reply],
     settings: Settings,
     load: Load,
     part: int,
     parts: int,
-    start: float,
 ) -> None:
-    replies.put((kind, work(settings, load, part, parts, start)))
+    def ready() -> float:
+        gate.reports.put(("ready", _Reply(b"", 0)))
+        gate.opened.wait()
+        return gate.start.value
+
+    gate.reports.put((kind, work(settings, load, part, parts, ready)))

@@ -90,16 +90,15 @@ def output_rate(
     """
     client = admin(settings)
     deadline = time.monotonic() + timeout_s
-    count = 0
     while True:
         # Markers of transactions take up offsets too, so enough offsets may still be too few records.
         if sum(end_offsets(client, topic).values()) >= events:
             stamps = append_times_ms(settings, topic)
-            count = len(stamps)
-            if count >= events:
+            if len(stamps) >= events:
                 return rate_of(stamps)
         alive()
         if time.monotonic() > deadline:
+            count = len(append_times_ms(settings, topic))
             raise TimeoutError(f"{count:,} of {events:,} outputs after {timeout_s:.0f} s")
         time.sleep(0.1)
 
