@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -181,7 +182,9 @@ def run_interleaved(
             except Unavailable as reason:
                 found[name].absent = str(reason)
             except Exception as error:  # noqa: BLE001  # of other people's programs anything may come
-                found[name].absent = f"failed: {type(error).__name__}: {error}"
+                # Results are published, and folders of this machine are nobody's business.
+                told = re.sub(r"/\S+/", "…/", str(error))
+                found[name].absent = f"failed: {type(error).__name__}: {told}"
             else:
                 notes[name].append(run.notes)
                 tell(name, found[name].runs[-1])

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from load_tests.bench import OURS, Figures, Scenario, passed
+from load_tests.peers.environments import peer_versions
 from tailrace.local.broker import KAFKA
 
 FOLDER = Path(__file__).with_name("results")
@@ -67,11 +68,15 @@ def versions() -> dict[str, str]:
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     runtimes = [d for d in importlib.metadata.distributions() if d.name in ("onnxruntime", "onnxruntime-gpu")]
     found |= {runtime.name: runtime.version for runtime in runtimes}
-    return found | {
-        "kafka": KAFKA.rpartition(":")[2],
-        "librdkafka": confluent_kafka.libversion()[0],
-        "python": platform.python_version(),
-    }
+    return (
+        found
+        | peer_versions()
+        | {
+            "kafka": KAFKA.rpartition(":")[2],
+            "librdkafka": confluent_kafka.libversion()[0],
+            "python": platform.python_version(),
+        }
+    )
 
 
 def result_of(

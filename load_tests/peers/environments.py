@@ -5,6 +5,7 @@ python -m load_tests.peers.environments [name…]      makes what is missing
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,18 @@ def python_of(environment: str) -> Path:
     if not path.exists():
         raise Unavailable(f"no environment .bench/{environment}; make it with `make bench-peers`")
     return path
+
+
+def peer_versions() -> dict[str, str]:
+    """Version of each peer that is installed, by the name of its environment."""
+    found: dict[str, str] = {}
+    for environment, packages in PACKAGES.items():
+        name = packages[0].partition("[")[0].partition("=")[0]
+        for site in (FOLDER / environment).glob("lib/python*/site-packages"):
+            found |= {
+                f"peer {environment}": d.version for d in importlib.metadata.distributions(name=name, path=[str(site)])
+            }
+    return found
 
 
 def make(environment: str) -> str:

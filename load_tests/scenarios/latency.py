@@ -36,6 +36,8 @@ def tailrace(bench: Bench) -> float:
     with services.running(settings, case.name, ["features", "inference"]) as alive:
         p99 = _p99(bench, settings, case.requests.name, Topics(case.name).predictions, alive)
     bench.notes |= _stages(settings, case)
+    if bench.notes["missing"] or bench.notes["twice"]:
+        raise AssertionError(f"exactly once is broken: {bench.notes}")
     return p99
 
 

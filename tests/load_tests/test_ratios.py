@@ -99,6 +99,14 @@ def test_a_candidate_with_a_floor_that_breaks_down_fails_the_scenario(tmp_path: 
     assert not passed(found)
 
 
+def test_why_a_candidate_broke_down_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    def lost(bench: Bench) -> float:
+        raise OSError(f"{bench.directory}/network.onnx is gone")
+
+    found = run_interleaved(scenario({"peer": lost}, {}), bench_in(tmp_path), repeat=1)
+    assert "failed: OSError: …/network.onnx is gone" == found["peer"].absent
+
+
 def test_ours_breaking_down_fails_a_scenario_without_floors(tmp_path: Path) -> None:
     assert not passed(run_interleaved(scenario({"tailrace": broken}, {}), bench_in(tmp_path), repeat=1))
 
