@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bootstrap/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration check validate format lock clean
+.PHONY: help demo test unit integration check validate bench bench-peers bench-guard format lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.ready ## play the whole loop on this machine: planted drift, retraining, promotion, audit (KEEP=--keep: leave it running)
 	@$(BIN)/tailrace demo $(KEEP)
@@ -31,6 +31,16 @@ check: $(VENV)/.ready ## format, lint, types, import rules, published schemas an
 
 validate: $(VENV)/.ready ## the files of production: image, compose, Kubernetes; builds docker compose, minutes at first
 	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/production tests/production/validate_docker_compose.py
+
+bench: $(VENV)/.ready ## load tests against hand-written references, medians of three, within ten minutes; exit code 1 where a floor is not met
+	$(BIN)/python -m load_tests run --repeat 3
+
+bench-peers: $(VENV)/.ready ## install the peers, each in an environment of its own, and run them beside ours
+	PATH="$(dir $(UV)):$$PATH" $(BIN)/python -m load_tests.peers.environments
+	$(BIN)/python -m load_tests run peers_inference peers_windows peers_store latency
+
+bench-guard: $(VENV)/.ready ## ours over the naive loop, by ratio: what CI holds
+	$(BIN)/python -m load_tests run guard --repeat 3
 
 format: $(VENV)/.ready ## format the code
 	$(BIN)/ruff format .

@@ -1,1 +1,1 @@
-"""One module per scenario: docstring, `CANDIDATES`, `FLOORS`, and where they differ `UNIT`, `EVENTS`, `LIMITS`."""
+"""One module per scenario: docstring, `CANDIDATES`, `FLOORS`, and where they differ `UNIT`, `EVENTS`, `SHORT`, `LIMITS`."""

@@ -1,0 +1,104 @@
+"""`python -m load_tests list` and `python -m load_tests run <scenario>…`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from load_tests import results
+from load_tests.bench import OURS, Bench, Scenario, load_scenario, run_interleaved, scenario_names, servers
+from tailrace.backends.settings import Settings
+from tailrace.errors import TailraceError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Load tests, candidates side by side.")
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """List the scenarios and what each of them measures."""
+    for name in scenario_names():
+        scenario = load_scenario(name)
+        typer.echo(f"{name:<18} {scenario.about.splitlines()[0]}")
+        typer.echo(f"{'':<18} {', '.join(scenario.candidates)}")
+
+
+@app.command()
+def run(
+    names: Annotated[list[str] | None, typer.Argument(help="As `list` shows them; none: the short set.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds; each runs every candidate once.")] = 5,
+    events: Annotated[int, typer.Option(min=0, help="Events of a run; 0: as the scenario says.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first round.")] = 7,
+    only: Annotated[list[str] | None, typer.Option(help="Run ours and this candidate; may be repeated.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON, one per line.")] = False,
+) -> None:
+    """Run scenarios; exit code 1 where a floor is not met."""
+    console = Console(stderr=True)
+    loaded = [load_scenario(name) for name in names or scenario_names()]
+    scenarios = [_reduced(scenario, only) for scenario in loaded if names or scenario.short]
+    met = True
+    with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as scratch, servers(Path(scratch)) as settings:
+        for scenario in scenarios:
+            directory = Path(scratch) / scenario.name
+            directory.mkdir()
+            result = _measured(scenario, settings, directory, repeat, events or scenario.events, seed, console)
+            if only is None:
+                console.print(f"[dim]written to {results.write(result)}[/]")
+            if json:
+                typer.echo(msgspec.json.encode(result))
+            else:
+                Console().print(results.table(result))
+            met = met and result.passed
+    raise typer.Exit(0 if met else 1)
+
+
+def _measured(
+    scenario: Scenario, settings: Settings, directory: Path, repeat: int, events: int, seed: int, console: Console
+) -> results.Result:
+    where = results.machine()
+    bench = Bench(settings=settings, directory=directory, seed=seed, events=events)
+    with Progress(*COLUMNS, console=console, transient=True) as bar:
+        task = bar.add_task(scenario.name, total=repeat * len(scenario.candidates))
+
+        def tell(name: str, figure: float | None) -> None:
+            if figure is None:
+                bar.update(task, description=f"{scenario.name}: {name}")
+            else:
+                bar.update(task, advance=1)
+                bar.console.print(f"[dim]{scenario.name:<16} {name:<28} {figure:>12,.1f} {scenario.unit}[/]")
+
+        found = run_interleaved(scenario, bench, repeat=repeat, tell=tell)
+    return results.result_of(scenario, found, where=where, events=events, repeat=repeat, seed=seed)
+
+
+def _reduced(scenario: Scenario, only: list[str] | None) -> Scenario:
+    """Leaves the candidates that were asked for, and ours."""
+    if only is None:
+        return scenario
+    unknown = sorted(set(only) - set(scenario.candidates))
+    if unknown:
+        raise typer.BadParameter(
+            f"{scenario.name} has no {', '.join(unknown)}; it has {', '.join(scenario.candidates)}"
+        )
+    kept = {name: candidate for name, candidate in scenario.candidates.items() if name in (OURS, *only)}
+    floors = {name: floor for name, floor in scenario.floors.items() if name in kept}
+    return msgspec.structs.replace(scenario, candidates=kept, floors=floors)
+
+
+def main() -> None:
+    """Runs the command line; an error that has a known cause is one line."""
+    try:
+        app()
+    except TailraceError as error:
+        Console(stderr=True).print(f"[red]{error}[/]")
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
