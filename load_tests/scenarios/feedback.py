@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
 from load_tests.bench import Bench
 from load_tests.feedback_naive import serve_naive
 from load_tests.feedback_stream import make_use_case, matured, send, timetable
-
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics

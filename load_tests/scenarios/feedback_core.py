@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
 from load_tests.bench import Bench
 from load_tests.feedback_naive import NaiveJoin
 from load_tests.feedback_stream import PARTITIONS, START_MS, Predictions, Stream, load_offline, timetable
-
 from tailrace.backends.ports import Assigned, Message
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.topics import Topics
