@@ -13,14 +13,15 @@ help: ## list the commands
 demo: $(VENV)/.ready ## play the whole loop on this machine: planted drift, retraining, promotion, audit (KEEP=--keep: leave it running)
 	@$(BIN)/tailrace demo $(KEEP)
 
-test: $(VENV)/.ready ## every test, on an embedded Kafka and Redis; a skipped integration test fails
-	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest
+SERVERS := tests/integration tests/live
 
-unit: $(VENV)/.ready ## the tests that need no server
-	$(BIN)/python -m pytest --ignore=tests/integration --ignore=tests/live
+test: unit integration ## every test, on an embedded Kafka and Redis; a skipped integration test fails
+
+unit: $(VENV)/.ready ## the tests that need no server, on all cores
+	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(SERVERS:%=--ignore=%)
 
 integration: $(VENV)/.ready ## the tests that need Kafka, Redis, Prometheus or a browser; a skipped one fails
-	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/integration tests/live
+	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest $(SERVERS)
 
 check: $(VENV)/.ready ## format, lint, types, import rules, published schemas and metrics
 	$(BIN)/ruff format --check .

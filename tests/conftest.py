@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tailrace.backends.settings import Settings
@@ -17,6 +18,10 @@ from tailrace.errors import TailraceError
 from tailrace.local.broker import Broker
 from tailrace.local.broker_security import BrokerSecurity
 from tailrace.local.online_store import OnlineStoreServer
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("laws", deadline=None)
+hypothesis.settings.load_profile("laws")
 
 
 def _absent(what: str, error: Exception) -> None:
