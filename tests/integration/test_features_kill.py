@@ -144,12 +144,12 @@ def test_rows_are_those_of_an_undisturbed_run_however_often_it_is_killed(
         inside = [amount for time_ms, amount in history[card] if at_ms - SPAN_MS < time_ms <= at_ms]
         expected[at] = (float(len(inside)), sum(inside))
     assert {at: {row} for at, row in expected.items()} == {at: set(rows) for at, rows in found.items()}
-    newest = {f"c{card}": expected[at] for at, card in enumerate(cards.tolist())}
+    # By card the newest event, and of equally new ones the last: never the one that came last but is older.
+    by_time = np.argsort(times, kind="stable").tolist()
+    newest = {f"c{cards[at]}": (int(times[at]), list(expected[at])) for at in by_time}
     view = use_case.plan.event_views[0]
     request = ReadRequest(view.name, view.entity, [column.name for column in view.columns], list(newest))
     store = RedisOnlineStore(settings.model_copy(update={"redis_timeout_ms": 5_000}))
     (rows,) = store.read([request])
-    in_order = rows.timestamps_ms == [max(int(t) for t, _ in history[int(key[1:])]) for key in newest]
-    assert in_order.any()
-    last = [list(values) for values in newest.values()]
-    assert [row for row, ok in zip(last, in_order, strict=True) if ok] == rows.values[in_order].tolist()
+    stored = zip(rows.timestamps_ms.tolist(), rows.values.tolist(), strict=True)
+    assert list(newest.values()) == list(stored)

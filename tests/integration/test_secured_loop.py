@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from confluent_kafka import OFFSET_END, TopicPartition
 
 from tailrace.backends import access, topics
 from tailrace.backends.codec import decode, encode
-from tailrace.backends.kafka import producer, read_topic
+from tailrace.backends.kafka import admin, producer, read_topic
 from tailrace.backends.redis import client
 from tailrace.backends.settings import Settings
 from tailrace.contracts.access import MATRIX, PREFIX
@@ -21,7 +22,7 @@ from tailrace.contracts.records import (
     RetrainingRecord,
     RetrainRequested,
 )
-from tailrace.contracts.topics import Topics
+from tailrace.contracts.topics import AUDIT, Topics
 from tailrace.local.audit import audit
 from tailrace.local.broker import Broker
 from tailrace.local.broker_security import add_users
@@ -88,6 +89,10 @@ def secured(secured_broker: Broker, tmp_path: Path) -> Iterator[Secured]:
     _close(store)
     system = Secured(secured_broker, store, tmp_path)
     topics.apply(system.administrator, system.use_case)
+    # The audit trail is one for all use cases, and who may write it has been tried on this broker.
+    client = admin(system.administrator)
+    for purged in client.delete_records([TopicPartition(AUDIT, 0, OFFSET_END)]).values():
+        purged.result(30)
     add_users(system.administrator, {PREFIX + principal: _password(principal) for principal in MATRIX})
     access.apply(system.administrator, [access.streams_of(system.use_case)])
     system.start()

@@ -291,6 +291,8 @@ class FeatureProcessor:
 
 
 def _newest(view: WindowView, keys: list[str], values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> RowWrite:
-    last = dict(zip(keys, range(len(keys)), strict=True))
+    """By key the row of the newest event, of the last one where times are equal, however a stream is cut into batches."""
+    order = np.argsort(times_ms, kind="stable").tolist()
+    last = {keys[at]: at for at in order}
     rows = np.fromiter(last.values(), np.int64, len(last))
     return RowWrite(view, list(last), values[rows], times_ms[rows])
