@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from load_tests import streams
+from load_tests.events import Payment
 from load_tests.generator import Load, await_flow, run_load
-from load_tests.workload import Payment
 from tailrace.backends.kafka import producer
 from tailrace.backends.settings import Settings
 
