@@ -24,7 +24,7 @@ START_MS = 1_700_000_000_000
 
 
 class Payment(msgspec.Struct, frozen=True):
-    """What a candidate without the numbers reads of an event."""
+    """What every event has beside its numbers, and what a candidate without them reads."""
 
     payment_id: str
     card: str

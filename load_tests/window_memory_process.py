@@ -72,9 +72,9 @@ def main() -> None:
     step_ms = DAYS // 2 * 86_400_000 // EVENTS_PER_KEY
     for turn in range(EVENTS_PER_KEY):
         for at in range(0, keys, BATCH):
-            names = [f"card-{number:08d}" for number in range(at, at + BATCH)]
-            times = START_MS + turn * step_ms + rng.integers(0, step_ms, BATCH)
-            add(names, times, rng.random(BATCH))
+            names = [f"card-{number:08d}" for number in range(at, min(at + BATCH, keys))]
+            times = START_MS + turn * step_ms + rng.integers(0, step_ms, len(names))
+            add(names, times, rng.random(len(names)))
     took_s = time.perf_counter() - began
     gc.collect()
     used = process.memory_info().rss - before

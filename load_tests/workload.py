@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from load_tests import streams
 from load_tests.bench import Bench
+from load_tests.events import Payment
 from load_tests.feature_rows import WIDTH
 from tailrace.backends import topics
 from tailrace.backends.artifacts import write_bundle
@@ -37,12 +38,6 @@ import tailrace as tr
 class Payment(tr.Event):
     """A card payment."""
 
-    payment_id: str
-    card: str
-    terminal: str
-    channel: str
-    amount: float
-    at_ms: int
 {declared}
 
 
@@ -92,11 +87,13 @@ def declared(
     """
     name = streams.fresh("bench").replace(".", "_")
     numbers = [f"x{number:02d}" for number in range(fields - 1)]
+    typed = {field.name: field.type.__name__ for field in msgspec.structs.fields(Payment)}
+    typed |= dict.fromkeys(numbers, "float")
     columns = [f'tr.Field("{field}"),' for field in (["amount", *numbers] if fields else [])]
     text = _MODULE.format(
         name=name,
         events=events or f"{name}.payments",
-        declared="\n".join(f"    {number}: float" for number in numbers),
+        declared="\n".join(f"    {field}: {kind}" for field, kind in typed.items()),
         columns="\n        ".join([*columns, *([_LABELS] if labels else [])]),
     )
     folder = bench.directory / "use_cases"

@@ -23,6 +23,7 @@ from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.usecase.declaration import UseCase
 
 UNIT = "predictions/s"
+SHORT = False
 BATCH = 4_000
 NOW_MS = START_MS + 30 * 86_400_000
 """Wall clock: behind all events, or outcomes would be refused for coming from the future."""

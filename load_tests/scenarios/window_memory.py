@@ -16,7 +16,7 @@ from load_tests.bench import Bench, Candidate
 from load_tests.services import environment
 
 UNIT = "keys/GB"
-EVENTS = 200_000
+EVENTS = 100_000
 
 
 def tailrace(bench: Bench) -> float:

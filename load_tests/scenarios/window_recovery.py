@@ -23,6 +23,7 @@ from tailrace.features.runs import Run
 from tailrace.usecase.declaration import UseCase
 
 UNIT = "keys/s"
+SHORT = False
 EVENTS = 400_000
 PER_KEY = 4
 BATCH = 10_000

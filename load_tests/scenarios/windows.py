@@ -31,4 +31,4 @@ without_store: Candidate = functools.partial(ours.windows, twin="without_store")
 CANDIDATES: dict[str, Candidate] = {"tailrace": without_store, "hand_written": hand_written}
 PEERS = WINDOWS
 FLOORS = {"hand_written": 0.5, "faust": 40.0, "quix": 2.0}
-EVENTS = 400_000
+EVENTS = 300_000

@@ -9,4 +9,4 @@ from load_tests.scenarios.windows import without_store
 
 CANDIDATES: dict[str, Candidate] = {"tailrace": ours.windows, "without_store": without_store}
 FLOORS = {"without_store": 0.5}
-EVENTS = 400_000
+EVENTS = 300_000
