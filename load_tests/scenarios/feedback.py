@@ -32,7 +32,6 @@ from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.load import load_use_case
 
 UNIT = "predictions/s"
-EVENTS = 60_000
 LIMIT_S = 240.0
 
 
