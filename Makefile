@@ -38,7 +38,7 @@ bench: $(VENV)/.ready ## load tests against hand-written references, medians of 
 
 bench-peers: $(VENV)/.ready ## install the peers, each in an environment of its own, and run them beside ours
 	PATH="$(dir $(UV)):$$PATH" $(BIN)/python -m load_tests.peers.environments
-	$(BIN)/python -m load_tests run peers_inference peers_windows peers_store latency
+	$(BIN)/python -m load_tests run --peers --repeat 3 inference windows latency online_read online_write
 
 bench-guard: $(VENV)/.ready ## ours over the naive loop, by ratio: what CI holds
 	$(BIN)/python -m load_tests run guard --repeat 3

@@ -26,7 +26,7 @@ def list_scenarios() -> None:
     for name in scenario_names():
         scenario = load_scenario(name)
         typer.echo(f"{name:<18} {scenario.about.splitlines()[0]}")
-        typer.echo(f"{'':<18} {', '.join(scenario.candidates)}")
+        typer.echo(f"{'':<18} {', '.join([*scenario.candidates, *scenario.peers])}")
 
 
 @app.command()
@@ -35,13 +35,14 @@ def run(
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; each runs every candidate once.")] = 5,
     events: Annotated[int, typer.Option(min=0, help="Events of a run; 0: as the scenario says.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the first round.")] = 7,
+    peers: Annotated[bool, typer.Option("--peers", help="Run peers too; one that is not installed is named.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Run ours and this candidate; may be repeated.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON, one per line.")] = False,
 ) -> None:
     """Run scenarios; exit code 1 where a floor is not met."""
     console = Console(stderr=True)
     loaded = [load_scenario(name) for name in names or scenario_names()]
-    scenarios = [_reduced(scenario, only) for scenario in loaded if names or scenario.short]
+    scenarios = [_chosen(scenario, peers, only) for scenario in loaded if names or scenario.short]
     met = True
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as scratch, servers(Path(scratch)) as settings:
         for scenario in scenarios:
@@ -77,16 +78,14 @@ def _measured(
     return results.result_of(scenario, found, where=where, events=events, repeat=repeat, seed=seed)
 
 
-def _reduced(scenario: Scenario, only: list[str] | None) -> Scenario:
+def _chosen(scenario: Scenario, peers: bool, only: list[str] | None) -> Scenario:
     """Leaves the candidates that were asked for, and ours."""
-    if only is None:
-        return scenario
-    unknown = sorted(set(only) - set(scenario.candidates))
+    known = scenario.candidates | scenario.peers
+    unknown = sorted(set(only or []) - set(known))
     if unknown:
-        raise typer.BadParameter(
-            f"{scenario.name} has no {', '.join(unknown)}; it has {', '.join(scenario.candidates)}"
-        )
-    kept = {name: candidate for name, candidate in scenario.candidates.items() if name in (OURS, *only)}
+        raise typer.BadParameter(f"{scenario.name} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    names = [OURS, *only] if only else known if peers else scenario.candidates
+    kept = {name: candidate for name, candidate in known.items() if name in names}
     floors = {name: floor for name, floor in scenario.floors.items() if name in kept}
     return msgspec.structs.replace(scenario, candidates=kept, floors=floors)
 

@@ -54,6 +54,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         name: Name of the module.
         about: Its docstring.
         candidates: What runs, by name; each returns one figure, in `unit`.
+        peers: Further candidates, other people's programs, which run where the command asks for them.
         floors: Least ratio that must show, by candidate; 0 or absent: for the report only.
         unit: Unit of the figures. Of "ms" and "s" less is better, of all others more.
         events: Events of a run where the command does not say.
@@ -65,6 +66,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     about: str
     candidates: dict[str, Candidate]
+    peers: dict[str, Candidate] = {}
     floors: dict[str, float]
     unit: str = "events/s"
     events: int = 100_000
@@ -119,15 +121,16 @@ def scenario_of(name: str, module: ModuleType) -> Scenario:
         name=name,
         about=(module.__doc__ or "").strip(),
         candidates=module.CANDIDATES,
+        peers=getattr(module, "PEERS", {}),
         floors=module.FLOORS,
         unit=getattr(module, "UNIT", "events/s"),
         events=getattr(module, "EVENTS", 100_000),
         short=getattr(module, "SHORT", True),
         limits=getattr(module, "LIMITS", {}),
     )
-    unknown = sorted(set(scenario.floors) - set(scenario.candidates))
+    unknown = sorted(set(scenario.floors) - set(scenario.candidates) - set(scenario.peers))
     if unknown:
-        raise ConfigError(f"scenario {name}: FLOORS names {', '.join(unknown)}, which CANDIDATES does not have")
+        raise ConfigError(f"scenario {name}: FLOORS names {', '.join(unknown)}, which CANDIDATES and PEERS do not have")
     return scenario
 
 

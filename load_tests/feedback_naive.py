@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from confluent_kafka import KafkaError, TopicPartition
 
-from load_tests.feedback_stream import LATENESS_MS, WINDOW_MS
+from load_tests.predictions import LATENESS_MS, WINDOW_MS
 from tailrace.backends.kafka import consumer, producer, read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics

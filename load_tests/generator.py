@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from load_tests import streams, workload
+from load_tests import events, streams
 from load_tests.latency import Latencies
 from load_tests.timetable import Law, arrivals, share_of
 from tailrace.backends.kafka import producer
@@ -161,7 +161,7 @@ def send(settings: Settings, load: Load, part: int, parts: int, ready: Callable[
     writer.list_topics(load.source, timeout=10)
     start = ready()
     wall_ms = time.time_ns() // 1_000_000 + int(1000 * (start - time.monotonic()))
-    events = workload.payments(len(due), seed=load.seed, at_ms=wall_ms + (1000 * due).astype(np.int64))
+    payments = events.payments(len(due), seed=load.seed, at_ms=wall_ms + (1000 * due).astype(np.int64))
     late, measured = Latencies(), 0
     for place in share_of(len(due), part, parts):
         intended = start + due[place]
@@ -169,7 +169,7 @@ def send(settings: Settings, load: Load, part: int, parts: int, ready: Callable[
             # Short sleeps overshoot by little, and the client's callbacks are served in between.
             time.sleep(min(wait_s, 0.001))
             writer.poll(0)
-        key, value, partition = events[place]
+        key, value, partition = payments[place]
         writer.produce(load.source, value, key, partition=partition)
         if due[place] >= load.warm_up_s:
             late.record(time.monotonic() - intended)
@@ -230,7 +230,7 @@ def await_flow(settings: Settings, source: str, sink: str, *, timeout_s: float, 
             if now - asked > 0.5:
                 asked = now
                 for partition in awaited:
-                    key, value = workload.probe(f"{PROBE}{partition}", partition)
+                    key, value = events.probe(f"{PROBE}{partition}", partition)
                     writer.produce(source, value, key, partition=partition)
                 writer.flush(10)
             record = reader.poll(0.1)

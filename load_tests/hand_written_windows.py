@@ -8,7 +8,6 @@ gives up on a bad record, and keeps nothing that would tell a replayed event fro
 
 from __future__ import annotations
 
-import array
 import signal
 import sys
 import time
@@ -17,63 +16,14 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
-from load_tests.payments import PARTITIONS
+from load_tests.events import Payment
+from load_tests.peers.sliding import Card
+from load_tests.streams import PARTITIONS
 from tailrace.backends.kafka import consumer, producer
 from tailrace.backends.settings import load_settings
 from tailrace.contracts.topics import Topics
 
-SPANS_MS = (600_000, 3_600_000, 86_400_000, 7 * 86_400_000)
 COMMIT_EVERY_S = 1.0
-
-
-class Payment(msgspec.Struct):
-    """A payment as it travels."""
-
-    payment_id: str
-    card: str
-    merchant: str
-    channel: str
-    amount_eur: float
-    at_ms: int
-
-
-class Card:
-    """State of a card: its payments of the longest span, and per span where it begins, and the sum."""
-
-    __slots__ = ("amounts", "begins", "sums", "times")
-
-    def __init__(self) -> None:
-        self.times = array.array("q")
-        self.amounts = array.array("d")
-        self.begins = [0, 0, 0, 0]
-        self.sums = [0.0, 0.0, 0.0, 0.0]
-
-    def add(self, at_ms: int, amount: float) -> list[float]:
-        """Adds a payment; the twelve features as of it."""
-        times, amounts, begins, sums = self.times, self.amounts, self.begins, self.sums
-        times.append(at_ms)
-        amounts.append(amount)
-        n = len(times)
-        counts, totals, means = [], [], []
-        for at, span in enumerate(SPANS_MS):
-            begin, total = begins[at], sums[at] + amount
-            while times[begin] <= at_ms - span:
-                total -= amounts[begin]
-                begin += 1
-            begins[at], sums[at] = begin, total
-            counts.append(n - begin)
-            totals.append(total)
-            means.append(total / (n - begin))
-        if begins[3] > 64 and begins[3] > n // 2:
-            gone = begins[3]
-            del times[:gone], amounts[:gone]
-            self.begins = [begin - gone for begin in begins]
-        return counts + totals + means
-
-    def packed(self) -> bytes:
-        """State for the changelog."""
-        begin = self.begins[3]
-        return self.times[begin:].tobytes() + self.amounts[begin:].tobytes()
 
 
 def main() -> None:
@@ -100,7 +50,7 @@ def main() -> None:
                 "event_id": event.payment_id,
                 "event_time_ms": event.at_ms,
                 "key": event.card,
-                "values": card.add(event.at_ms, event.amount_eur),
+                "values": card.add(event.at_ms, event.amount),
                 "produced_at_ms": record.timestamp()[1],
             }
             partition = record.partition()

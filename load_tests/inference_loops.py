@@ -1,21 +1,26 @@
-"""Hand-written loops beside which inference is measured. Each runs in a process of its own."""
+"""Hand-written loops beside which inference is measured: `python -m load_tests.inference_loops <loop> <source> <sink>`."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, repeat
 from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 from numpy.typing import NDArray
 
+from load_tests import workload
+from load_tests.peers.network import session_of
+from load_tests.streams import PARTITIONS
+from tailrace.backends.settings import load_settings
 from tailrace.contracts.records import Prediction
 
 CUT_S = 0.1
@@ -34,14 +39,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     produced_at_ms: int
 
 
-def session_of(model: bytes) -> ort.InferenceSession:
-    """The model on one thread."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def reader(bootstrap: str, group: str, topic: str, partitions: int) -> Consumer:
+def reader(bootstrap: str, group: str, topic: str) -> Consumer:
     """A consumer with all partitions of a topic, fetching far ahead."""
     client = Consumer(
         {
@@ -54,7 +52,7 @@ def reader(bootstrap: str, group: str, topic: str, partitions: int) -> Consumer:
             "fetch.wait.max.ms": 20,
         }
     )
-    client.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
+    client.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
     return client
 
 
@@ -71,9 +69,7 @@ def writer(bootstrap: str, **options: Any) -> Producer:
     )
 
 
-def speed_of_light(
-    bootstrap: str, features: str, predictions: str, partitions: int, model: bytes, *, whole: bool = True
-) -> None:
+def speed_of_light(bootstrap: str, features: str, predictions: str, *, whole: bool = True) -> None:
     """As fast as a batched loop in Python gets that trusts all it reads; transactional.
 
     It writes the whole `Prediction`, or event id and score alone.
@@ -82,9 +78,9 @@ def speed_of_light(
     the prediction repeats is never decoded, what is constant is encoded once, and the matrix becomes JSON whole.
     """
     gc.disable()
-    session = session_of(model)
-    source = reader(bootstrap, f"{features}.light", features, partitions)
-    sink = writer(bootstrap, **{"transactional.id": f"{features}.light"})
+    session = session_of(workload.network())
+    source = reader(bootstrap, predictions, features)
+    sink = writer(bootstrap, **{"transactional.id": predictions})
     sink.init_transactions(30)
     sink.begin_transaction()
     decoder = msgspec.json.Decoder(list[Row])
@@ -146,10 +142,10 @@ def written_bare(rows: list[Row], scores: list[float]) -> list[str]:
     return [f'{{"event_id":"{row.event_id}","score":{score:.9g}}}' for row, score in zip(rows, scores, strict=True)]
 
 
-def naive(bootstrap: str, features: str, predictions: str, partitions: int, model: bytes) -> None:
+def naive(bootstrap: str, features: str, predictions: str) -> None:
     """The loop most people write first: poll, `json`, one model run and one produce per event, at least once."""
-    session = session_of(model)
-    source = reader(bootstrap, f"{features}.naive", features, partitions)
+    session = session_of(workload.network())
+    source = reader(bootstrap, predictions, features)
     sink = writer(bootstrap)
     while True:
         record = source.poll(0.1)
@@ -185,3 +181,13 @@ def naive(bootstrap: str, features: str, predictions: str, partitions: int, mode
         value = json.dumps(msgspec.to_builtins(prediction)).encode()
         sink.produce(predictions, value, record.key(), record.partition())
         sink.poll(0)
+
+
+LOOPS: dict[str, Callable[[str, str, str], None]] = {
+    "speed_of_light": speed_of_light,
+    "speed_of_light_bare": functools.partial(speed_of_light, whole=False),
+    "naive": naive,
+}
+
+if __name__ == "__main__":
+    LOOPS[sys.argv[1]](load_settings().kafka_bootstrap, sys.argv[2], sys.argv[3])

@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-from load_tests import services, streams, workload
+from load_tests import events, feature_rows, services, streams, workload
 from load_tests.bench import Bench
-from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
-from tailrace.usecase.declaration import UseCase
 
-TIMEOUT_S = 120.0
-
-
-def scoring(bench: Bench) -> float:
-    """Events per second of the inference service, FEATURES to PREDICTIONS, exactly-once."""
-    settings, case = prepared(bench)
-    workload.promote(settings, case)
-    rows = workload.feature_rows(
-        bench.events, seed=bench.seed, fingerprint=case.plan.fingerprint, topic=case.requests.name
-    )
-    streams.fill(settings, Topics(case.name).features, rows)
-    return _timed(settings, case, "inference", Topics(case.name).predictions, bench.events)
+ONLINE = 4
+"""Columns that are read from the online store, where some are."""
 
 
-def windows(bench: Bench) -> float:
-    """Events per second of the features service: twelve windowed features, changelog, Redis and output on."""
-    settings, case = prepared(bench)
-    events = workload.payments(bench.events, seed=bench.seed, at_ms=workload.event_times_ms(bench.events))
-    streams.fill(settings, case.requests.name, events)
-    return _timed(settings, case, "features", Topics(case.name).features, bench.events)
+def scoring(bench: Bench, *, online: bool = False, twin: str = "") -> float:
+    """Events per second from FEATURES to PREDICTIONS; afterwards every event is counted once.
+
+    Args:
+        bench: Broker, scratch folder, events and seed.
+        online: Whether four of the thirty columns are label windows read from the online store.
+        twin: Which of `load_tests.twins` runs; "": the service as deployed.
+    """
+    fields = workload.ALL - ONLINE * online
+    with workload.declared(bench, fields=fields, labels=online) as (settings, case):
+        workload.promote(settings, case)
+        if online:
+            feature_rows.store_labels(settings, case)
+        topics = Topics(case.name)
+        rows = feature_rows.rows(
+            bench.events,
+            seed=bench.seed,
+            fingerprint=case.plan.fingerprint,
+            topic=case.requests.name,
+            width=feature_rows.WIDTH - ONLINE * online,
+        )
+        streams.fill(settings, topics.features, rows)
+        process = ["-m", "load_tests.twins", twin, case.name] if twin else services.service("inference", case.name)
+        rate = services.rate(settings, process, topics.predictions, bench.events)
+        streams.check_each_once(settings, topics.predictions, bench.events)
+    return rate
 
 
-def prepared(bench: Bench) -> tuple[Settings, UseCase]:
-    """A use case with topics and folders of its own, and the settings to run it with."""
-    settings = bench.settings.model_copy(
-        update={"use_cases": bench.directory / "use_cases", "state_dir": bench.directory / "state"}
-    )
-    name = streams.fresh("bench").replace(".", "_")
-    topics = Topics(name)
-    # Made first, because the broker's stamps are wanted; what is missing is made with the use case.
-    streams.create(settings, [topics.features, topics.predictions])
-    return settings, workload.use_case(settings, name)
-
-
-def _timed(settings: Settings, case: UseCase, service: str, topic: str, events: int) -> float:
-    with services.running(settings, case.name, [service]) as alive:
-        return streams.output_rate(settings, topic, events, timeout_s=TIMEOUT_S, alive=alive)
+def windows(bench: Bench, *, twin: str = "") -> float:
+    """Events per second from events to FEATURES: twelve windowed features; `twin` as above."""
+    with workload.declared(bench, events=events.filled(bench), fields=0) as (settings, case):
+        process = ["-m", "load_tests.twins", twin, case.name] if twin else services.service("features", case.name)
+        return services.rate(settings, process, Topics(case.name).features, bench.events)

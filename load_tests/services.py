@@ -1,4 +1,4 @@
-"""Our own services as processes, started as `tailrace up` starts them."""
+"""Our own processes: services as `tailrace up` starts them, twins of them, and hand-written loops."""
 
 from __future__ import annotations
 
@@ -6,40 +6,59 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from load_tests import streams
 from tailrace.backends.settings import Settings
 from tailrace.local.processes import Child, spawn
 
+ROOT = Path(__file__).parents[1]
+TIMEOUT_S = 120.0
 Alive = Callable[[], None]
 """Raises `RuntimeError` when a process that should run has ended by itself."""
 
 
+def service(name: str, use_case: str) -> list[str]:
+    """Arguments of Python for a service as deployed."""
+    return ["-m", "tailrace", "run", name, "--use-case", use_case]
+
+
+def rate(settings: Settings, arguments: Sequence[str], sink: str, events: int) -> float:
+    """Events per second that a process of this environment writes to a topic; see `streams.output_rate`."""
+    with running(settings, {"candidate": arguments}) as alive:
+        return streams.output_rate(settings, sink, events, timeout_s=TIMEOUT_S, alive=alive)
+
+
 @contextmanager
-def running(settings: Settings, use_case: str, services: Sequence[str]) -> Iterator[Alive]:
-    """Services of one use case for the length of the block.
+def running(settings: Settings, processes: Mapping[str, Sequence[str]]) -> Iterator[Alive]:
+    """Processes of this environment for the length of the block: arguments of Python by name.
 
     Yields:
         Raises `RuntimeError` when one of them has ended; for `streams.output_rate`.
     """
-    environment = {
+    logs = [settings.state_dir / "logs" / f"{name}.log" for name in processes]
+    children = [
+        spawn(name, [sys.executable, *arguments], log, environment(settings))
+        for (name, arguments), log in zip(processes.items(), logs, strict=True)
+    ]
+    with stopping(children, logs) as alive:
+        yield alive
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Variables with which a child finds the same servers and the same code."""
+    return {
         "TAILRACE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
         "TAILRACE_REDIS_URL": settings.redis_url,
         "TAILRACE_STATE_DIR": str(settings.state_dir),
         "TAILRACE_USE_CASES": str(settings.use_cases),
+        "TAILRACE_THREADS": str(settings.threads),
         "TAILRACE_LOG_LEVEL": "WARNING",
         "OMP_NUM_THREADS": str(settings.threads),
+        "PYTHONPATH": f"{ROOT / 'services'}:{ROOT}",
     }
-    logs = settings.state_dir / "logs"
-    children = [
-        spawn(name, [sys.executable, "-m", "tailrace", "run", name, "--use-case", use_case], log, environment)
-        for name in services
-        for log in [logs / f"{use_case}.{name}.log"]
-    ]
-    with stopping(children, [logs / f"{use_case}.{name}.log" for name in services]) as alive:
-        yield alive
 
 
 @contextmanager

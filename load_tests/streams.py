@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
+import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import NewTopic
 from numpy.typing import NDArray
 
 from tailrace.backends.kafka import admin, consumer, end_offsets, producer
 from tailrace.backends.settings import Settings
+from tailrace.contracts.records import Source
 from tailrace.contracts.topics import READERS
 from tailrace.errors import BrokerUnavailable
 
+Keyed = tuple[bytes, bytes, int]
+"""Key, value and partition of a record."""
 PARTITIONS = 4
 WARM_UP = 0.1
 """Share of the outputs that is not counted: connecting, first compilation, first fetches."""
@@ -47,14 +53,39 @@ def create(settings: Settings, names: Sequence[str], *, partitions: int = PARTIT
                 time.sleep(0.05)
 
 
+@contextmanager
+def made(settings: Settings, names: Sequence[str]) -> Iterator[None]:
+    """Topics as `create` makes them, for the length of the block: the next run finds the disk as this one did."""
+    create(settings, names)
+    try:
+        yield
+    finally:
+        delete(settings, names)
+
+
+def delete(settings: Settings, names: Sequence[str]) -> None:
+    """Deletes topics."""
+    client = admin(settings)
+    for done in client.delete_topics(list(names), operation_timeout=30).values() if names else ():
+        done.result(30)
+
+
+def filled(settings: Settings, name: str, records: Callable[[], Iterable[Keyed]]) -> str:
+    """Gives the name back once there is such a topic with these records; filled when first asked for."""
+    if name not in admin(settings).list_topics(timeout=10).topics:
+        create(settings, [name])
+        fill(settings, name, records())
+    return name
+
+
 def fill(
     settings: Settings,
     topic: str,
-    records: Iterable[tuple[bytes, bytes, int]],
+    records: Iterable[tuple[bytes, bytes | None, int]],
     *,
     headers: list[tuple[str, bytes]] | None = None,
 ) -> None:
-    """Writes records (key, value, partition), acknowledged when this returns."""
+    """Writes records (key, value, partition), acknowledged when this returns; without a value, headers alone."""
     writer = producer(settings, **{"linger.ms": 50})
     for key, value, partition in records:
         while True:
@@ -122,22 +153,42 @@ def rate_of(stamps_ms: NDArray[np.int64]) -> float:
 
 def append_times_ms(settings: Settings, topic: str) -> NDArray[np.int64]:
     """Broker times of all committed records of a topic, int64 (n,), epoch milliseconds."""
+    return np.array([record.timestamp()[1] for record in committed(settings, topic)], np.int64)
+
+
+def check_each_once(settings: Settings, topic: str, events: int) -> None:
+    """Counts the sources of all committed records.
+
+    Raises:
+        RuntimeError: an event is there twice or not at all.
+    """
+    decode = msgspec.json.Decoder(_Sourced).decode
+    counts = Counter(decode(record.value()).source for record in committed(settings, topic))
+    doubled = sum(count > 1 for count in counts.values())
+    if len(counts) != events or doubled:
+        raise RuntimeError(f"{len(counts)} of {events} events in {topic}, {doubled} of them more than once")
+
+
+class _Sourced(msgspec.Struct, gc=False):
+    source: Source
+
+
+def committed(settings: Settings, topic: str) -> Iterator[Message]:
+    """All committed records of a topic."""
     ends = end_offsets(admin(settings), topic)
     reader = unsubscribed(settings)
-    found: list[int] = []
     waiting = {number for number, end in ends.items() if end > 0}
     try:
         reader.assign([TopicPartition(topic, number, 0) for number in waiting])
         while waiting:
-            for record in reader.consume(10_000, timeout=0.2):
+            for record in reader.consume(1_000, timeout=0.05):
                 error = record.error()
                 if error is None:
-                    found.append(record.timestamp()[1])
+                    yield record
                 elif error.code() == KafkaError._PARTITION_EOF:
                     waiting.discard(record.partition())
     finally:
         reader.close()
-    return np.array(found, np.int64)
 
 
 def unsubscribed(settings: Settings, **overrides: object) -> Consumer:

@@ -14,20 +14,20 @@ from collections.abc import Callable
 import numpy as np
 import psutil
 
-from load_tests.hand_written_windows import Card
-from load_tests.payments import DAYS, PARTITIONS, START_MS
+from load_tests.events import DAYS, START_MS
+from load_tests.peers.sliding import SPANS_MS, Card
+from load_tests.streams import PARTITIONS
 from tailrace.core.plan import WindowColumn, WindowView
 from tailrace.core.windows import WindowState
 
 EVENTS_PER_KEY = 16
-SPANS_MS = (600_000, 3_600_000, 86_400_000, 7 * 86_400_000)
 BATCH = 10_000
 
 
 def tailrace() -> Callable[[list[str], np.ndarray, np.ndarray], object]:
     """Our state, one per partition."""
     columns = [
-        WindowColumn(name=f"{kind}_{span}", kind=kind, field="" if kind == "count" else "amount_eur", span_ms=span)
+        WindowColumn(name=f"{kind}_{span}", kind=kind, field="" if kind == "count" else "amount", span_ms=span)
         for kind in ("count", "sum", "mean")
         for span in SPANS_MS
     ]
@@ -72,9 +72,9 @@ def main() -> None:
     step_ms = DAYS // 2 * 86_400_000 // EVENTS_PER_KEY
     for turn in range(EVENTS_PER_KEY):
         for at in range(0, keys, BATCH):
-            names = [f"card-{number:08d}" for number in range(at, at + BATCH)]
-            times = START_MS + turn * step_ms + rng.integers(0, step_ms, BATCH)
-            add(names, times, rng.random(BATCH))
+            names = [f"card-{number:08d}" for number in range(at, min(at + BATCH, keys))]
+            times = START_MS + turn * step_ms + rng.integers(0, step_ms, len(names))
+            add(names, times, rng.random(len(names)))
     took_s = time.perf_counter() - began
     gc.collect()
     used = process.memory_info().rss - before

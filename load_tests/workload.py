@@ -1,36 +1,34 @@
-"""The work that all candidates are given: events, a use case, thirty features and a small network.
-
-A card payment with 18 numbers; twelve windowed features over four spans of its card make thirty.
-"""
+"""What all candidates run: a use case of card payments, and a small network."""
 
 from __future__ import annotations
 
 import functools
 import math
-import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from load_tests.streams import PARTITIONS
+from load_tests import streams
+from load_tests.bench import Bench
+from load_tests.events import Payment
+from load_tests.feature_rows import WIDTH
 from tailrace.backends import topics
 from tailrace.backends.artifacts import write_bundle
 from tailrace.backends.kafka import producer
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import FeatureRow, RoutingTable, Source, Variant
+from tailrace.contracts.records import RoutingTable, Variant
 from tailrace.contracts.topics import Topics
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
 
-NUMBERS = 17
-"""Numbers of an event beside its amount."""
-WIDTH = 30
 HIDDEN = 32
-CARDS = 10_000
-SPANS_MS = (60_000, 600_000, 3_600_000, 86_400_000)
+ALL = 18
+"""Fields of an event that are columns too, where a use case has thirty: twelve are windows."""
 
 _MODULE = '''"""Made for one run of a load test."""
 
@@ -40,11 +38,7 @@ import tailrace as tr
 class Payment(tr.Event):
     """A card payment."""
 
-    payment_id: str
-    card: str
-    amount: float
-    at_ms: int
-{fields}
+{declared}
 
 
 class Outcome(tr.Event):
@@ -55,7 +49,7 @@ class Outcome(tr.Event):
     at_ms: int
 
 
-payments = tr.Topic("{name}.payments", Payment, key="card", event_time="at_ms", lateness="1m")
+payments = tr.Topic("{events}", Payment, key="card", event_time="at_ms", lateness="1m")
 outcomes = tr.Topic("{name}.outcomes", Outcome, key="payment_id", event_time="at_ms")
 label = tr.Label(outcomes, on="payment_id", value="fraud", matures_after="1d")
 usecase = tr.UseCase(
@@ -63,45 +57,78 @@ usecase = tr.UseCase(
     requests=payments,
     prediction_id="payment_id",
     features=[
-        tr.Field("amount"),
-{columns}
-        *tr.GroupBy(payments, by="card", windows=["1m", "10m", "1h", "1d"]).aggregate(
+        {columns}
+        *tr.GroupBy(payments, by="card", windows=["10m", "1h", "1d", "7d"]).aggregate(
             tr.Count(), tr.Sum("amount"), tr.Mean("amount")
         ),
     ],
     label=label,
+    slices=["channel"],
     model=tr.Binary(threshold=0.5, latency_budget="20ms", on_failure=tr.Default(0.02)),
 )
 '''
+_LABELS = '*tr.GroupBy(label, by="terminal", windows=["1d", "7d", "14d", "30d"]).aggregate(tr.Count()),'
 
 
-class Payment(msgspec.Struct, frozen=True):
-    """What all candidates read of an event."""
+@contextmanager
+def declared(
+    bench: Bench, *, events: str = "", fields: int = ALL, labels: bool = False
+) -> Iterator[tuple[Settings, UseCase]]:
+    """A use case of a new name with topics and folders of its own, for the length of the block.
 
-    payment_id: str
-    card: str
-    amount: float
-    at_ms: int
+    Args:
+        bench: Broker and scratch folder.
+        events: Topic of its events; "": one of its own.
+        fields: Fields of the event that are columns, beside twelve windows.
+        labels: Whether four windows over labels, read online, are columns too.
+
+    Yields:
+        Settings that find it, and the use case. FEATURES and PREDICTIONS carry the broker's times.
+    """
+    name = streams.fresh("bench").replace(".", "_")
+    numbers = [f"x{number:02d}" for number in range(fields - 1)]
+    typed = {field.name: field.type.__name__ for field in msgspec.structs.fields(Payment)}
+    typed |= dict.fromkeys(numbers, "float")
+    columns = [f'tr.Field("{field}"),' for field in (["amount", *numbers] if fields else [])]
+    text = _MODULE.format(
+        name=name,
+        events=events or f"{name}.payments",
+        declared="\n".join(f"    {field}: {kind}" for field, kind in typed.items()),
+        columns="\n        ".join([*columns, *([_LABELS] if labels else [])]),
+    )
+    folder = bench.directory / "use_cases"
+    (folder / name).mkdir(parents=True)
+    (folder / name / "usecase.py").write_text(text)
+    settings = bench.settings.model_copy(
+        update={"use_cases": folder, "state_dir": bench.directory / "state" / name, "threads": 1}
+    )
+    # Made first, because the broker's times are wanted; what is missing is made with the use case.
+    with streams.made(settings, [Topics(name).features, Topics(name).predictions]):
+        use_case = load_use_case(folder, name)
+        others = topics.apply(settings, use_case)
+        try:
+            yield settings, use_case
+        finally:
+            streams.delete(settings, [topic for topic in others if topic.startswith(f"{name}.")])
 
 
-def use_case(settings: Settings, name: str) -> UseCase:
-    """Writes a use case of this name into `settings.use_cases`, and makes its topics."""
-    folder = settings.use_cases / name
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = [f"x{number:02d}" for number in range(NUMBERS)]
-    fields = "\n".join(f"    {number}: float" for number in numbers)
-    columns = "\n".join(f'        tr.Field("{number}"),' for number in numbers)
-    (folder / "usecase.py").write_text(_MODULE.format(name=name, fields=fields, columns=columns))
-    loaded = load_use_case(settings.use_cases, name)
-    assert len(loaded.plan.order) == WIDTH
-    topics.apply(settings, loaded)
-    return loaded
-
-
-def promote(settings: Settings, case: UseCase) -> None:
-    """Makes the network champion of a use case."""
-    directory = settings.state_dir / f"bundle-{case.name}"
-    digest = write_bundle(directory, model=network(), runtime="onnx", plan=case.plan, reference={}, metrics={})
+def promote(
+    settings: Settings,
+    use_case: UseCase,
+    *,
+    reference: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Makes the network champion of a use case; `reference` and `metrics` are of its training."""
+    directory = settings.state_dir / f"bundle-{use_case.name}"
+    digest = write_bundle(
+        directory,
+        model=network(),
+        runtime="onnx",
+        plan=use_case.plan,
+        reference=dict(reference or {}),
+        metrics=dict(metrics or {}),
+    )
     champion = Variant(
         name="champion",
         role="champion",
@@ -110,9 +137,9 @@ def promote(settings: Settings, case: UseCase) -> None:
         digest=digest,
         share=1.0,
     )
-    table = RoutingTable(use_case=case.name, epoch=1, decided_at_ms=0, reason="", salt="s", variants=[champion])
+    table = RoutingTable(use_case=use_case.name, epoch=1, decided_at_ms=0, reason="", salt="s", variants=[champion])
     writer = producer(settings)
-    writer.produce(Topics(case.name).control, msgspec.json.encode(table), case.name)
+    writer.produce(Topics(use_case.name).control, msgspec.json.encode(table), use_case.name)
     writer.flush(30)
 
 
@@ -147,80 +174,3 @@ def network_file(directory: Path) -> Path:
     if not path.exists():
         path.write_bytes(network())
     return path
-
-
-def payments(count: int, *, seed: int, at_ms: NDArray[np.int64]) -> list[tuple[bytes, bytes, int]]:
-    """Events as (key, value, partition), about 330 bytes each; `payment_id` is the place in the list.
-
-    Args:
-        count: How many.
-        seed: Same seed, same events.
-        at_ms: int64 (count,), event times, epoch milliseconds.
-    """
-    rng = np.random.default_rng(seed)
-    cards = (CARDS * rng.random(count) ** 1.3).astype(np.int64).tolist()
-    amounts = np.round(rng.lognormal(3.3, 0.8, count), 2).tolist()
-    numbers = _number_texts(rng)
-    picks = rng.integers(0, len(numbers), count).tolist()
-    times = at_ms.tolist()
-    return [
-        (
-            b"c%d" % card,
-            b'{"payment_id":"%d","card":"c%d","amount":%.2f,"at_ms":%d,%b}' % (place, card, amount, at, numbers[pick]),
-            card % PARTITIONS,
-        )
-        for place, (card, amount, at, pick) in enumerate(zip(cards, amounts, times, picks, strict=True))
-    ]
-
-
-def probe(name: str, partition: int) -> tuple[bytes, bytes]:
-    """Key and value of an event of this identity, of a card that nobody else has."""
-    numbers = ",".join(f'"x{number:02d}":0.0' for number in range(NUMBERS))
-    at_ms = time.time_ns() // 1_000_000
-    card = f"probe{partition}"
-    value = f'{{"payment_id":"{name}","card":"{card}","amount":1.0,"at_ms":{at_ms},{numbers}}}'
-    return card.encode(), value.encode()
-
-
-def event_times_ms(count: int) -> NDArray[np.int64]:
-    """Event times, epoch milliseconds, int64 (count,): a thousand events per second of stream time, up to now."""
-    return time.time_ns() // 1_000_000 - count + np.arange(count, dtype=np.int64)
-
-
-def feature_rows(count: int, *, seed: int, fingerprint: str, topic: str) -> list[tuple[bytes, bytes, int]]:
-    """Records of FEATURES as (key, value, partition), with thirty values each, about 500 bytes.
-
-    Args:
-        count: How many.
-        seed: Same seed, same rows.
-        fingerprint: Of the plan they are made for.
-        topic: Name of the events topic they are said to come from.
-    """
-    rng = np.random.default_rng(seed)
-    matrix = np.round(rng.normal(0, 1, (count, WIDTH)), 3).tolist()
-    cards = (CARDS * rng.random(count) ** 1.3).astype(np.int64).tolist()
-    now_ms = time.time_ns() // 1_000_000
-    offsets = [0] * PARTITIONS
-    rows = []
-    for place, (values, card) in enumerate(zip(matrix, cards, strict=True)):
-        partition = card % PARTITIONS
-        row = FeatureRow(
-            event_id=str(place),
-            event_time_ms=now_ms,
-            key=f"c{card}",
-            entities={},
-            slices={},
-            values=values,
-            fingerprint=fingerprint,
-            source=Source(topic, partition, offsets[partition]),
-            produced_at_ms=now_ms,
-        )
-        offsets[partition] += 1
-        rows.append((b"c%d" % card, msgspec.json.encode(row), partition))
-    return rows
-
-
-def _number_texts(rng: np.random.Generator) -> list[bytes]:
-    """A thousand variants of the numbers of an event: formatting each anew would take longer than the test."""
-    rows = np.round(rng.normal(0, 1, (1_000, NUMBERS)), 3).tolist()
-    return [b",".join(b'"x%02d":%.3f' % (number, value) for number, value in enumerate(row)) for row in rows]

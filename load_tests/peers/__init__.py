@@ -1,8 +1,8 @@
-"""Peers and references as candidates: each runs in a process, and most in an environment, of its own.
+"""Peers as candidates: each runs in a process and an environment of its own.
 
-What is here goes into the `CANDIDATES` of a scenario: `CANDIDATES = {"tailrace": ours} | SCORING`.
+What is here goes into the `PEERS` of a scenario: `PEERS = SCORING`.
 """
 
-from load_tests.peers.candidates import SCORING, SCORING_LOOPS, STORE_READ, STORE_WRITE, WINDOWS, WINDOWS_LOOPS
+from load_tests.peers.candidates import SCORING, WINDOWS
 
-__all__ = ["SCORING", "SCORING_LOOPS", "STORE_READ", "STORE_WRITE", "WINDOWS", "WINDOWS_LOOPS"]
+__all__ = ["SCORING", "WINDOWS"]

@@ -12,7 +12,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--source", required=True, help="topic to read")
     parser.add_argument("--sink", required=True, help="topic to write; also names the consumer group")
     parser.add_argument("--model", default="", help="ONNX file")
-    parser.add_argument("--events", type=int, default=0, help="end after this many; 0: run until stopped")
     parser.add_argument("--directory", default=".", help="folder for state")
     parser.add_argument("--mode", default="", help="variant of the peer, where it has several")
     return parser.parse_args()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from load_tests import streams, workload
+from load_tests import events, feature_rows, streams, workload
 from load_tests.bench import Bench, Candidate
 from load_tests.peers.environments import python_of
 from load_tests.services import Alive, stopping
 from tailrace.backends.kafka import admin, end_offsets
-from tailrace.backends.settings import Settings
 from tailrace.contracts.records import FeatureRow
 from tailrace.local.processes import spawn
 
@@ -30,7 +27,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         script: File in this folder, without its ending.
-        environment: Name of its environment; "" is our own.
+        environment: Name of its environment.
         most: Events it is given at most, so that a slow peer takes as long as a fast one.
         mode: Passed on to the script.
         outputs: Records it writes for each event.
@@ -38,7 +35,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     script: str
-    environment: str = ""
+    environment: str
     most: int = 1_000_000
     mode: str = ""
     outputs: int = 1
@@ -47,16 +44,16 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 def scoring(peer: Peer, bench: Bench) -> float:
     """Events per second of a peer that scores FEATURES."""
-    return _run(peer, bench, _features(bench.settings.kafka_bootstrap, bench.events, bench.seed, bench.settings))
+    return _run(peer, bench, feature_rows.filled(bench))
 
 
 def windows(peer: Peer, bench: Bench) -> float:
     """Events per second of a peer that computes twelve windowed features of every event."""
-    return _run(peer, bench, _events(bench.settings.kafka_bootstrap, bench.events, bench.seed, bench.settings))
+    return _run(peer, bench, events.filled(bench))
 
 
 @contextmanager
-def started(peer: Peer, bench: Bench, source: str, sink: str, *, events: int) -> Iterator[Alive]:
+def started(peer: Peer, bench: Bench, source: str, sink: str) -> Iterator[Alive]:
     """A peer's process for the length of the block.
 
     Raises:
@@ -66,7 +63,7 @@ def started(peer: Peer, bench: Bench, source: str, sink: str, *, events: int) ->
     directory.mkdir(parents=True)
     command = [str(python_of(peer.environment)), str(SCRIPTS / f"{peer.script}.py")]
     command += ["--bootstrap", bench.settings.kafka_bootstrap, "--source", source, "--sink", sink]
-    command += ["--model", str(workload.network_file(bench.directory)), "--events", str(events)]
+    command += ["--model", str(workload.network_file(bench.directory))]
     command += ["--directory", str(directory), *(["--mode", peer.mode] if peer.mode else [])]
     log = directory / "log.txt"
     child = spawn(peer.script, command, log, {"PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1"})
@@ -80,16 +77,15 @@ def mlserver(peer: Peer, bench: Bench) -> float:
     Its Kafka door reads from the end on, so the topic is filled once it is up. It makes a task of each record and
     answers them all together, so the time between the answers alone would flatter it.
     """
-    events = min(bench.events, peer.most)
+    count = min(bench.events, peer.most)
     source, sink = streams.fresh("requests"), streams.fresh(peer.script)
-    streams.create(bench.settings, [source, sink])
     requests = [
         (row.key.encode(), _v2_request(row), partition)
-        for _, value, partition in workload.feature_rows(events, seed=bench.seed, fingerprint="-", topic=source)
+        for _, value, partition in feature_rows.rows(count, seed=bench.seed, fingerprint="-", topic=source)
         for row in [msgspec.json.decode(value, type=FeatureRow)]
     ]
     headers = [("mlserver-model", b"network")]
-    with started(peer, bench, source, sink, events=events) as alive:
+    with streams.made(bench.settings, [source, sink]), started(peer, bench, source, sink) as alive:
         deadline = time.monotonic() + peer.timeout_s
         while not sum(end_offsets(admin(bench.settings), sink).values()):
             alive()
@@ -100,8 +96,8 @@ def mlserver(peer: Peer, bench: Bench) -> float:
         answered = len(streams.append_times_ms(bench.settings, sink))
         began_ms = time.time_ns() / 1e6
         streams.fill(bench.settings, source, requests, headers=headers)
-        streams.output_rate(bench.settings, sink, answered + events, timeout_s=peer.timeout_s, alive=alive)
-        return 1e3 * events / (float(streams.append_times_ms(bench.settings, sink).max()) - began_ms)
+        streams.output_rate(bench.settings, sink, answered + count, timeout_s=peer.timeout_s, alive=alive)
+        return 1e3 * count / (float(streams.append_times_ms(bench.settings, sink).max()) - began_ms)
 
 
 def _v2_request(row: FeatureRow) -> bytes:
@@ -110,63 +106,12 @@ def _v2_request(row: FeatureRow) -> bytes:
     return msgspec.json.encode({"id": row.event_id, "inputs": [tensor]})
 
 
-def feast(bench: Bench, *, work: str, most: int) -> float:
-    """Rows per second of the Feast SDK on the Redis of the run, batches of 256; `work` is "read" or "push"."""
-    directory = bench.directory / streams.fresh("feast")
-    directory.mkdir(parents=True)
-    redis = urlsplit(bench.settings.redis_url)
-    command = [
-        str(python_of("feast")),
-        str(SCRIPTS / "store_feast.py"),
-        "--bootstrap",
-        f"{redis.hostname}:{redis.port}",
-    ]
-    command += ["--source", work, "--sink", directory.name.replace(".", "_"), "--events", str(min(bench.events, most))]
-    command += ["--directory", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(SCRIPTS)})
-    if done.returncode != 0:
-        raise RuntimeError(f"store_feast ended with {done.returncode}: {done.stderr[-800:]}")
-    return float(done.stdout.split()[-1])
-
-
 def _run(peer: Peer, bench: Bench, source: str) -> float:
-    events = min(bench.events, peer.most)
     sink = streams.fresh(peer.script)
-    streams.create(bench.settings, [sink, f"{sink}.changelog"])
-    with started(peer, bench, source, sink, events=events) as alive:
-        wanted = events * peer.outputs
+    with streams.made(bench.settings, [sink]), started(peer, bench, source, sink) as alive:
+        wanted = min(bench.events, peer.most) * peer.outputs
         rate = streams.output_rate(bench.settings, sink, wanted, timeout_s=peer.timeout_s, alive=alive)
         return rate / peer.outputs
-
-
-class _Key(msgspec.Struct, frozen=True):
-    bootstrap: str
-    events: int
-    seed: int
-
-
-_FILLED: dict[tuple[str, _Key], str] = {}
-"""Topics that are filled already: one for all candidates of a round."""
-
-
-def _features(bootstrap: str, events: int, seed: int, settings: Settings) -> str:
-    key = ("features", _Key(bootstrap, events, seed))
-    if key not in _FILLED:
-        topic = streams.fresh("features")
-        streams.create(settings, [topic])
-        streams.fill(settings, topic, workload.feature_rows(events, seed=seed, fingerprint="-", topic="events"))
-        _FILLED[key] = topic
-    return _FILLED[key]
-
-
-def _events(bootstrap: str, events: int, seed: int, settings: Settings) -> str:
-    key = ("events", _Key(bootstrap, events, seed))
-    if key not in _FILLED:
-        topic = streams.fresh("events")
-        streams.create(settings, [topic])
-        streams.fill(settings, topic, workload.payments(events, seed=seed, at_ms=workload.event_times_ms(events)))
-        _FILLED[key] = topic
-    return _FILLED[key]
 
 
 def _scored(**peer: Any) -> Candidate:
@@ -176,12 +121,6 @@ def _scored(**peer: Any) -> Candidate:
 def _windowed(**peer: Any) -> Candidate:
     return functools.partial(windows, Peer(**peer))
 
-
-SCORING_LOOPS: dict[str, Candidate] = {
-    "naive": _scored(script="scoring_naive", most=100_000),
-    "fastest by hand": _scored(script="scoring_fastest"),
-}
-"""Written by hand, FEATURES in, scores out; events per second."""
 
 SCORING: dict[str, Candidate] = {
     "quix": _scored(script="scoring_quix", environment="quix", most=60_000),
@@ -193,18 +132,9 @@ SCORING: dict[str, Candidate] = {
 }
 """FEATURES in, scores out; events per second."""
 
-WINDOWS_LOOPS: dict[str, Candidate] = {"by hand": _windowed(script="windows_hand")}
-"""Written by hand, events in, twelve windowed features of each out; events per second."""
-
 WINDOWS: dict[str, Candidate] = {
     "quix": _windowed(script="windows_quix", environment="quix", most=20_000, outputs=4),
     "bytewax": _windowed(script="windows_bytewax", environment="bytewax", most=200_000),
     "faust": _windowed(script="windows_faust", environment="faust", most=8_000, mode="features"),
 }
 """Events in, twelve windowed features of each out; events per second."""
-
-STORE_READ: dict[str, Candidate] = {"feast sdk": functools.partial(feast, work="read", most=10_000)}
-"""Rows of twelve features from Redis, batches of 256; rows per second."""
-
-STORE_WRITE: dict[str, Candidate] = {"feast push": functools.partial(feast, work="push", most=20_000)}
-"""Rows of twelve features into Redis, batches of 256; rows per second."""

@@ -22,22 +22,19 @@ PACKAGES = {
     "bytewax": ["bytewax[kafka]", "onnxruntime", "numpy"],
     "mlserver": ["mlserver", "aiokafka[lz4]", "onnxruntime", "numpy"],
     "litserve": ["litserve", "aiohttp", "confluent-kafka==2.15.1", "onnxruntime", "numpy"],
-    "feast": ["feast[redis]"],
 }
 """What each peer's own documentation says to install, and the runtime of the model."""
 
 
 def python_of(environment: str) -> Path:
-    """Interpreter of a peer; "" is our own environment.
+    """Interpreter of a peer.
 
     Raises:
         Unavailable: the environment was not made.
     """
-    if not environment:
-        return Path(sys.executable)
     path = FOLDER / environment / "bin" / "python"
     if not path.exists():
-        raise Unavailable(f"no environment .bench/{environment}; make it with `make bench-peers`")
+        raise Unavailable(f"not installed: no .bench/{environment}; `make bench-peers` makes it")
     return path
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
+from network import session_of
 
 
 class Network(MLModel):
@@ -14,10 +14,7 @@ class Network(MLModel):
 
     async def load(self) -> bool:
         """Opens the model."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        path = self.settings.parameters.uri
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = session_of(self.settings.parameters.uri)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

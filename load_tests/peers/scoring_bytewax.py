@@ -9,17 +9,15 @@ import json
 
 import bytewax.operators as op
 import numpy as np
-import onnxruntime
 from arguments import parsed
 from bytewax.connectors.kafka import KafkaSinkMessage
 from bytewax.connectors.kafka import operators as kop
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
+from network import session_of
 
 given = parsed()
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(given.model, options, providers=["CPUExecutionProvider"])
+session = session_of(given.model)
 
 
 def score(messages: list) -> list[KafkaSinkMessage]:

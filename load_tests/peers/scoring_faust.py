@@ -7,28 +7,11 @@
 
 from __future__ import annotations
 
-import sys
-
-import faust
 import numpy as np
-import onnxruntime
-from arguments import parsed
+from faust_app import app, given, main, sink, source
+from network import session_of
 
-given = parsed()
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(given.model, options, providers=["CPUExecutionProvider"])
-app = faust.App(
-    given.sink,
-    broker=f"kafka://{given.bootstrap}",
-    store="memory://",
-    datadir=given.directory,
-    web_enabled=False,
-    topic_partitions=4,
-    consumer_auto_offset_reset="earliest",
-)
-source = app.topic(given.source, value_serializer="json")
-sink = app.topic(given.sink, value_serializer="json")
+session = session_of(given.model)
 
 
 def numbers(event: dict) -> list[float]:
@@ -67,5 +50,4 @@ else:
 
 
 if __name__ == "__main__":
-    sys.argv = [sys.argv[0], "worker", "--loglevel", "warn"]
-    app.main()
+    main()

@@ -13,9 +13,9 @@ import socket
 import aiohttp
 import litserve
 import numpy as np
-import onnxruntime
 from arguments import parsed
 from confluent_kafka import Consumer, Producer
+from network import session_of
 
 IN_FLIGHT = 64
 
@@ -29,9 +29,7 @@ class Network(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Opens the model in the worker."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        self._session = session_of(self._model)
 
     def decode_request(self, request: dict) -> np.ndarray:
         """One row."""

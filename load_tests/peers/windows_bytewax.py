@@ -15,7 +15,7 @@ from bytewax.connectors.kafka import KafkaSinkMessage
 from bytewax.connectors.kafka import operators as kop
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
-from sliding import Windows
+from sliding import Card
 
 given = parsed()
 
@@ -26,9 +26,9 @@ def keyed(message: object) -> tuple[str, dict]:
     return event["card"], event
 
 
-def features(state: Windows | None, event: dict) -> tuple[Windows, dict]:
+def features(state: Card | None, event: dict) -> tuple[Card, dict]:
     """Twelve values as of the event."""
-    state = state or Windows()
+    state = state or Card()
     return state, {"event_id": event["payment_id"], "values": state.add(event["at_ms"], event["amount"])}
 
 

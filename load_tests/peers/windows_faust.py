@@ -8,39 +8,23 @@ the agent also scores each event and puts out the score instead of the features.
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 
-import faust
 import numpy as np
-from arguments import parsed
+from faust_app import app, given, main, sink, source
+from sliding import SPANS_MS
 
-SPANS_S = (60, 600, 3_600, 86_400)
-given = parsed()
-app = faust.App(
-    given.sink,
-    broker=f"kafka://{given.bootstrap}",
-    store="memory://",
-    datadir=given.directory,
-    web_enabled=False,
-    topic_partitions=4,
-    consumer_auto_offset_reset="earliest",
-)
-source = app.topic(given.source, value_serializer="json")
-sink = app.topic(given.sink, value_serializer="json")
 tables = [
     app.Table(f"span_{span}", default=lambda: [0, 0.0], partitions=4).tumbling(
-        timedelta(seconds=span), expires=timedelta(seconds=span)
+        timedelta(milliseconds=span), expires=timedelta(milliseconds=span)
     )
-    for span in SPANS_S
+    for span in SPANS_MS
 ]
 session = None
 if given.mode == "score":
-    import onnxruntime
+    from network import session_of
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(given.model, options, providers=["CPUExecutionProvider"])
+    session = session_of(given.model)
 
 
 def answer(event: dict, features: list[float]) -> dict:
@@ -67,5 +51,4 @@ async def features(stream):
 
 
 if __name__ == "__main__":
-    sys.argv = [sys.argv[0], "worker", "--loglevel", "warn"]
-    app.main()
+    main()

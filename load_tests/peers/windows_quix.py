@@ -9,23 +9,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from arguments import parsed
-from quixstreams import Application
+from quix_app import app, sink, stream
 from quixstreams.dataframe.windows import Count, Mean, Sum
+from sliding import SPANS_MS
 
-given = parsed()
-app = Application(
-    broker_address=given.bootstrap,
-    consumer_group=given.sink,
-    auto_offset_reset="earliest",
-    state_dir=given.directory,
-    loglevel="WARNING",
-)
-source = app.topic(given.source, value_deserializer="json")
-sink = app.topic(given.sink, value_serializer="json")
-stream = app.dataframe(source)
-for seconds in (60, 600, 3_600, 86_400):
-    window = stream.tumbling_window(timedelta(seconds=seconds))
+for span in SPANS_MS:
+    window = stream.tumbling_window(timedelta(milliseconds=span))
     window.agg(count=Count(), sum=Sum("amount"), mean=Mean("amount")).current().to_topic(sink)
 if __name__ == "__main__":
     app.run()

@@ -3,7 +3,8 @@
 `events` predictions of 30 features are open when the clock starts. Then half as many more come, each as
 one of the open ones matures; a tenth of all predictions has an outcome. One process, exactly-once on, live
 metrics, drift and changelog on. Between the two phases the process is restarted, so that what is measured
-runs on restored state. The labels are counted afterwards.
+runs on restored state. The labels are counted afterwards. `inference` is how many predictions a second our
+inference service makes of as many events: the join shall follow it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import NamedTuple
 
 import psutil
 
-from load_tests.bench import Bench
+from load_tests import ours
+from load_tests.bench import Bench, Candidate
 from load_tests.feedback_naive import serve_naive
-from load_tests.feedback_stream import make_use_case, matured, send, timetable
+from load_tests.predictions import make_use_case, matured, send, timetable
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
@@ -107,8 +109,8 @@ def naive(bench: Bench) -> float:
     return _measured(bench, serve_naive)
 
 
-CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "naive": naive}
-FLOORS: dict[str, float] = {"naive": 1.2}
+CANDIDATES: dict[str, Candidate] = {"tailrace": tailrace, "inference": ours.scoring, "naive": naive}
+FLOORS = {"inference": 0.5}
 
 
 def serve_tailrace(settings: Settings, directory: Path, name: str, progress: Progress) -> None:

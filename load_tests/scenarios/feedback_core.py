@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from load_tests.bench import Bench
+from load_tests.bench import Bench, Candidate
 from load_tests.feedback_naive import NaiveJoin
-from load_tests.feedback_stream import PARTITIONS, START_MS, Predictions, Stream, load_offline, timetable
+from load_tests.predictions import START_MS, Predictions, Stream, load_offline, outcome, timetable
+from load_tests.streams import PARTITIONS
 from tailrace.backends.ports import Assigned, Message
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.topics import Topics
@@ -22,6 +23,7 @@ from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.usecase.declaration import UseCase
 
 UNIT = "predictions/s"
+SHORT = False
 BATCH = 4_000
 NOW_MS = START_MS + 30 * 86_400_000
 """Wall clock: behind all events, or outcomes would be refused for coming from the future."""
@@ -60,26 +62,24 @@ def naive(bench: Bench) -> float:
     return _measured(bench, use_case, take)
 
 
-CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "naive": naive}
-FLOORS: dict[str, float] = {"naive": 1.2}
+CANDIDATES: dict[str, Candidate] = {"tailrace": tailrace, "naive": naive}
+FLOORS = {"naive": 1.2}
 
 
 def _measured(bench: Bench, use_case: UseCase, take: Callable[[list[Message]], object]) -> float:
     live = bench.events // 2
     stream = timetable(bench.events, live, bench.seed)
-    taken = 0.0
-    for batch in _batches(use_case, stream, 0, bench.events):
-        since = time.perf_counter()
-        take(batch)
-        taken += time.perf_counter() - since
-    opening = bench.events / taken
-    taken = 0.0
-    for batch in _batches(use_case, stream, bench.events, bench.events + live):
-        since = time.perf_counter()
-        take(batch)
-        taken += time.perf_counter() - since
-    bench.notes["opening"] = opening
-    return live / taken
+
+    def rate(first: int, end: int) -> float:
+        taken = 0.0
+        for batch in _batches(use_case, stream, first, end):
+            since = time.perf_counter()
+            take(batch)
+            taken += time.perf_counter() - since
+        return (end - first) / taken
+
+    bench.notes["opening"] = rate(0, bench.events)
+    return rate(bench.events, bench.events + live)
 
 
 def _batches(use_case: UseCase, stream: Stream, first: int, end: int) -> Iterator[list[Message]]:
@@ -93,9 +93,7 @@ def _batches(use_case: UseCase, stream: Stream, first: int, end: int) -> Iterato
             for at in range(start, stop)
         ]
         low, high = np.searchsorted(stream.reported_ms, stream.times_ms[[start, stop - 1]])
-        for judged, reported_ms in zip(
-            stream.judged[low:high].tolist(), stream.reported_ms[low:high].tolist(), strict=True
-        ):
-            value = b'{"payment_id":"p%d","fraud":true,"at_ms":%d}' % (judged, reported_ms)
-            batch.append(Message(outcomes, judged % PARTITIONS, judged, 0, b"k", value, []))
+        for at in range(low, high):
+            _, value, partition = outcome(stream, at)
+            batch.append(Message(outcomes, partition, int(stream.judged[at]), 0, b"k", value, []))
         yield batch

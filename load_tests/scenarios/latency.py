@@ -14,8 +14,8 @@ import functools
 import msgspec
 import numpy as np
 
-from load_tests import ours, services, streams, workload
-from load_tests.bench import Bench
+from load_tests import services, streams, workload
+from load_tests.bench import Bench, Candidate
 from load_tests.generator import PROBE, Load, await_flow, run_load
 from load_tests.peers.candidates import Peer, started
 from tailrace.backends.kafka import read_topic
@@ -31,11 +31,12 @@ START_S = 60.0
 
 def tailrace(bench: Bench) -> float:
     """P99 of features and inference, milliseconds."""
-    settings, case = ours.prepared(bench)
-    workload.promote(settings, case)
-    with services.running(settings, case.name, ["features", "inference"]) as alive:
-        p99 = _p99(bench, settings, case.requests.name, Topics(case.name).predictions, alive)
-    bench.notes |= _stages(settings, case)
+    with workload.declared(bench) as (settings, case):
+        workload.promote(settings, case)
+        processes = {name: services.service(name, case.name) for name in ("features", "inference")}
+        with services.running(settings, processes) as alive:
+            p99 = _p99(bench, settings, case.requests.name, Topics(case.name).predictions, alive)
+        bench.notes |= _stages(settings, case)
     if bench.notes["missing"] or bench.notes["twice"]:
         raise AssertionError(f"exactly once is broken: {bench.notes}")
     return p99
@@ -68,9 +69,8 @@ def _counts(event_id: str) -> bool:
 def faust(bench: Bench, *, script: str, mode: str) -> float:
     """P99 of a stock Faust agent, milliseconds."""
     source, sink = streams.fresh("events"), streams.fresh("faust")
-    streams.create(bench.settings, [source, sink])
     peer = Peer(script=script, environment="faust", mode=mode)
-    with started(peer, bench, source, sink, events=0) as alive:
+    with streams.made(bench.settings, [source, sink]), started(peer, bench, source, sink) as alive:
         return _p99(bench, bench.settings, source, sink, alive)
 
 
@@ -95,12 +95,12 @@ def _p99(bench: Bench, settings: Settings, source: str, sink: str, alive: servic
     return bench.notes["p99_ms"]
 
 
-CANDIDATES = {
-    "tailrace": tailrace,
+CANDIDATES: dict[str, Candidate] = {"tailrace": tailrace}
+PEERS: dict[str, Candidate] = {
     "faust": functools.partial(faust, script="windows_faust", mode="score"),
     "faust, no windows": functools.partial(faust, script="scoring_faust", mode="latency"),
 }
 FLOORS = {"faust": 3.0}
 UNIT = "ms"
-EVENTS = 12_000
+EVENTS = 10_000
 LIMITS = {"p50_ms": 40.0, "p99_ms": 120.0}

@@ -6,16 +6,15 @@ with what Feast's client answers for the same entities, value by value.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.bench import Bench
+from load_tests.bench import Bench, Candidate
+from load_tests.feast_store import ENTITY, VIEW, feast_store
 from tailrace.backends.feature_store import RedisOnlineStore
 from tailrace.backends.ports import ReadRequest
 
@@ -23,7 +22,6 @@ UNIT = "rows/s"
 EVENTS = 100_000
 BATCH = 256
 KEYS = 10_000
-VIEW = "card_windows"
 COLUMNS = tuple(f"f{number:02}" for number in range(12))
 
 
@@ -31,14 +29,14 @@ def tailrace(bench: Bench) -> float:
     """Our reader."""
     store = _filled(bench)
     keys = next(_batches(bench.seed, BATCH))
-    np.testing.assert_array_equal(_read_by_feast(_feast(bench), keys), _read(store, keys))
+    np.testing.assert_array_equal(_read_by_feast(_client(bench), keys), _read(store, keys))
     return _rate(lambda keys: _read(store, keys), bench.seed, bench.events)
 
 
 def feast(bench: Bench) -> float:
     """Feast's client, features asked for by name, answer taken as columns."""
     _filled(bench)
-    client = _feast(bench)
+    client = _client(bench)
     # A rate is a rate: a tenth of the rows keeps the run as short as ours.
     return _rate(lambda keys: _read_by_feast(client, keys), bench.seed, bench.events // 10)
 
@@ -65,44 +63,23 @@ def _filled(bench: Bench) -> RedisOnlineStore:
         keys = [f"card-{number}" for number in range(begin, begin + 1_000)]
         values = generator.normal(size=(len(keys), len(COLUMNS)))
         values[generator.random(values.shape) < 0.01] = np.nan
-        store.write(VIEW, "card_id", COLUMNS, keys, values, np.full(len(keys), time.time_ns() // 1_000_000))
+        store.write(VIEW, ENTITY, COLUMNS, keys, values, np.full(len(keys), time.time_ns() // 1_000_000))
     return store
 
 
 def _read(store: RedisOnlineStore, keys: list[str]) -> NDArray[np.float64]:
-    return store.read([ReadRequest(VIEW, "card_id", COLUMNS, keys)])[0].values
+    return store.read([ReadRequest(VIEW, ENTITY, COLUMNS, keys)])[0].values
 
 
-def _feast(bench: Bench) -> Any:
-    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
-    from feast.types import Float64
-    from feast.value_type import ValueType
-
-    # Feast asks for shared metrics files, of this process and of every service it starts from here on.
-    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    config = RepoConfig(
-        project="tailrace",
-        registry=str(bench.directory / "registry.db"),
-        provider="local",
-        online_store={
-            "type": "redis",
-            "connection_string": bench.settings.redis_url.removeprefix("redis://").replace("/", ",db="),
-        },
-        entity_key_serialization_version=3,
-    )
-    client = FeatureStore(config=config)
-    card = Entity(name="card_id", join_keys=["card_id"], value_type=ValueType.STRING)
-    source = FileSource(path=str(bench.directory / "none.parquet"), timestamp_field="event_timestamp")
-    schema = [Field(name=column, dtype=Float64) for column in COLUMNS]
-    client.apply([card, FeatureView(name=VIEW, entities=[card], schema=schema, source=source, ttl=timedelta(days=1))])
-    return client
+def _client(bench: Bench) -> Any:
+    return feast_store(bench, COLUMNS, project="tailrace")
 
 
 def _read_by_feast(client: Any, keys: list[str]) -> NDArray[np.float64]:
     names = [f"{VIEW}:{column}" for column in COLUMNS]
-    answer = client.get_online_features(names, [{"card_id": key} for key in keys]).to_dict()
+    answer = client.get_online_features(names, [{ENTITY: key} for key in keys]).to_dict()
     return np.array([answer[column] for column in COLUMNS], dtype=np.float64).T
 
 
-CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "feast": feast}
-FLOORS: dict[str, float] = {"feast": 10.0}
+CANDIDATES: dict[str, Candidate] = {"tailrace": tailrace, "feast": feast}
+FLOORS = {"feast": 10.0}

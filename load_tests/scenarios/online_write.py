@@ -12,12 +12,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
-from load_tests.bench import Bench
+from load_tests.bench import Bench, Candidate
+from load_tests.feast_store import ENTITY, PUSHED, VIEW, feast_store
 from tailrace.backends.feature_store import RedisOnlineStore
 from tailrace.backends.ports import ReadRequest
 from tailrace.backends.settings import Settings
@@ -41,7 +41,7 @@ def tailrace(bench: Bench) -> float:
     for at in range(0, bench.events, BATCH):
         part = slice(at, at + BATCH)
         stamps = np.arange(at, at + len(keys[part])) + START_MS
-        store.write(view, "card", COLUMNS, keys[part], values[part], stamps)
+        store.write(view, ENTITY, COLUMNS, keys[part], values[part], stamps)
     rate = bench.events / (time.perf_counter() - began)
     store.close()
     bench.notes["wrong_of_100000"] = contested(bench.settings, bench.seed)
@@ -50,12 +50,12 @@ def tailrace(bench: Bench) -> float:
 
 def feast_push(bench: Bench) -> float:
     """`FeatureStore.push` to the online store."""
-    return _feast(bench, lambda store, frame: store.push("payments", frame))
+    return _feast(bench, lambda store, frame: store.push(PUSHED, frame))
 
 
 def feast_write(bench: Bench) -> float:
     """`FeatureStore.write_to_online_store`."""
-    return _feast(bench, lambda store, frame: store.write_to_online_store("card_windows", frame))
+    return _feast(bench, lambda store, frame: store.write_to_online_store(VIEW, frame))
 
 
 def contested(settings: Settings, seed: int) -> int:
@@ -71,7 +71,7 @@ def contested(settings: Settings, seed: int) -> int:
         for at in range(0, CONTESTED, 50):
             mine = versions[at : at + 50, writer]
             values = np.repeat(mine[:, None].astype(np.float64), len(COLUMNS), axis=1)
-            store.write(view, "card", COLUMNS, keys[at : at + 50], values, START_MS + mine)
+            store.write(view, ENTITY, COLUMNS, keys[at : at + 50], values, START_MS + mine)
         store.close()
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(WRITERS)]
@@ -80,7 +80,7 @@ def contested(settings: Settings, seed: int) -> int:
     for thread in threads:
         thread.join()
     reader = RedisOnlineStore(settings.model_copy(update={"redis_timeout_ms": 10_000}))
-    (rows,) = reader.read([ReadRequest(view, "card", COLUMNS, keys)])
+    (rows,) = reader.read([ReadRequest(view, ENTITY, COLUMNS, keys)])
     reader.close()
     newest = (rows.values == WRITERS - 1).all(axis=1) & (rows.timestamps_ms == START_MS + WRITERS - 1)
     return int((~newest).sum())
@@ -95,13 +95,13 @@ def _rows(bench: Bench) -> tuple[list[str], Any]:
 def _feast(bench: Bench, write: Callable[[Any, Any], None]) -> float:
     import pandas as pd
 
-    store = _feast_store(bench)
+    store = feast_store(bench, COLUMNS, project=f"bench{uuid.uuid4().hex[:8]}")
     events = min(bench.events, 5 * BATCH)
     keys, values = _rows(bench)
     frames = []
     for at in range(0, events, BATCH):
         frame = pd.DataFrame(values[at : at + BATCH], columns=list(COLUMNS))
-        frame["card"] = keys[at : at + BATCH]
+        frame[ENTITY] = keys[at : at + BATCH]
         stamps = pd.to_datetime(np.arange(at, at + len(frame)) + START_MS, unit="ms", utc=True)
         frames.append(frame.assign(event_timestamp=stamps))
     write(store, frames[0])
@@ -111,35 +111,9 @@ def _feast(bench: Bench, write: Callable[[Any, Any], None]) -> float:
     return events / (time.perf_counter() - began)
 
 
-def _feast_store(bench: Bench) -> Any:
-    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig
-    from feast.types import Float64
-    from feast.value_type import ValueType
-
-    folder = bench.directory / f"feast{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    address = bench.settings.redis_url.removeprefix("redis://")
-    store = FeatureStore(
-        config=RepoConfig(
-            project=f"bench{uuid.uuid4().hex[:8]}",
-            registry=str(folder / "registry.db"),
-            provider="local",
-            online_store={"type": "redis", "connection_string": address.replace("/", ",db=")},
-            entity_key_serialization_version=3,
-        )
-    )
-    card = Entity(name="card", join_keys=["card"], value_type=ValueType.STRING)
-    batch = FileSource(path=str(folder / "none.parquet"), timestamp_field="event_timestamp")
-    source = PushSource(name="payments", batch_source=batch)
-    schema = [Field(name=column, dtype=Float64) for column in COLUMNS]
-    view = FeatureView(name="card_windows", entities=[card], schema=schema, source=source, ttl=timedelta(days=30))
-    store.apply([card, view])
-    return store
-
-
-CANDIDATES: dict[str, Callable[[Bench], float]] = {
+CANDIDATES: dict[str, Candidate] = {
     "tailrace": tailrace,
     "feast_push": feast_push,
     "feast_write": feast_write,
 }
-FLOORS: dict[str, float] = {"feast_push": 5.0}
+FLOORS = {"feast_push": 5.0}

@@ -8,15 +8,15 @@ Every key keeps sixteen payments of the longest of four spans, and twelve featur
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
 
-from load_tests.bench import Bench
-from load_tests.payments import environment
+from load_tests.bench import Bench, Candidate
+from load_tests.services import environment
 
 UNIT = "keys/GB"
-EVENTS = 200_000
+EVENTS = 100_000
 
 
 def tailrace(bench: Bench) -> float:
@@ -31,7 +31,9 @@ def hand_written(bench: Bench) -> float:
 
 def _measured(bench: Bench, name: str) -> float:
     command = [sys.executable, "-m", "load_tests.window_memory_process", name, str(bench.events)]
-    done = subprocess.run(command, env=environment(bench.settings), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=os.environ | environment(bench.settings), capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout)
     bench.notes["bytes_per_key"] = found["bytes_per_key"]
     bench.notes["gb_per_million_keys"] = found["bytes_per_key"] / 1_000
@@ -39,6 +41,6 @@ def _measured(bench: Bench, name: str) -> float:
     return float(1e9 / found["bytes_per_key"])
 
 
-CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "hand_written": hand_written}
-FLOORS: dict[str, float] = {"hand_written": 0.0}
-LIMITS: dict[str, float] = {"gb_per_million_keys": 2.0}
+CANDIDATES: dict[str, Candidate] = {"tailrace": tailrace, "hand_written": hand_written}
+FLOORS: dict[str, float] = {}
+LIMITS = {"gb_per_million_keys": 2.0}

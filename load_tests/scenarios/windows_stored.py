@@ -3,22 +3,10 @@
 Same work as scenario `windows`; every fetch's newest rows are in Redis before its records go to FEATURES.
 """
 
-from __future__ import annotations
+from load_tests import ours
+from load_tests.bench import Candidate
+from load_tests.scenarios.windows import without_store
 
-from collections.abc import Callable
-
-from load_tests.bench import Bench
-from load_tests.payments import prefilled
-from load_tests.scenarios.windows import measured
-from load_tests.scenarios.windows import tailrace as without_store
-
-EVENTS = 400_000
-
-
-def tailrace(bench: Bench) -> float:
-    """`tailrace run features`, as in production."""
-    return measured(bench, prefilled(bench), ["-m", "tailrace", "run", "features", "--use-case", "{name}"])
-
-
-CANDIDATES: dict[str, Callable[[Bench], float]] = {"tailrace": tailrace, "without_store": without_store}
-FLOORS: dict[str, float] = {"without_store": 0.5}
+CANDIDATES: dict[str, Candidate] = {"tailrace": ours.windows, "without_store": without_store}
+FLOORS = {"without_store": 0.5}
+EVENTS = 300_000

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from load_tests import streams
+from load_tests.events import Payment
 from load_tests.generator import Load, await_flow, run_load
-from load_tests.workload import Payment
-from tailrace.backends.kafka import producer
+from tailrace.backends.kafka import admin, producer
 from tailrace.backends.settings import Settings
+from tailrace.contracts.records import Source
 
 pytestmark = pytest.mark.timeout(120)
 RATE = 200.0
@@ -91,3 +92,21 @@ def test_outputs_are_counted_and_timed_by_the_broker(settings: Settings) -> None
     assert streams.output_rate(settings, sink, 1_000, timeout_s=10) > 0
     with pytest.raises(TimeoutError, match="1,000 of 1,001 outputs"):
         streams.output_rate(settings, sink, 1_001, timeout_s=0)
+
+
+def test_a_topic_is_filled_once_and_gone_behind_its_block(settings: Settings) -> None:
+    name = streams.fresh("filled")
+    with streams.made(settings, [name]):
+        assert name == streams.filled(settings, name, lambda: pytest.fail("filled again"))
+    assert name not in admin(settings).list_topics(timeout=10).topics
+    streams.filled(settings, name, lambda: [(b"k", b"v", 0)])
+    assert 1 == len(list(streams.committed(settings, name)))
+
+
+@pytest.mark.parametrize(("offsets", "told"), [([0, 1, 1], "1 of them more than once"), ([0], "1 of 2 events")])
+def test_an_event_predicted_twice_or_never_is_found(settings: Settings, offsets: list[int], told: str) -> None:
+    name = streams.fresh("predicted")
+    records = [(b"k", msgspec.json.encode({"source": Source("events", 0, offset)}), 0) for offset in offsets]
+    streams.filled(settings, name, lambda: records)
+    with pytest.raises(RuntimeError, match=told):
+        streams.check_each_once(settings, name, 2)

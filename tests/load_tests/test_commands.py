@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from load_tests import __main__ as command
 from load_tests import results
-from load_tests.bench import load_scenario, scenario_names
+from load_tests.bench import Bench, Unavailable, load_scenario, scenario_names
 from tailrace.backends.settings import Settings
 from tailrace.errors import ConfigError
 
@@ -82,6 +82,20 @@ def test_only_runs_ours_beside_what_is_named_and_leaves_the_result_file_alone(
 def test_only_with_an_unknown_candidate_is_refused(invented: ModuleType) -> None:
     done = CliRunner().invoke(command.app, ["run", "invented", "--only", "pear"])
     assert 2 == done.exit_code
+
+
+def test_peers_run_only_when_asked_for_and_one_that_is_not_installed_fails_nobody(invented: ModuleType) -> None:
+    def absent(bench: Bench) -> float:
+        raise Unavailable("not installed")
+
+    invented.__dict__.update(PEERS={"framework": absent}, FLOORS={"framework": 30.0})
+    ran = {}
+    for options in ([], ["--peers"]):
+        done = CliRunner().invoke(command.app, ["run", "invented", "--repeat", "1", "--json", *options])
+        assert 0 == done.exit_code, done.output
+        ran[len(options)] = msgspec.json.decode(done.stdout, type=results.Result).candidates
+    assert "framework" not in ran[0]
+    assert (None, "not installed") == (ran[1]["framework"].met, ran[1]["framework"].absent)
 
 
 def test_without_names_the_short_set_runs(invented: ModuleType, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""The inference service as it would be without transactions; `python -m load_tests.at_least_once <use case>`.
+"""Our services with one part exchanged: `python -m load_tests.twins at_least_once|without_store <use case>`.
 
-The same loop, processor and cuts; in place of a transaction's commit the producer is flushed and the offsets are
-committed after. A crash in between would predict events twice.
+`at_least_once` is inference without transactions: the same loop, processor and cuts; in place of a transaction's
+commit the producer is flushed and the offsets are committed after, so that a crash in between would predict
+events twice. `without_store` is features that write no rows to the online store.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -13,8 +15,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tailrace.backends import kafka
 from tailrace.backends.settings import Settings, load_settings
+from tailrace.features.service import run
 from tailrace.runtime import loop
-from tailrace.runtime.service import run_service
+from tailrace.runtime.service import Lifecycle, run_service
+from tailrace.usecase.load import load_use_case
 
 
 class PlainProducer(Producer):
@@ -42,8 +46,19 @@ class PlainProducer(Producer):
         self.reader.commit(offsets=self.offsets, asynchronous=False)
 
 
-def main(use_case: str) -> None:
-    """Runs the service until it is asked to stop."""
+class NoStore:
+    """An online store that keeps nothing."""
+
+    def write(self, *rows: object) -> None:
+        """Drops rows."""
+
+    def read(self, requests: object) -> list[object]:
+        """Has nothing."""
+        return []
+
+
+def at_least_once(use_case: str) -> None:
+    """Runs inference until it is asked to stop."""
     made = loop.consumer
 
     def producer(settings: Settings, **options: Any) -> Producer:
@@ -58,5 +73,13 @@ def main(use_case: str) -> None:
     run_service("inference", use_case, load_settings())
 
 
+def without_store(use_case: str) -> None:
+    """Runs features until it is asked to stop."""
+    settings = load_settings()
+    lifecycle = Lifecycle("features", use_case)
+    signal.signal(signal.SIGTERM, lambda *_: lifecycle.stopping.set())
+    run(settings, load_use_case(settings.use_cases, use_case), lifecycle, NoStore())  # type: ignore[arg-type]
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    {"at_least_once": at_least_once, "without_store": without_store}[sys.argv[1]](sys.argv[2])

@@ -8,24 +8,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tailrace.backends.artifacts import write_bundle
+from load_tests import streams, workload
+from load_tests.feature_rows import WIDTH
+from load_tests.streams import PARTITIONS
 from tailrace.backends.codec import encode
-from tailrace.backends.kafka import producer
 from tailrace.backends.settings import Settings
 from tailrace.backends.topics import apply
-from tailrace.contracts.records import WATERMARK_HEADER, Prediction, RoutingTable, Source, Variant
+from tailrace.contracts.records import WATERMARK_HEADER, Prediction, Source
 from tailrace.contracts.topics import Topics
 from tailrace.core.scoring import on_grid
 from tailrace.trainer.reference import reference_of
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
 
-WIDTH = 30
 WINDOW_MS = 3 * 86_400_000
 LATENESS_MS = 5_000
 START_MS = 20_000 * 86_400_000
 OUTCOME_SHARE = 0.1
-PARTITIONS = 4
 VECTORS = 512
 
 _MODULE = """
@@ -92,19 +91,9 @@ def timetable(open_predictions: int, live: int, seed: int) -> Stream:
 def make_use_case(settings: Settings, directory: Path) -> UseCase:
     """A use case with topics of its own and a champion that has a reference, so that drift is watched too."""
     use_case, reference = load_offline(directory)
-    name = use_case.name
     apply(settings.model_copy(update={"partitions": PARTITIONS}), use_case)
-    bundle = directory / f"{name}-bundle"
-    digest = write_bundle(
-        bundle, model=b"", runtime="onnx", plan=use_case.plan, reference=reference, metrics={"log_loss": 0.3}
-    )
-    champion = Variant(
-        name="champion", role="champion", model_version="1", bundle_uri=bundle.as_uri(), digest=digest, share=1.0
-    )
-    table = RoutingTable(use_case=name, epoch=1, decided_at_ms=0, reason="bench", salt="s", variants=[champion])
-    writer = producer(settings)
-    writer.produce(Topics(name).control, encode(table), name.encode(), partition=0)
-    writer.flush()
+    own = settings.model_copy(update={"state_dir": directory})
+    workload.promote(own, use_case, reference=reference, metrics={"log_loss": 0.3})
     return use_case
 
 
@@ -135,23 +124,25 @@ def send(settings: Settings, use_case: UseCase, stream: Stream, first: int, end:
         end: Event behind the last.
         last: Whether to state the watermark behind them, so that everything that is due matures.
     """
-    topics, writer = Topics(use_case.name), producer(settings, **{"linger.ms": 50, "batch.num.messages": 10_000})
-    outcomes = use_case.label.topic.name
-    predictions = Predictions(use_case, stream)
-    for at in range(first, end):
-        _put(writer, topics.predictions, predictions.record(at), b"c%d" % (at % 10_007), at % PARTITIONS)
+    topics, outcomes = Topics(use_case.name), use_case.label.topic.name
+    encoded = Predictions(use_case, stream)
+    made = ((b"c%d" % (at % 10_007), encoded.record(at), at % PARTITIONS) for at in range(first, end))
+    streams.fill(settings, topics.predictions, made)
     from_ms = stream.times_ms[first] if first else 0
     end_ms = int(stream.times_ms[end - 1])
     taken = np.flatnonzero((stream.reported_ms >= from_ms) & (stream.reported_ms < end_ms))
-    for number, reported_ms in zip(stream.judged[taken].tolist(), stream.reported_ms[taken].tolist(), strict=True):
-        value = b'{"payment_id":"p%d","fraud":true,"at_ms":%d}' % (number, reported_ms)
-        _put(writer, outcomes, value, b"p%d" % number, number % PARTITIONS)
-    marks = [(WATERMARK_HEADER, b"%d" % end_ms)] if last else []
-    for partition in range(PARTITIONS) if last else ():
-        for topic in (topics.predictions, outcomes):
-            writer.produce(topic, None, b"", headers=marks, partition=partition)
-    writer.flush()
+    streams.fill(settings, outcomes, (outcome(stream, at) for at in taken.tolist()))
+    for topic in (topics.predictions, outcomes) if last else ():
+        marks = [(b"", None, partition) for partition in range(PARTITIONS)]
+        streams.fill(settings, topic, marks, headers=[(WATERMARK_HEADER, b"%d" % end_ms)])
     return end - first + len(taken) + (2 * PARTITIONS if last else 0)
+
+
+def outcome(stream: Stream, at: int) -> streams.Keyed:
+    """Outcome `at` of a timetable: key, value and partition."""
+    number, reported_ms = int(stream.judged[at]), int(stream.reported_ms[at])
+    value = b'{"payment_id":"p%d","fraud":true,"at_ms":%d}' % (number, reported_ms)
+    return b"p%d" % number, value, number % PARTITIONS
 
 
 def matured(stream: Stream, end: int) -> int:
@@ -207,12 +198,3 @@ class Predictions:
 
 def _vectors(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(2_000, WIDTH)).astype(np.float32)
-
-
-def _put(writer: object, topic: str, value: bytes, key: bytes, partition: int) -> None:
-    while True:
-        try:
-            writer.produce(topic, value, key, partition=partition)  # type: ignore[attr-defined]
-            return
-        except BufferError:
-            writer.poll(0.1)  # type: ignore[attr-defined]
