@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+from tailrace.trainer.torch_tabular import to_onnx
 
 OPSET = 18
 _FLOAT = 4
@@ -49,21 +50,7 @@ class Network(NamedTuple):
 
     def to_onnx(self) -> bytes:
         """The network as an ONNX model."""
-        buffer = io.BytesIO()
-        with warnings.catch_warnings():
-            # The tracing exporter is on its way out, but needs no further package and its graphs are exact.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                self.module,
-                (torch.zeros(2, self.width),),
-                buffer,  # type: ignore[arg-type]  # the tracing exporter takes any binary file
-                input_names=["rows"],
-                output_names=["probability"],
-                dynamic_axes={"rows": {0: "n"}, "probability": {0: "n"}},
-                opset_version=OPSET,
-                dynamo=False,
-            )
-        return buffer.getvalue()
+        return to_onnx(self.module, self.width, OPSET)
 
     def to_program(self) -> bytes:
         """The network as a program of `torch.export`."""

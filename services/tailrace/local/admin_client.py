@@ -34,8 +34,9 @@ class AdminClient:
 
     def __init__(self, settings: Settings, use_case: str, directory: Path | None = None) -> None:
         self.url = ops_url(settings, use_case, directory)
-        self.token = settings.ops_token.get_secret_value() or _local_token(connected(settings, directory))
-        self._patience_s = STARTING_S if connected(settings, directory) is not settings else 0.0
+        here = connected(settings, directory)
+        self.token = settings.ops_token.get_secret_value() or _local_token(here)
+        self._patience_s = STARTING_S if here is not settings else 0.0
         self._http = httpx.Client(
             base_url=self.url + "/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=TIMEOUT_S
         )

@@ -99,21 +99,26 @@ class Tabular:
 
     def to_onnx(self) -> onnx.ModelProto:
         """The network as a graph."""
-        buffer = io.BytesIO()
-        with warnings.catch_warnings():
-            # The tracing exporter is on its way out, but the graph it makes of this network is exact and small.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                self._module,
-                (torch.zeros(2, self._width),),
-                buffer,  # type: ignore[arg-type]  # the tracing exporter takes any binary file
-                input_names=["rows"],
-                output_names=["probability"],
-                dynamic_axes={"rows": {0: "n"}, "probability": {0: "n"}},
-                opset_version=OPSET,
-                dynamo=False,
-            )
-        return onnx.load_from_string(buffer.getvalue())
+        return onnx.load_from_string(to_onnx(self._module, self._width, OPSET))
+
+
+def to_onnx(module: nn.Module, width: int, opset: int) -> bytes:
+    """A network as an ONNX model: float32 (n, `width`) "rows" in, "probability" out, for any n."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The tracing exporter is on its way out, but needs no further package and its graphs are exact.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (torch.zeros(2, width),),
+            buffer,  # type: ignore[arg-type]  # the tracing exporter takes any binary file
+            input_names=["rows"],
+            output_names=["probability"],
+            dynamic_axes={"rows": {0: "n"}, "probability": {0: "n"}},
+            opset_version=opset,
+            dynamo=False,
+        )
+    return buffer.getvalue()
 
 
 def fit(
