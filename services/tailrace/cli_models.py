@@ -78,6 +78,15 @@ def retrain(use_case: UseCase, reason: Reason, directory: Directory = None) -> N
 
 
 @app.command()
+def retrainings(use_case: UseCase, directory: Directory = None, as_json: AsJson = False) -> None:
+    """List what was trained, the newest first: why, at what cost, and what it gained over its predecessor."""
+    rows = _state(use_case, directory)["retraining"]
+    if not as_json:
+        rows = [{**row, "at": _minute(row["requested_at_ms"])} for row in rows]
+    _show(rows, ("at", "trigger", "reason", "state", "outcome", "seconds", "gain"), as_json=as_json)
+
+
+@app.command()
 def quality(
     use_case: UseCase,
     since: Annotated[str, typer.Option("--from", help="First day, ISO date.")] = "1970-01-01",

@@ -43,11 +43,16 @@ class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Champion(msgspec.Struct, frozen=True):
-    """What feedback needs to know of the model that serves."""
+    """What feedback needs to know of the model that serves, and of the routing table that says so.
+
+    `shadow` is the version of the candidate in shadow, "" for none.
+    """
 
     version: str
     metrics: dict[str, float | None]
     reference: dict[str, Any]
+    shadow: str = ""
+    decided_at_ms: int = 0
 
 
 class MonitorSnapshot(msgspec.Struct, kw_only=True):
@@ -113,6 +118,7 @@ class Monitor:
 
     def serve(self, champion: Champion) -> list[Alarm]:
         """Takes up a champion; one of another version starts the detectors anew and resolves what spoke of the old."""
+        self._state.retrain.routed(champion.version, champion.shadow, champion.decided_at_ms)
         same = champion.version == self._state.version
         if same and self._champion is not None:
             return []
@@ -172,6 +178,7 @@ class Monitor:
             return []
         taken = waiting.taken(np.flatnonzero(due)).in_order()
         times, scores, positive = taken.known_at_ms, taken.scores, taken.positive
+        self._state.retrain.observe(taken.event_time_ms)
         alarms = []
         for spec, detector in zip(self._loss_specs, self._detectors, strict=True):
             at_ms = detector.update(_losses(spec.metric, scores, positive, self._spec.threshold), times)
@@ -315,6 +322,7 @@ class Monitor:
         run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"
         self._state.retrain.requested(run_id, now_ms)
         self._state.drift = ""
+        state = self._state.retrain
         return RetrainRequested(
             run_id=run_id,
             use_case=self._spec.use_case,
@@ -322,7 +330,22 @@ class Monitor:
             reason=reason,
             requested_at_ms=now_ms,
             train_until_ms=now_ms,
+            train_from_ms=state.change_ms,
+            champion=self._state.version,
+            evidence=self._evidence(evidence),
         )
+
+    def _evidence(self, evidence: Evidence) -> dict[str, str]:
+        """Figures that stood behind a request."""
+        state = self._state.retrain
+        found = {"labels": str(evidence.labels)}
+        if state.change_ms is not None:
+            found |= {"change_ms": str(state.change_ms), "labels_since_change": str(state.since_change)}
+        for name, (worse, limit) in self.drops.items():
+            found[f"{name}_drop"] = f"{worse:.6f} of {limit:g}"
+        for alarm in self._state.alarms.values():
+            found[f"{alarm.detector} on {alarm.subject}"] = f"{alarm.value:.6f}"
+        return found
 
     def _labels(self, windows: QualityWindows) -> int:
         """Final labels in the span that a model would be trained on now."""

@@ -28,11 +28,12 @@ def run_encoded(settings_json: str, job_json: bytes) -> bytes:
     import msgspec
 
     from tailrace.backends.settings import Settings
-    from tailrace.contracts.records import RetrainRequested, Variant
+    from tailrace.contracts.records import CandidateRegistered, RetrainRequested, Variant
     from tailrace.trainer.job import Job, run_job
 
     settings = Settings.model_validate_json(settings_json)
-    request, champion, offsets = msgspec.json.decode(
-        job_json, type=tuple[RetrainRequested, Variant | None, dict[str, str]]
+    request, champion, offsets, former = msgspec.json.decode(
+        job_json, type=tuple[RetrainRequested, Variant | None, dict[str, str], list[CandidateRegistered]]
     )
-    return msgspec.json.encode(run_job(settings, Job(request=request, champion=champion, offsets=offsets)))
+    job = Job(request=request, champion=champion, offsets=offsets, former=former)
+    return msgspec.json.encode(run_job(settings, job))
