@@ -25,6 +25,13 @@ ALPHA = 0.01
 as ever does not pass as that."""
 
 
+class Past(NamedTuple):
+    """The log loss that a former champion had when it passed its own gates, and on how many rows."""
+
+    log_loss: float
+    rows: int
+
+
 class Recalled(NamedTuple):
     """A former champion that passed, with its gates."""
 
@@ -34,7 +41,7 @@ class Recalled(NamedTuple):
 
 def recall(
     scores: Mapping[str, NDArray[np.float64]],
-    expected: Mapping[str, float],
+    past: Mapping[str, Past],
     champion: NDArray[np.float64],
     labels: NDArray[np.bool_],
 ) -> Recalled | None:
@@ -42,7 +49,7 @@ def recall(
 
     Args:
         scores: By former champion, float64 (n,), scores in (0, 1) of the newest rows.
-        expected: By former champion, the log loss it had when it passed its own gates.
+        past: By former champion, how good it was when it passed its own gates.
         champion: float64 (n,), scores of the present champion of the same rows.
         labels: bool (n,).
     """
@@ -55,7 +62,7 @@ def recall(
         losses = _losses(of_former, labels)
         gates = [
             _is_better(losses, present, ALPHA / len(scores)),
-            _is_as_good_as_ever(losses, expected[name]),
+            _is_as_good_as_ever(losses, past[name]),
         ]
         if all(gate.passed for gate in gates):
             passed.append((float(losses.mean()), name, gates))
@@ -95,14 +102,15 @@ def _is_better(losses: NDArray[np.float64], present: NDArray[np.float64], alpha:
     )
 
 
-def _is_as_good_as_ever(losses: NDArray[np.float64], expected: float) -> GateResult:
-    error = float(losses.std(ddof=1)) / len(losses) ** 0.5
+def _is_as_good_as_ever(losses: NDArray[np.float64], past: Past) -> GateResult:
+    # Both figures are of samples; the spread of the losses then is taken to be that of now.
+    error = float(losses.std(ddof=1)) * (1.0 / len(losses) + 1.0 / past.rows) ** 0.5
     bound = float(losses.mean()) - float(stats.t.ppf(1.0 - ALPHA, len(losses) - 1)) * error
     return GateResult(
         name="recall_as_good_as_ever",
-        passed=bound <= expected,
+        passed=bound <= past.log_loss,
         candidate=float(losses.mean()),
-        champion=expected,
-        detail=f"log loss {losses.mean():.4f} on the newest rows, {expected:.4f} when it passed its own gates; "
-        f"worse by at least {max(bound - expected, 0.0):.4f} at {1.0 - ALPHA:.0%} confidence",
+        champion=past.log_loss,
+        detail=f"log loss {losses.mean():.4f} on the newest rows, {past.log_loss:.4f} when it passed its own gates; "
+        f"worse by at least {max(bound - past.log_loss, 0.0):.4f} at {1.0 - ALPHA:.0%} confidence",
     )

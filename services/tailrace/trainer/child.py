@@ -8,11 +8,14 @@ import threading
 from multiprocessing.process import BaseProcess
 
 
-def end_with_parent() -> None:
-    """Lets this process end when the service does, even by SIGKILL.
+def begin() -> None:
+    """Prepares this process, and lets it end when the service does, even by SIGKILL.
 
-    The pool's queue does not tell: the child holds both of its ends, so that it would wait for ever.
+    The pool's queue does not tell of that end: the child holds both of its ends, so that it would wait for ever.
     """
+    # Before any trainer is loaded: on cores shared with the services, threads of OpenMP that spin while they wait
+    # for one another keep each other from the work, and a training takes a hundred times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_wait_and_exit, args=(parent,), name="parent", daemon=True).start()

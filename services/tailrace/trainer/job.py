@@ -21,7 +21,7 @@ from tailrace.backends.settings import Settings
 from tailrace.contracts.records import CandidateRefused, CandidateRegistered, GateResult, RetrainRequested, Variant
 from tailrace.core.durations import milliseconds
 from tailrace.core.metrics import metrics_of
-from tailrace.core.recall import CHANGES, recall
+from tailrace.core.recall import CHANGES, Past, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
 from tailrace.core.scoring import on_grid
 from tailrace.core.validation import GateSpec, judge, parity
@@ -77,7 +77,7 @@ def _candidate(settings: Settings, job: Job) -> CandidateRegistered:
 
 def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> CandidateRegistered | None:
     """A former champion that is as good as ever and better than the champion on the newest rows; None for none."""
-    former = {record.model_version: record for record in job.former}
+    former = {record.model_version: record for record in job.former if "gate_rows" in record.lineage}
     if job.champion is None or not former or job.request.trigger not in CHANGES:
         return None
     newest = _newest(data, job.request)
@@ -86,8 +86,8 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     if champion is None:
         return None
     known = {version: found for version, found in scores.items() if found is not None}
-    expected = {version: former[version].metrics.get("log_loss") or 0.0 for version in known}
-    recalled = recall(known, expected, champion, newest.labels)
+    past = {v: Past(former[v].metrics.get("log_loss") or 0.0, int(former[v].lineage["gate_rows"])) for v in known}
+    recalled = recall(known, past, champion, newest.labels)
     if recalled is None:
         return None
     record, request = former[recalled.name], job.request
@@ -140,7 +140,7 @@ def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> Ca
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
-    return _register(settings, use_case, job, exported, executor, data, metrics, gates)
+    return _register(settings, use_case, job, exported, executor, data, metrics, gates, len(split.gates.labels))
 
 
 def _data(settings: Settings, use_case: UseCase, request: RetrainRequested) -> DataSet:
@@ -216,6 +216,7 @@ def _register(
     data: DataSet,
     metrics: dict[str, float | None],
     gates: list[GateResult],
+    gate_rows: int,
 ) -> CandidateRegistered:
     request, plan = job.request, use_case.plan
     scores: NDArray[np.float64] = on_grid(executor.run(data.rows))
@@ -224,6 +225,7 @@ def _register(
         "train_until_ms": str(request.train_until_ms),
         "rows": str(len(data.labels)),
         "positives": str(int(data.labels.sum())),
+        "gate_rows": str(gate_rows),
         "plan": plan.fingerprint,
         "use_case_version": str(use_case.version),
         "trainer": use_case.model.train,

@@ -19,6 +19,7 @@ from tailrace.contracts.records import (
     CandidateRegistered,
     RetrainingRecord,
     RetrainRequested,
+    RoutingTable,
     TrainingStarted,
     Variant,
 )
@@ -80,7 +81,7 @@ class _Trainer:
         self._lifecycle = lifecycle
         self._lake = Lake(settings, topics)
         self._follower = ControlFollower(settings, topics)
-        self._table = self._follower.catch_up()
+        self._table: RoutingTable | None = None
         self._writer: Producer = producer(settings)
         self._pool: ProcessPoolExecutor | None = None
         self._answered: set[str] = set()
@@ -140,13 +141,14 @@ class _Trainer:
 
     def _train(self, request: RetrainRequested) -> CandidateRegistered | CandidateRefused:
         # Imported by the child as well; here only its name is needed.
-        from tailrace.trainer.child import end_with_parent, run_encoded
+        from tailrace.trainer.child import begin, run_encoded
 
         offsets = self._lake.catch_up()
-        self._table = self._follower.poll() or self._table
+        # To the end, not what has come by now: the champion that the candidate is judged against follows from the log.
+        self._table = self._follower.catch_up()
         if self._pool is None:
             # Kept warm: importing the trainers takes seconds, a small training less than one.
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=begin)
         job = encode((request, self._champion(), offsets, self._former(request)))
         try:
             answer = self._pool.submit(run_encoded, self._settings.model_dump_json(), job).result()
