@@ -320,7 +320,7 @@ class Monitor:
             return None
         trigger, reason = decided
         run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"
-        self._state.retrain.requested(run_id, now_ms)
+        self._state.retrain.requested(self._spec.retrain, evidence, run_id)
         self._state.drift = ""
         state = self._state.retrain
         return RetrainRequested(

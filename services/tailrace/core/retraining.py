@@ -1,8 +1,8 @@
 """When a new model is asked for: triggers, cool-down, latch and budget, on stream time alone.
 
-A detected change begins a concept: it is trained on from its change point, first with the few labels there
-are and again each time they have doubled, until they fill the training window. One candidate is under way
-at a time: from its request to the end of its rollout nothing else is asked for.
+A concept begins with the stream, and with each change that is detected: it is trained on from its change point,
+first with the few labels there are and again each time they have doubled, until they fill the training window. One
+candidate is under way at a time: from its request to the end of its rollout nothing else is asked for.
 """
 
 from __future__ import annotations
@@ -57,9 +57,10 @@ class RetrainState(msgspec.Struct):
         pending: The run asked for and not yet ended.
         on_trial: Version of its candidate while it is in rollout, registered at `registered_at_ms`.
         labels: Labels that became final since the newest request.
-        change_ms: Event time at which the present concept began; None while none is known.
-        since_change: Labels of its events.
-        fitted: How many of them there were when it was last asked for a model.
+        change_ms: Event time of the change with which the present concept began; None where none is known.
+        since_change: Labels of the concept's events.
+        fitted: How many of them there were when it was last asked for a model; 0 while it fills the training window.
+        filled_ms: Event time from which on the concept fills the training window.
         asked_ms: Requests within the budget's span.
     """
 
@@ -71,6 +72,7 @@ class RetrainState(msgspec.Struct):
     change_ms: int | None = None
     since_change: int = 0
     fitted: int = 0
+    filled_ms: int = 0
     asked_ms: list[int] = []
 
     def decide(self, spec: RetrainSpec, evidence: Evidence) -> tuple[Trigger, str] | None:
@@ -84,8 +86,9 @@ class RetrainState(msgspec.Struct):
             self.asked_ms = [at_ms for at_ms in self.asked_ms if at_ms > evidence.now_ms - spec.budget_ms]
             if len(self.asked_ms) >= spec.budget:
                 return None
-        if self.change_ms is not None and evidence.now_ms - self.change_ms >= spec.window_ms:
-            self.change_ms = None  # Every row that would be trained on is of the present concept by now.
+        if evidence.now_ms >= self.filled_ms:
+            # Every row that would be trained on is of the present concept by now.
+            self.change_ms, self.fitted = None, 0
         return self._trigger(spec, evidence, since_ms)
 
     def _trigger(self, spec: RetrainSpec, evidence: Evidence, since_ms: int | None) -> tuple[Trigger, str] | None:
@@ -95,7 +98,7 @@ class RetrainState(msgspec.Struct):
             return "drift", evidence.drift
         if evidence.metric_drop and "metric_drop" in spec.on:
             return "metric_drop", evidence.metric_drop
-        if self.change_ms is not None and self.fitted and self.since_change >= 2 * self.fitted:
+        if "drift" in spec.on and self.fitted and self.since_change >= 2 * self.fitted:
             return "refit", f"{self.since_change} labels since the change, {self.fitted} at the last request"
         if spec.every_labels is not None and self.labels >= spec.every_labels:
             return "volume", f"{self.labels} labels since the last request"
@@ -107,20 +110,22 @@ class RetrainState(msgspec.Struct):
     def observe(self, event_time_ms: NDArray[np.int64]) -> None:
         """Counts labels of the champion's predictions that have become final; int64 (n,), times of their events."""
         self.labels += len(event_time_ms)
-        if self.change_ms is not None:
-            self.since_change += int((event_time_ms >= self.change_ms).sum())
+        since = event_time_ms if self.change_ms is None else event_time_ms[event_time_ms >= self.change_ms]
+        self.since_change += len(since)
 
-    def changed(self, change_ms: int, labels: int) -> None:
+    def changed(self, spec: RetrainSpec, change_ms: int, labels: int) -> None:
         """A new concept began at an event time; so many labels of its events are final already."""
         self.change_ms, self.since_change, self.fitted = change_ms, labels, 0
+        self.filled_ms = change_ms + spec.window_ms
 
-    def requested(self, run_id: str, now_ms: int) -> None:
+    def requested(self, spec: RetrainSpec, evidence: Evidence, run_id: str) -> None:
         """Latches until `ended`."""
-        self.requested_at_ms, self.pending = now_ms, run_id
+        if not evidence.has_champion:
+            self.since_change, self.filled_ms = evidence.labels, evidence.now_ms + spec.window_ms
+        self.requested_at_ms, self.pending = evidence.now_ms, run_id
         self.labels = 0
-        self.asked_ms.append(now_ms)
-        if self.change_ms is not None:
-            self.fitted = max(self.since_change, 1)
+        self.asked_ms.append(evidence.now_ms)
+        self.fitted = max(self.since_change, 1) if evidence.now_ms < self.filled_ms else 0
 
     def ended(self, run_id: str, model_version: str = "", at_ms: int = 0) -> None:
         """Takes note of a run that was refused, or registered as a version that goes into rollout."""
