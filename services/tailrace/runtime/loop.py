@@ -33,9 +33,6 @@ BUSY_CUT_S = 0.1
 """Least time between two commits while records come faster than they are processed: what waits has waited longer."""
 TRANSACTION_TIMEOUT_MS = 60_000
 MAX_BACKOFF_S = 10.0
-BY_KEY = -1
-"""Partition that stands for the one the key decides on."""
-_TOPIC_OF = itemgetter(0)
 
 
 def run_transactional(
@@ -186,7 +183,7 @@ class _Session:
         if batch:
             metrics.batch_seconds.observe(time.perf_counter() - began)
         for counter, records in ((metrics.records, batch), (metrics.produced, outputs)):
-            for topic, count in Counter(map(_TOPIC_OF, records)).items():
+            for topic, count in Counter(map(itemgetter(0), records)).items():
                 counter.labels(topic).inc(count)
 
     def _advance(self, topic: str, partition: int, offset: int) -> None:
@@ -204,7 +201,7 @@ class _Session:
     def _produce(self, outputs: Sequence[Output]) -> None:  # hot path
         produce = self._producer.produce
         for topic, key, value, partition, headers in outputs:
-            number = BY_KEY if partition is None else partition
+            number = -1 if partition is None else partition  # -1: the one the key decides on
             while True:
                 try:
                     if headers:
