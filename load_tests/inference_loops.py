@@ -50,6 +50,7 @@ def reader(bootstrap: str, group: str, topic: str) -> Consumer:
             "auto.offset.reset": "earliest",
             "queued.min.messages": 100_000,
             "fetch.wait.max.ms": 20,
+            "fetch.queue.backoff.ms": 10,
         }
     )
     client.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])

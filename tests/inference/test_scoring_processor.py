@@ -31,6 +31,7 @@ from tailrace.core.plan import Plan
 from tailrace.core.scoring import on_grid
 from tailrace.core.windows import LabelState
 from tailrace.errors import ArtifactInvalid, StateCorrupt, StoreUnavailable
+from tailrace.inference import processor
 from tailrace.inference.inputs import CHUNK, LONGEST_PAUSE_MS
 from tailrace.inference.models import ModelPool, executor_of
 from tailrace.inference.processor import ScoringProcessor
@@ -408,3 +409,31 @@ def test_however_the_stream_is_cut_and_repeated_the_predictions_are_the_same(
         again = [stream[at] for at in sorted(doubled) if at < begin]
         got += cut.process(*again, *stream[begin:end])
     assert whole.process(*stream) == got
+
+
+KINDS = ("row", "row again", "watermark", "dead letter", "misfit", "junk")
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=25), chunk=st.integers(1, 6))
+def test_records_of_all_kinds_come_out_in_order_wherever_the_chunks_end(
+    plan: Plan, log: Any, bundle: Bundles, table: Tables, kinds: list[str], chunk: int
+) -> None:
+    routing = shadowed(bundle, table, (0.3, -0.2, 1))
+    whole, single = Bench(plan, log, routing), Bench(plan, log, routing)
+    made = {
+        "row": whole.row,
+        "row again": lambda at: whole.row(max(at - 2, 0)),
+        "watermark": lambda at: Message("uc.features", at % 2, at, NOW, None, None, [(WATERMARK_HEADER, b"77")]),
+        "dead letter": letter,
+        "misfit": lambda at: whole.row(at, fingerprint="another", partition=at % 2),
+        "junk": lambda at: whole.row(at)._replace(value=b"{"),
+    }
+    stream = [made[kind](at) for at, kind in enumerate(kinds)]
+    expected = [output for message in stream for output in single.process(message)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processor, "CHUNK", chunk)
+        assert expected == whole.process(*stream)
+    assert single.counted("duplicates_total", topic="uc.features") == whole.counted(
+        "duplicates_total", topic="uc.features"
+    )

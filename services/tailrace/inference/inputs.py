@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.ports import OnlineStore, ReadRequest, Rows
+from tailrace.backends.ports import OnlineStore, Output, ReadRequest, Rows
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import FeatureRow
 from tailrace.core.freshness import Judged, judge
@@ -26,11 +27,25 @@ UNREAD = -2
 """Timestamp of a row that could not be asked for; it counts as absent, and degrades the prediction."""
 
 CHUNK = 1_000
-"""Rows asked for at once: enough that a round trip costs little for each, few enough that a batch has several."""
+"""Records handled at once: few enough that their numbers stay in the caches from decoding to encoding and that a batch
+has several, so that a round trip to the store is hidden; enough that what is done once per chunk costs little."""
 
 _Answer = Callable[[], list[Rows]]
 _Found = tuple[Sequence[bytes | None], NDArray[np.int64]]
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+class Chunk(NamedTuple):
+    """Records of a micro-batch, in order.
+
+    `rows` are n feature rows to score, `partitions` their partitions of FEATURES, `places` where they stood in
+    the chunk; `others` are outputs for the remaining records, each with its place.
+    """
+
+    rows: list[FeatureRow]
+    partitions: Sequence[int]
+    places: Sequence[int]
+    others: list[tuple[int, Output]]
 
 
 class Inputs:
@@ -77,19 +92,22 @@ class InputReader:
                 metrics.feature_rows.labels(view.name, state)
         self._backoff = Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS)
 
-    def read_all(self, rows: list[FeatureRow], now_ms: int) -> Iterator[tuple[int, Inputs]]:
-        """The rows in chunks, each with the place of its first row; the store reads a chunk while the former is scored.
+    def read_all(self, chunks: Iterable[Chunk], now_ms: int) -> Iterator[tuple[Chunk, Inputs]]:
+        """The inputs of each chunk, in order; the store reads a chunk while the former is scored.
 
         A store that does not answer degrades the rows, and no more.
         """
-        size = CHUNK if self._plan.online_views else len(rows)
-        begins = range(0, len(rows), size)
-        answer = self._ask(rows[:size], now_ms)
-        for begin in begins:
-            chunk, answered = rows[begin : begin + size], answer
-            if begin + size < len(rows):
-                answer = self._ask(rows[begin + size : begin + 2 * size], now_ms)
-            yield begin, self._read(chunk, self._answered(answered, len(chunk), now_ms))
+        ahead = 1 if self._plan.online_views else 0
+        asked: deque[tuple[Chunk, _Answer | None]] = deque()
+        for chunk in chunks:
+            asked.append((chunk, self._ask(chunk.rows, now_ms)))
+            if len(asked) > ahead:
+                yield self._read_chunk(*asked.popleft(), now_ms)
+        for chunk, answer in asked:
+            yield self._read_chunk(chunk, answer, now_ms)
+
+    def _read_chunk(self, chunk: Chunk, answer: _Answer | None, now_ms: int) -> tuple[Chunk, Inputs]:
+        return chunk, self._read(chunk.rows, self._answered(answer, len(chunk.rows), now_ms))
 
     def _read(self, rows: list[FeatureRow], found: list[_Found]) -> Inputs:  # hot path
         own = len(self._plan.own_order)
@@ -126,7 +144,7 @@ class InputReader:
     def _ask(self, rows: list[FeatureRow], now_ms: int) -> _Answer | None:
         """What gives the rows of the online views; None where the store is not to be asked."""
         views = self._plan.online_views
-        if not views or not self._backoff.due(now_ms):
+        if not views or not rows or not self._backoff.due(now_ms):
             return None
         requests = [
             ReadRequest(view.name, view.entity, [c.name for c in view.columns], [r.entities[view.entity] for r in rows])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,7 +27,9 @@ _HOLE = b"\x00"
 
 _ENCODER = msgspec.json.Encoder()
 
-Column = Iterable[bytes]
+T = TypeVar("T")
+
+Column = Sequence[bytes]
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -42,6 +44,12 @@ class Scored(msgspec.Struct, frozen=True):
     places: NDArray[np.intp]
     scores: NDArray[np.float64]
     failure: str = "model_failed"
+
+    def of(self, column: Sequence[T]) -> Sequence[T]:
+        """What a column of the micro-batch holds at `places`."""
+        if len(self.places) == len(column):
+            return column
+        return [column[place] for place in self.places.tolist()]
 
 
 class PredictionEncoder:
@@ -74,20 +82,21 @@ class PredictionEncoder:
         """
         failed = np.isnan(scored.scores)
         bins = bin_of(np.where(failed, self._plan.default_score, scored.scores)).tolist()
-        places = None if len(scored.places) == len(inputs.rows) else scored.places.tolist()
-
-        def of_places(column: Sequence[bytes]) -> Column:
-            return column if places is None else [column[place] for place in places]
-
-        columns: list[Column] = [of_places(column) for column in shared.before_score]
+        ages = shared.ages
+        degraded = _degraded(inputs, scored, failed)
+        columns = [scored.of(column) for column in shared.before_score]
         columns.append([self._scores[number] for number in bins])
         columns.append([self._decisions[number] for number in bins])
-        columns += [of_places(shared.features), of_places(shared.ages)]
-        columns.append(_degraded(inputs, scored, failed))
-        columns += [of_places(column) for column in shared.behind_degraded]
-        return _filled(self._template(scored, now_ms), columns)
+        columns.append(scored.of(shared.features))
+        if ages is not None:
+            columns.append(scored.of(ages))
+        if degraded is not None:
+            columns.append(degraded)
+        columns += [scored.of(column) for column in shared.behind_degraded]
+        return _filled(self._template(scored, now_ms, ages=ages is not None, degraded=degraded is not None), columns)
 
-    def _template(self, scored: Scored, now_ms: int) -> bytes:
+    def _template(self, scored: Scored, now_ms: int, *, ages: bool, degraded: bool) -> bytes:
+        """A prediction with holes; none for ages and reasons where no row has any."""
         variant: Any = scored.variant
         hole: Any = msgspec.Raw(_HOLE)
         open_name: Any = msgspec.Raw(_HOLE + b":" + _ENCODER.encode(variant.name)[1:])
@@ -112,9 +121,9 @@ class PredictionEncoder:
                 threshold=self._plan.threshold,
                 propensity=1.0 if variant.role == "shadow" else variant.share,
                 features=features,
-                ages_ms=hole,
+                ages_ms=hole if ages else {},
                 fingerprint=self._fingerprint,
-                degraded=hole,
+                degraded=hole if degraded else [],
                 source=hole,
                 produced_at_ms=hole,
             )
@@ -150,15 +159,20 @@ class SharedTexts:
     def features(self) -> list[bytes]:
         """The numbers the models saw, between the brackets of the list; NaN is null."""
         matrix = np.ascontiguousarray(self._inputs.matrix)
-        return orjson.dumps(matrix, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+        texts = orjson.dumps(matrix, option=orjson.OPT_SERIALIZE_NUMPY).split(b"],[")
+        texts[0] = texts[0][2:]
+        texts[-1] = texts[-1][:-2]
+        return texts
 
     @cached_property
-    def ages(self) -> list[bytes]:
-        """Age of each online view's row, null without one."""
+    def ages(self) -> list[bytes] | None:
+        """Age of each online view's row, null without one; None where nothing is read online."""
         ages = self._inputs.ages_ms
+        if not ages:
+            return None
         holes: Any = dict.fromkeys(ages, msgspec.Raw(_HOLE))
         columns = [_texts([age if age >= 0 else None for age in column.tolist()]) for column in ages.values()]
-        return _filled(_ENCODER.encode(holes), columns) if columns else [b"{}"] * len(self._inputs.rows)
+        return _filled(_ENCODER.encode(holes), columns)
 
     @cached_property
     def behind_degraded(self) -> list[Sequence[bytes]]:
@@ -167,9 +181,10 @@ class SharedTexts:
         return [_texts([row.source for row in rows]), _texts([row.produced_at_ms for row in rows])]
 
 
-def _degraded(inputs: Inputs, scored: Scored, failed: NDArray[np.bool_]) -> Column:
+def _degraded(inputs: Inputs, scored: Scored, failed: NDArray[np.bool_]) -> Column | None:
+    """Why rows are degraded; None where none is."""
     if not inputs.degraded and not failed.any():
-        return repeat(b"[]")
+        return None
     reasons = [inputs.degraded.get(place, []) for place in scored.places.tolist()]
     return _texts(
         [[*names, scored.failure] if unscored else names for names, unscored in zip(reasons, failed, strict=True)]
@@ -184,7 +199,7 @@ def _texts(values: Sequence[Any]) -> list[bytes]:
 def _filled(template: bytes, columns: Sequence[Column]) -> list[bytes]:
     """Puts the columns into the holes of a template, one text for each row."""
     first, *others = template.split(_HOLE)
-    parts: list[Column] = [repeat(first)]
+    parts: list[Iterable[bytes]] = [repeat(first)]
     for column, piece in zip(columns, others, strict=True):
         parts += (column, repeat(piece))
     return list(map(b"".join, zip(*parts, strict=False)))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.plan import Plan
 from tailrace.core.watermarks import watermark_of
 from tailrace.errors import BadRecord, StateCorrupt
-from tailrace.inference.inputs import InputReader, Inputs
+from tailrace.inference.inputs import CHUNK, Chunk, InputReader, Inputs
 from tailrace.inference.models import ModelPool, Serving, scores_of
 from tailrace.inference.predictions import PredictionEncoder, Scored, SharedTexts
 from tailrace.runtime.dead_letters import Quarantine, dead_letter, dead_letter_of
@@ -105,78 +105,93 @@ class ScoringProcessor:
         """Scores a micro-batch; dead letters and watermarks are passed on in their place."""
         self._pool.refresh(now_ms)
         self._tell()
-        if not batch:
-            return []
+        outputs: list[Output] = []
+        rows = letters = 0
+        admitted = (self._admit(batch[begin : begin + CHUNK], now_ms) for begin in range(0, len(batch), CHUNK))
+        for chunk, inputs in self._inputs.read_all(admitted, now_ms):
+            outputs += _in_order(chunk.others, self._score(chunk, inputs, now_ms))
+            rows += len(chunk.rows)
+            letters += sum(output.topic == self._topics.dead_letters for _, output in chunk.others)
+        self._quarantine.observe(rows, letters)
+        return outputs
+
+    def _admit(self, batch: Sequence[Message], now_ms: int) -> Chunk:  # hot path
+        """Tells the rows to score from what is passed on, refused or known already."""
+        partitions = [message.partition for message in batch]
+        found = self._decode(batch)
+        if self._all_fit(found) and self._all_new(found, partitions):
+            return Chunk(found, partitions, range(len(batch)), [])
         rows: list[FeatureRow] = []
         places: list[int] = []
         others: list[tuple[int, Output]] = []
-        positions = self._positions
-        for place, (message, row) in enumerate(zip(batch, self._decode(batch), strict=True)):  # hot path
+        for place, (message, row) in enumerate(zip(batch, found, strict=True)):
             if not isinstance(row, FeatureRow):
                 made = self._refuse(message, row, now_ms) if row is not None else self._pass_on(message)
                 others += zip(repeat(place), made)
-                continue
-            position = positions[message.partition]
-            if row.source.offset <= position.source:
-                self._metrics.duplicates.labels(self._topics.features).inc()
-                continue
-            position.source = row.source.offset
-            if row.fingerprint == self._fingerprint and len(row.values) == self._width and self._has_entities(row):
-                rows.append(row)
-                places.append(place)
-            else:
+            elif self._is_new(message.partition, row.source.offset):
+                if self._all_fit([row]):
+                    rows.append(row)
+                    places.append(place)
+                    continue
                 # Filed under the event's own place, so that the event is accounted for.
                 topic, partition, offset = msgspec.structs.astuple(row.source)
                 event = message._replace(topic=topic, partition=partition, offset=offset)
                 others += zip(repeat(place), self._refuse(event, self._misfit(row), now_ms))
-        letters = sum(output.topic == self._topics.dead_letters for _, output in others)
-        self._quarantine.observe(len(rows), letters)
-        if not rows:
-            return [output for _, output in others]
-        return _in_order(others, self._score(batch, rows, places, now_ms))
+        return Chunk(rows, [partitions[place] for place in places], places, others)
 
-    def _score(
-        self, batch: Sequence[Message], rows: list[FeatureRow], places: list[int], now_ms: int
-    ) -> list[tuple[list[int], list[Output]]]:
-        """What every variant makes of the rows, with the place in the batch of each output."""
-        keys = [row.key.encode() for row in rows]
-        partitions = [batch[place].partition for place in places]
+    def _all_fit(self, found: list[Any]) -> TypeGuard[list[FeatureRow]]:
+        """Whether all are rows of this plan."""
+        return (
+            set(map(type, found)) == {FeatureRow}
+            and {row.fingerprint for row in found} == {self._fingerprint}
+            and {len(row.values) for row in found} == {self._width}
+            and (not self._entities or all(self._entities <= row.entities.keys() for row in found))
+        )
+
+    def _all_new(self, rows: list[FeatureRow], partitions: list[int]) -> bool:
+        """Whether none of them was seen before; then the last ones become the positions."""
+        last = {number: position.source for number, position in self._positions.items()}
+        for partition, row in zip(partitions, rows, strict=True):
+            offset = row.source.offset
+            if offset <= last[partition]:
+                return False
+            last[partition] = offset
+        for number, position in self._positions.items():
+            position.source = last[number]
+        return True
+
+    def _score(self, chunk: Chunk, inputs: Inputs, now_ms: int) -> list[tuple[Sequence[int], list[Output]]]:
+        """What every variant makes of the rows, with the place in the chunk of each output."""
+        if not chunk.rows:
+            return []
+        keys = [row.key.encode() for row in chunk.rows]
+        shared = SharedTexts(inputs)
         said = []
-        for begin, inputs in self._inputs.read_all(rows, now_ms):
-            shared = SharedTexts(inputs)
-            for scored in self._said(inputs):
-                shadow = scored.variant.role == "shadow"
-                topic = self._topics.shadow if shadow else self._topics.predictions
-                values = self._encoder.encode(inputs, shared, scored, now_ms)
-                self._measure(inputs, scored, now_ms)
-                chosen = (scored.places + begin).tolist()
-                made = zip(
-                    repeat(topic),
-                    [keys[at] for at in chosen],
-                    values,
-                    [partitions[at] for at in chosen],
-                    repeat(_NO_HEADERS),
-                    strict=False,
-                )
-                said.append(([places[at] for at in chosen], list(map(Output._make, made))))
+        for scored in self._said(inputs):
+            topic = self._topics.shadow if scored.variant.role == "shadow" else self._topics.predictions
+            values = self._encoder.encode(inputs, shared, scored, now_ms)
+            self._measure(inputs, scored, now_ms)
+            made = zip(
+                repeat(topic), scored.of(keys), values, scored.of(chunk.partitions), repeat(_NO_HEADERS), strict=False
+            )
+            # Half the cost of the constructor of a NamedTuple.
+            outputs: list[Output] = list(map(tuple.__new__, repeat(Output), made))
+            said.append((scored.of(chunk.places), outputs))
         return said
 
     def _decode(self, batch: Sequence[Message]) -> list[FeatureRow | BadRecord | None]:
         """Feature rows, what is wrong with them, or None for a record that is to be passed on."""
         special: dict[int, BadRecord | None] = {}
-        for place, message in enumerate(batch):
-            # A feature row has a value and no headers, unless its producer gave it some.
-            if message.headers:
-                letter = _letter_of(message)
-                if letter is not None or watermark_of(message.value, message.headers) is not None:
-                    special[place] = letter if isinstance(letter, BadRecord) else None
+        # A feature row has a value and no headers, unless its producer gave it some.
+        for place in [place for place, message in enumerate(batch) if message.headers]:
+            message = batch[place]
+            letter = _letter_of(message)
+            if letter is not None or watermark_of(message.value, message.headers) is not None:
+                special[place] = letter if isinstance(letter, BadRecord) else None
         if not special:
             return self._decoder.decode([message.value for message in batch])
         rows = iter(self._decoder.decode([m.value for place, m in enumerate(batch) if place not in special]))
         return [special[place] if place in special else next(rows) for place in range(len(batch))]
-
-    def _has_entities(self, row: FeatureRow) -> bool:
-        return not self._entities or self._entities <= row.entities.keys()
 
     def _misfit(self, row: FeatureRow) -> BadRecord:
         if row.fingerprint != self._fingerprint:
@@ -252,17 +267,17 @@ class ScoringProcessor:
         if variant.role == "shadow":
             return
         degraded = inputs.degraded
-        places = scored.places.tolist()
+        places = scored.places.tolist() if degraded else []
         reasons = Counter(reason for place in places if place in degraded for reason in degraded[place])
         reasons[scored.failure] = int(np.isnan(scored.scores).sum())
         for reason, count in reasons.items():
             if count:
                 self._metrics.degraded.labels(reason).inc(count)
-        produced_ms = np.array([inputs.rows[place].produced_at_ms for place in places], dtype=np.int64)
+        produced_ms = np.array(scored.of([row.produced_at_ms for row in inputs.rows]), dtype=np.int64)
         observe_all(self._metrics.end_to_end_seconds, np.maximum(now_ms - produced_ms, 0) / 1000)
 
 
-def _in_order(others: list[tuple[int, Output]], said: list[tuple[list[int], list[Output]]]) -> list[Output]:
+def _in_order(others: list[tuple[int, Output]], said: list[tuple[Sequence[int], list[Output]]]) -> list[Output]:
     """All outputs in the order of the records they stem from; of one record, in the order of the variants."""
     if len(said) == 1 and not others:
         return said[0][1]
