@@ -29,7 +29,7 @@ from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Arrivals, Changes, Scored, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitoring import HOUR_MS, Champion
-from tailrace.core.watermarks import EventTimeBounds, Watermarks, watermark_of
+from tailrace.core.watermarks import EventTimeBounds, PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.changelog import Changelog, Clock
 from tailrace.feedback.gauges import Gauges
@@ -50,10 +50,15 @@ class Vector(Scored, frozen=True, gc=False):
     features: tuple[float | None, ...] = ()
 
 
-class FollowedEpoch(msgspec.Struct):
-    """Commit metadata: epoch of the routing table that is followed."""
+class Position(msgspec.Struct, frozen=True):
+    """Commit metadata of a partition: the epoch of the routing table that is followed, and how far its time has come.
+
+    With the time of every partition a restart goes on as if there had been none: one that is read later than
+    the others holds stream time back, and no window closes before the outcomes in it were read.
+    """
 
     epoch: int = 0
+    time: PartitionTime = PartitionTime()
 
 
 class FeedbackProcessor:
@@ -90,7 +95,7 @@ class FeedbackProcessor:
         self._clock_at_ms = 0
         self._epoch = 0
         self._champion: Champion | None = None
-        self._committed: dict[tuple[str, int], int] = {}
+        self._committed: dict[tuple[str, int], Position] = {}
         self._state = FeedbackState(use_case, None)
         self._marks = self._watermarks()
         self._bounds = self._event_time_bounds()
@@ -98,12 +103,16 @@ class FeedbackProcessor:
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Restores everything from the changelog, as of the last commit."""
         for at in partitions:
-            known = decode(FollowedEpoch, at.metadata.encode()) if at.metadata else FollowedEpoch()
-            self._committed[at.topic, at.partition] = known.epoch
+            known = decode(Position, at.metadata.encode()) if at.metadata else Position()
+            self._committed[at.topic, at.partition] = known
         self._changelog = self._new_changelog()
         self._state = FeedbackState(self._use_case, self._changelog.restore(self._read_changelog()))
         self._marks = self._watermarks()
         self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None)
+        for (topic, partition), known in self._committed.items():
+            # Stream time follows shadows only where their records state it.
+            if known.time.stated or topic in (self._topics.predictions, self._outcomes.name):
+                self._marks.assign(topic, partition, known.time)
         self._bounds = self._event_time_bounds()
         if self._champion is not None:
             self._state.serve(self._champion)
@@ -113,15 +122,16 @@ class FeedbackProcessor:
         """Forgets partitions."""
         for at in partitions:
             self._committed.pop(at, None)
+            self._marks.revoke(*at)
 
     def metadata(self, topic: str, partition: int) -> str:
-        """Epoch of the routing table that is followed, as JSON."""
-        self._committed[topic, partition] = self._epoch
-        return encode(FollowedEpoch(self._epoch)).decode()
+        """A `Position` as JSON."""
+        position = self._committed[topic, partition] = Position(self._epoch, self._marks.known(topic, partition))
+        return encode(position).decode()
 
     def unsettled(self) -> bool:
         """True until the followed epoch stands in the metadata of every partition."""
-        return any(epoch != self._epoch for epoch in self._committed.values())
+        return any(position.epoch != self._epoch for position in self._committed.values())
 
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
         """Takes a micro-batch and, where stream time has come to a new hour, decides."""
