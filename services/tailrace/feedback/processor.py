@@ -7,6 +7,8 @@ worker that reads all partitions of both can join them without a repartitioning 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -39,6 +41,7 @@ from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
 
 _RETRAINING: Any = RetrainingRecord
+_TOPIC_OF, _VALUE_OF = attrgetter("topic"), attrgetter("value")
 CLOCK_EVERY_MS = 1_000
 """How often the monitor's state is stored between ticks. A crash loses that much of the feature counts
 that drift is judged by, and nothing else."""
@@ -59,6 +62,14 @@ class Position(msgspec.Struct, frozen=True):
 
     epoch: int = 0
     time: PartitionTime = PartitionTime()
+
+
+def _read(decoder: BatchDecoder, values: Sequence[bytes | None]) -> list[Any]:
+    records = decoder.decode(values)
+    if BadRecord in set(map(type, records)):
+        # Written by inference alone: an unreadable one is a fault of the deploy, not of the data.
+        raise next(record for record in records if isinstance(record, BadRecord))
+    return records
 
 
 class FeedbackProcessor:
@@ -141,13 +152,7 @@ class FeedbackProcessor:
             self._epoch, self._champion = followed
             outputs += self._alarms(self._state.serve(self._champion))
             self._gauges.champion(self._epoch, self._state)
-        by_topic: dict[str, list[Message]] = {}
-        for message in batch:
-            mark = watermark_of(message.value, message.headers)
-            if mark is not None:
-                self._marks.punctuate(message.topic, message.partition, mark, now_ms)
-            else:
-                by_topic.setdefault(message.topic, []).append(message)
+        by_topic = self._by_topic(batch, now_ms)
         parts = [
             self._predictions(by_topic.get(self._topics.predictions, []), now_ms),
             self._predictions(by_topic.get(self._topics.shadow, []), now_ms),
@@ -158,23 +163,37 @@ class FeedbackProcessor:
         outputs += self._advance(parts, now_ms)
         return outputs
 
+    def _by_topic(self, batch: Sequence[Message], now_ms: int) -> dict[str, list[Message]]:  # hot path
+        """Records in order; those that state a watermark are taken note of and left out."""
+        found: dict[str, list[Message]] = {}
+        for topic, run in groupby(batch, _TOPIC_OF):
+            found.setdefault(topic, []).extend(run)
+        for topic, messages in found.items():
+            if None in map(_VALUE_OF, messages):
+                found[topic] = [message for message in messages if not self._is_watermark(message, now_ms)]
+        return found
+
+    def _is_watermark(self, message: Message, now_ms: int) -> bool:
+        mark = watermark_of(message.value, message.headers)
+        if mark is not None:
+            self._marks.punctuate(message.topic, message.partition, mark, now_ms)
+        return mark is not None
+
     def _predictions(self, messages: list[Message], now_ms: int) -> Changes:  # hot path
         if not messages:
             return Changes.none()
         is_traffic = messages[0].topic == self._topics.predictions
-        watched = is_traffic and self._champion is not None and self._state.monitor.wants_vectors
-        decoder = self._vectors if watched else self._scored
-        scored = decoder.decode([message.value for message in messages])
-        bad = next((record for record in scored if isinstance(record, BadRecord)), None)
-        if bad is not None:
-            # Written by inference alone: an unreadable one is a fault of the deploy, not of the data.
-            raise bad
+        monitor = self._state.monitor
+        watched = is_traffic and self._champion is not None and monitor.wants_vectors
+        values = list(map(_VALUE_OF, messages))
+        # Features are most of a record: those of a sample are read in a second pass, those of all in the first.
+        scored = _read(self._vectors if watched and not monitor.sample.shift else self._scored, values)
         arrivals = Arrivals.of(scored)
         changes = self._state.predict(arrivals)
         if is_traffic:
             self._observe_times(messages, arrivals.event_time_ms, now_ms)
         if watched:
-            self._observe_vectors(scored)
+            self._observe_vectors(arrivals, scored, values)
         return changes
 
     def _observe_times(self, messages: list[Message], times_ms: NDArray[np.int64], now_ms: int) -> None:
@@ -183,13 +202,19 @@ class FeedbackProcessor:
             newest_ms = int(times_ms[partitions == partition].max())
             self._marks.observe(messages[0].topic, partition, newest_ms, now_ms)
 
-    def _observe_vectors(self, scored: list[Vector]) -> None:
-        version = self._state.monitor.version
-        taken = [v for v in scored if v.variant == "champion" and v.model_version == version]
-        if taken:
-            width = len(self._use_case.plan.order)
-            matrix = np.array([v.features for v in taken], dtype=np.float32).reshape(len(taken), width)
-            self._state.monitor.vectors(matrix, np.array([v.score for v in taken]))
+    def _observe_vectors(self, arrivals: Arrivals, scored: list[Any], values: Sequence[bytes | None]) -> None:
+        monitor = self._state.monitor
+        champions = zip(arrivals.variants, arrivals.model_versions, strict=True)
+        mine = [at for at, (name, version) in enumerate(champions) if name == "champion" and version == monitor.version]
+        places = [mine[at] for at in monitor.sample.take([arrivals.event_ids[at] for at in mine]).tolist()]
+        if not places:
+            return
+        if monitor.sample.shift:
+            vectors = _read(self._vectors, [values[place] for place in places])
+        else:
+            vectors = [scored[place] for place in places]
+        matrix = np.array([vector.features for vector in vectors], dtype=np.float32)
+        monitor.vectors(matrix.reshape(len(places), len(self._use_case.plan.order)), arrivals.score[places])
 
     def _take_outcomes(self, messages: list[Message], now_ms: int, outputs: list[Output]) -> Changes:
         if not messages:
