@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.codec import BatchDecoder, EventDecoder, decode, encode
+from tailrace.backends.codec import EventDecoder, decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import (
@@ -28,7 +28,7 @@ from tailrace.contracts.records import (
 )
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
-from tailrace.core.joins import Arrivals, Changes, Scored, Unattributed
+from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitoring import HOUR_MS, Champion
 from tailrace.core.watermarks import EventTimeBounds, PartitionTime, Watermarks, watermark_of
@@ -36,6 +36,7 @@ from tailrace.errors import BadRecord
 from tailrace.feedback.changelog import Changelog, Clock
 from tailrace.feedback.gauges import Gauges
 from tailrace.feedback.label_writer import LabelWriter
+from tailrace.feedback.predictions import PredictionReader
 from tailrace.feedback.state import FeedbackState, horizon_ms, label_name, reports_of
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
@@ -47,12 +48,6 @@ CLOCK_EVERY_MS = 1_000
 that drift is judged by, and nothing else."""
 
 
-class Vector(Scored, frozen=True, gc=False):
-    """The part of a `Prediction` that feature drift needs too; decoded from the same bytes."""
-
-    features: tuple[float | None, ...] = ()
-
-
 class Position(msgspec.Struct, frozen=True):
     """Commit metadata of a partition: the epoch of the routing table that is followed, and how far its time has come.
 
@@ -62,14 +57,6 @@ class Position(msgspec.Struct, frozen=True):
 
     epoch: int = 0
     time: PartitionTime = PartitionTime()
-
-
-def _read(decoder: BatchDecoder, values: Sequence[bytes | None]) -> list[Any]:
-    records = decoder.decode(values)
-    if BadRecord in set(map(type, records)):
-        # Written by inference alone: an unreadable one is a fault of the deploy, not of the data.
-        raise next(record for record in records if isinstance(record, BadRecord))
-    return records
 
 
 class FeedbackProcessor:
@@ -98,8 +85,7 @@ class FeedbackProcessor:
         self._gauges = Gauges(metrics)
         self._changelog = self._new_changelog()
         self._label_writer = LabelWriter(self._topics.labels, use_case.name, label_name(use_case))
-        self._scored = BatchDecoder(Scored)
-        self._vectors = BatchDecoder(Vector)
+        self._reader = PredictionReader(len(use_case.plan.order))
         self._outcome_decoder = EventDecoder(self._outcomes)
         self._quarantine = Quarantine()
         self._clock_due = False
@@ -183,17 +169,11 @@ class FeedbackProcessor:
         if not messages:
             return Changes.none()
         is_traffic = messages[0].topic == self._topics.predictions
-        monitor = self._state.monitor
-        watched = is_traffic and self._champion is not None and monitor.wants_vectors
-        values = list(map(_VALUE_OF, messages))
-        # Features are most of a record: those of a sample are read in a second pass, those of all in the first.
-        scored = _read(self._vectors if watched and not monitor.sample.shift else self._scored, values)
-        arrivals = Arrivals.of(scored)
+        watched = is_traffic and self._champion is not None and self._state.monitor.wants_vectors
+        arrivals = self._reader.read(list(map(_VALUE_OF, messages)), self._state.monitor if watched else None)
         changes = self._state.predict(arrivals)
         if is_traffic:
             self._observe_times(messages, arrivals.event_time_ms, now_ms)
-        if watched:
-            self._observe_vectors(arrivals, scored, values)
         return changes
 
     def _observe_times(self, messages: list[Message], times_ms: NDArray[np.int64], now_ms: int) -> None:
@@ -201,20 +181,6 @@ class FeedbackProcessor:
         for partition in np.unique(partitions).tolist():
             newest_ms = int(times_ms[partitions == partition].max())
             self._marks.observe(messages[0].topic, partition, newest_ms, now_ms)
-
-    def _observe_vectors(self, arrivals: Arrivals, scored: list[Any], values: Sequence[bytes | None]) -> None:
-        monitor = self._state.monitor
-        champions = zip(arrivals.variants, arrivals.model_versions, strict=True)
-        mine = [at for at, (name, version) in enumerate(champions) if name == "champion" and version == monitor.version]
-        places = [mine[at] for at in monitor.sample.take([arrivals.event_ids[at] for at in mine]).tolist()]
-        if not places:
-            return
-        if monitor.sample.shift:
-            vectors = _read(self._vectors, [values[place] for place in places])
-        else:
-            vectors = [scored[place] for place in places]
-        matrix = np.array([vector.features for vector in vectors], dtype=np.float32)
-        monitor.vectors(matrix.reshape(len(places), len(self._use_case.plan.order)), arrivals.score[places])
 
     def _take_outcomes(self, messages: list[Message], now_ms: int, outputs: list[Output]) -> Changes:
         if not messages:
