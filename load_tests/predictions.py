@@ -162,8 +162,9 @@ class Predictions:
     def __init__(self, use_case: UseCase, stream: Stream) -> None:
         self._use_case = use_case
         self._stream = stream
-        self._vectors = _vectors(1)[:VECTORS].astype(np.float64)
-        self._lists = [[None if at % 9 == 0 else v for at, v in enumerate(row)] for row in self._vectors.tolist()]
+        # With the digits that tell a float32 from its neighbours, as `inference` writes it.
+        rows = [[float(str(value)) for value in row] for row in _vectors(1)[:VECTORS]]
+        self._lists = [[None if at % 9 == 0 else v for at, v in enumerate(row)] for row in rows]
 
     def record(self, at: int) -> bytes:
         """Prediction of event `at`."""

@@ -28,7 +28,7 @@ from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.feedback.service import run
-from tailrace.runtime.service import Lifecycle
+from tailrace.runtime.service import Lifecycle, spare_collector
 from tailrace.usecase.load import load_use_case
 
 UNIT = "predictions/s"
@@ -175,6 +175,7 @@ def _in_child(bench: Bench, serve: Serve, name: str, expected: int) -> Phase:
 def _child(serve: Serve, settings: Settings, directory: Path, name: str, expected: int, out: Connection) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     progress = Progress(expected)
+    spare_collector()  # as every service does when it starts
     try:
         serve(settings, directory, name, progress)
         out.send(progress.phase())

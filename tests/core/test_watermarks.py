@@ -9,17 +9,18 @@ NOW = 1_700_000_000_000
 
 def test_watermark_trails_the_newest_event_by_the_lateness() -> None:
     marks = Watermarks({"t": 5_000})
-    marks.assign("t", 0, NOW)
+    marks.assign("t", 0)
     marks.observe("t", 0, NOW, NOW)
     assert marks.current(NOW) == NOW - 5_000
 
 
 def test_partition_without_record_holds_the_watermark_back_until_it_is_idle() -> None:
     marks = Watermarks({"t": 0})
-    marks.assign("t", 0, NOW)
-    marks.assign("t", 1, NOW)
+    marks.assign("t", 0)
+    marks.assign("t", 1)
     marks.observe("t", 0, NOW, NOW + IDLE_AFTER_MS)
-    assert marks.current(NOW + 1) is None
+    assert marks.current(NOW) is None
+    assert marks.current(NOW + IDLE_AFTER_MS - 1) is None
     assert marks.current(NOW + IDLE_AFTER_MS) == NOW
 
 
@@ -44,11 +45,43 @@ def test_live_stream_that_stops_goes_on_with_the_wall_clock() -> None:
     assert marks.current(NOW + 3 * IDLE_AFTER_MS) == NOW + 2 * IDLE_AFTER_MS
 
 
+def test_live_stream_that_stopped_before_a_restart_goes_on_with_the_wall_clock() -> None:
+    marks = Watermarks({"t": 0})
+    marks.observe("t", 0, NOW, NOW)
+    again = Watermarks({"t": 0})
+    again.restore(marks.current(NOW))
+    again.assign("t", 0, marks.known("t", 0))
+    late = NOW + 100 * IDLE_AFTER_MS
+    assert again.current(late) == NOW
+    assert again.current(late + IDLE_AFTER_MS) == late
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 100), st.booleans(), st.booleans()), max_size=40),
+)
+def test_restart_between_any_two_records_changes_no_watermark(steps: list[tuple[int, int, bool, bool]]) -> None:
+    calm, restarted = Watermarks({"t": 10}), Watermarks({"t": 10})
+    for partition in range(3):
+        calm.assign("t", partition)
+        restarted.assign("t", partition)
+    for partition, time_ms, stated, restart in steps:
+        if restart:
+            known = [restarted.known("t", at) for at in range(3)]
+            reached = restarted.current(NOW)
+            restarted = Watermarks({"t": 10})
+            restarted.restore(reached)
+            for at in range(3):
+                restarted.assign("t", at, known[at])
+        for marks in (calm, restarted):
+            (marks.punctuate if stated else marks.observe)("t", partition, time_ms, NOW)
+        assert restarted.current(NOW) == calm.current(NOW)
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10_000)), max_size=60))
 def test_watermark_never_falls(steps: list[tuple[int, int]]) -> None:
     marks = Watermarks({"t": 10})
     for partition in range(4):
-        marks.assign("t", partition, NOW)
+        marks.assign("t", partition)
     seen: list[int] = []
     for partition, time_ms in steps:
         marks.observe("t", partition, time_ms, NOW)

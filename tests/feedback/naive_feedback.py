@@ -174,7 +174,8 @@ class NaiveFeedback:
                     self._windows.paired(other, scored)
         if message.topic == self._topics.predictions:
             self._marks.observe(message.topic, message.partition, scored.event_time_ms, now_ms)
-            if scored.variant == "champion" and scored.model_version == self._monitor.version:
+            mine = scored.variant == "champion" and scored.model_version == self._monitor.version
+            if mine and self._monitor.sample.take([scored.event_id]).size:
                 self._monitor.vectors(np.array([whole.features], dtype=np.float32), np.array([scored.score]))
         return self._count(changes)
 

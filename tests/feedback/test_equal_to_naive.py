@@ -11,10 +11,12 @@ import pytest
 from disordered import WALL_MS, batches, use_case
 from naive_feedback import NaiveFeedback, Record
 
+from tailrace.backends.codec import decode
 from tailrace.backends.ports import Assigned, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import LabelledPrediction
+from tailrace.contracts.records import Drift, LabelledPrediction
 from tailrace.contracts.topics import Topics
+from tailrace.core import drift, vector_sample
 from tailrace.core.monitoring import Champion
 from tailrace.feedback.label_writer import LabelRecord
 from tailrace.feedback.processor import FeedbackProcessor
@@ -69,6 +71,22 @@ def test_every_record_is_the_one_that_the_naive_feedback_puts_out(
         worker.outputs += worker.processor.process(batch, WALL_MS + at)
     assert {TOPICS.labels, TOPICS.quality, TOPICS.drift, TOPICS.dead_letters} <= set(digests(expected))
     assert if_absent is None or TOPICS.alarms in digests(expected)
+    assert digests(expected) == digests(worker.said())
+
+
+def test_drift_is_judged_by_the_same_sample_as_record_by_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_sample, "ENOUGH", 60)
+    monkeypatch.setattr(drift, "MIN_ROWS", 20)
+    worker = Worker(tmp_path, "window", False)
+    naive = NaiveFeedback(worker.use_case, CHAMPION)
+    expected: list[Record] = []
+    for at, batch in enumerate(batches(worker.use_case, 0)):
+        expected += naive.process(batch, WALL_MS + at)
+        worker.outputs += worker.processor.process(batch, WALL_MS + at)
+    rows = [decode(Drift, value or b"").rows for topic, _, value in worker.said() if topic == TOPICS.drift]
+    assert max(rows) > 3 * min(rows)
     assert digests(expected) == digests(worker.said())
 
 

@@ -84,20 +84,22 @@ class Arrivals(NamedTuple):
     slices: list[bytes]
 
     @staticmethod
-    def of(predictions: Sequence[Any]) -> Arrivals:  # hot path
-        """Columns of records that have the fields of `Scored`."""
+    def of(predictions: Sequence[Scored]) -> Arrivals:  # hot path
+        """Columns of predictions, of which there is at least one."""
+        ids, events, keys, entities, slices, times, variants, versions, scores, *flags = zip(
+            *map(msgspec.structs.astuple, predictions), strict=True
+        )
+        count = len(predictions)
+        decided, activated, blocked = (np.fromiter(column, np.uint8, count) for column in flags[:3])
         return Arrivals(
-            [p.event_id for p in predictions],
-            _texts([(p.prediction_id, p.event_id, p.key, p.entities) for p in predictions]),
-            np.array([p.event_time_ms for p in predictions], dtype=np.int64),
-            np.array([p.score for p in predictions], dtype=np.float64),
-            np.array(
-                [DECIDED * p.decision + ACTIVATED * p.activated + BLOCKED * p.blocked for p in predictions],
-                dtype=np.uint8,
-            ),
-            [p.variant for p in predictions],
-            [p.model_version for p in predictions],
-            [bytes(p.slices) for p in predictions],
+            list(events),
+            _texts(list(zip(ids, events, keys, entities, strict=True))),
+            np.fromiter(times, np.int64, count),
+            np.fromiter(scores, np.float64, count),
+            DECIDED * decided + ACTIVATED * activated + BLOCKED * blocked,
+            list(variants),
+            list(versions),
+            list(map(bytes, slices)),
         )
 
 

@@ -105,15 +105,16 @@ class JoinTable:
 
     def cohort_numbers(self, cohorts: Iterable[tuple[str, str, bytes]]) -> list[int]:
         """Number of each cohort, new ones included."""
-        known = self._cohort_numbers
-        numbers = []
-        for cohort in cohorts:
-            number = known.get(cohort)  # type: ignore[call-overload]  # a tuple is equal to the Cohort of its parts
-            if number is None:
-                number = known[Cohort(*cohort)] = len(self.cohorts)
+        known: dict[Any, Any] = self._cohort_numbers  # a tuple is equal to the Cohort of its parts
+        asked = list(cohorts)
+        numbers: list[Any] = list(map(known.get, asked))
+        if None not in numbers:
+            return numbers
+        for cohort in asked:
+            if cohort not in known:
+                known[Cohort(*cohort)] = len(self.cohorts)
                 self.cohorts.append(Cohort(*cohort))
-            numbers.append(number)
-        return numbers
+        return list(map(known.__getitem__, asked))
 
     def add(
         self,

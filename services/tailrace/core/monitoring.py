@@ -19,6 +19,7 @@ from tailrace.core.judged import Judged
 from tailrace.core.monitors import ADWIN, PSI, SMALLER_IS_BETTER, Detector, Metric, PageHinkley
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
+from tailrace.core.vector_sample import VectorSample
 
 HOUR_MS = 3_600_000
 MATURE = 0.5
@@ -63,6 +64,7 @@ class MonitorSnapshot(msgspec.Struct, kw_only=True):
     version: str = ""
     psi_since_ms: int = -1
     psi: dict[str, Any] | None = None
+    sample: VectorSample = msgspec.field(default_factory=VectorSample)
     losses: list[dict[str, Any]] = []
     drift: str = ""
     alarms: dict[str, Alarm] = {}
@@ -116,6 +118,11 @@ class Monitor:
         """Whether feature vectors are compared with a reference."""
         return self._psi is not None
 
+    @property
+    def sample(self) -> VectorSample:
+        """Which of the champion's vectors are wanted."""
+        return self._state.sample
+
     def serve(self, champion: Champion) -> list[Alarm]:
         """Takes up a champion; one of another version starts the detectors anew and resolves what spoke of the old."""
         self._state.retrain.routed(champion.version, champion.shadow, champion.decided_at_ms)
@@ -136,13 +143,14 @@ class Monitor:
         self._state.version = champion.version
         self._state.drift = ""
         self._state.psi_since_ms = self._state.ticked_ms
+        self._state.sample.rows = 0
         self._waiting = []
         over = [msgspec.structs.replace(alarm, resolved=True) for alarm in self._state.alarms.values()]
         self._state.alarms = {}
         return over
 
     def vectors(self, matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> None:
-        """Takes the champion's inputs, float32 (n, d) in plan order, and its scores, float64 (n,)."""
+        """Takes the champion's inputs, float32 (n, d) in plan order, and its scores, float64 (n,), of a `sample`."""
         if self._psi is not None:
             self._psi.observe(matrix, scores)
 
@@ -236,6 +244,7 @@ class Monitor:
         if self._psi is None or now_ms - since_ms < self._spec.psi_every_ms:
             return []
         self._state.psi_since_ms = now_ms
+        self._state.sample.next_period()
         found: list[Alarm | Drift] = []
         for psi in self._psi.evaluate():
             found.append(self._drift(psi, since_ms, now_ms))

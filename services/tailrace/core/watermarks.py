@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,23 @@ def watermark_of(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> i
     return None
 
 
+class PartitionTime(msgspec.Struct, frozen=True):
+    """What is known of a partition's time, to be kept beside its offset.
+
+    Attributes:
+        watermark_ms: Its watermark, epoch milliseconds; None before the first record.
+        stated: Whether records state it.
+        seen_ms: Wall clock at its newest record; -1 before the first.
+    """
+
+    watermark_ms: int | None = None
+    stated: bool = False
+    seen_ms: int = -1
+
+
+_UNKNOWN = PartitionTime()
+
+
 class Watermarks:
     """Watermark of a set of partitions: the smallest of theirs.
 
@@ -46,30 +64,42 @@ class Watermarks:
         self._watermarks: dict[tuple[str, int], int | None] = {}
         self._punctuated: set[tuple[str, int]] = set()
         self._active_at_ms: dict[tuple[str, int], int] = {}
+        self._seen_at_ms: dict[tuple[str, int], int] = {}
         self._reached: int | None = None
 
-    def assign(self, topic: str, partition: int, now_ms: int) -> None:
-        """Adds a partition; it holds the watermark back until it has a record or is idle."""
-        self._watermarks.setdefault((topic, partition), None)
-        self._active_at_ms[topic, partition] = now_ms
+    def assign(self, topic: str, partition: int, known: PartitionTime = _UNKNOWN) -> None:
+        """Adds a partition as it was `known`; it holds the watermark back until it has a record or is idle.
+
+        Idle is what has had no record for so long since the next call of `current`.
+        """
+        at = (topic, partition)
+        self._watermarks[at] = known.watermark_ms
+        self._seen_at_ms[at] = known.seen_ms
+        if known.stated:
+            self._punctuated.add(at)
+
+    def known(self, topic: str, partition: int) -> PartitionTime:
+        """What `assign` has to be given to go on with a partition."""
+        at = (topic, partition)
+        return PartitionTime(self._watermarks.get(at), at in self._punctuated, self._seen_at_ms.get(at, -1))
 
     def revoke(self, topic: str, partition: int) -> None:
         """Forgets a partition."""
-        for table in (self._watermarks, self._active_at_ms):
+        for table in (self._watermarks, self._active_at_ms, self._seen_at_ms):
             table.pop((topic, partition), None)
         self._punctuated.discard((topic, partition))
 
     def observe(self, topic: str, partition: int, max_event_time_ms: int, now_ms: int) -> None:
         """Takes note of the newest event time of a batch of a partition."""
         at = (topic, partition)
-        self._active_at_ms[at] = now_ms
+        self._active_at_ms[at] = self._seen_at_ms[at] = now_ms
         if at not in self._punctuated:
             self._raise(at, max_event_time_ms - self._lateness_ms[topic])
 
     def punctuate(self, topic: str, partition: int, watermark_ms: int, now_ms: int) -> None:
         """Takes note of a stated watermark."""
         at = (topic, partition)
-        self._active_at_ms[at] = now_ms
+        self._active_at_ms[at] = self._seen_at_ms[at] = now_ms
         if at not in self._punctuated:
             self._punctuated.add(at)
             self._watermarks[at] = watermark_ms
@@ -80,7 +110,7 @@ class Watermarks:
         active = [
             mark
             for at, mark in self._watermarks.items()
-            if at in self._punctuated or now_ms - self._active_at_ms[at] < IDLE_AFTER_MS
+            if at in self._punctuated or now_ms - self._active_at_ms.setdefault(at, now_ms) < IDLE_AFTER_MS
         ]
         if active and all(mark is not None for mark in active):
             lowest = min(mark for mark in active if mark is not None)
@@ -100,7 +130,8 @@ class Watermarks:
         newest = max((mark for mark in self._watermarks.values() if mark is not None), default=None)
         if newest is None or self._reached is None:
             return self._reached
-        idle_since_ms = max(self._active_at_ms.values(), default=now_ms)
+        # Since the newest record, and not since a restart: nothing comes of a stream that stopped before.
+        idle_since_ms = max(self._seen_at_ms.values(), default=now_ms)
         if idle_since_ms - newest > IDLE_AFTER_MS + max(self._lateness_ms.values(), default=0):
             return self._reached
         return max(self._reached, now_ms - IDLE_AFTER_MS)

@@ -7,13 +7,15 @@ worker that reads all partitions of both can join them without a repartitioning 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.codec import BatchDecoder, EventDecoder, decode, encode
+from tailrace.backends.codec import EventDecoder, decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import (
@@ -26,34 +28,35 @@ from tailrace.contracts.records import (
 )
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
-from tailrace.core.joins import Arrivals, Changes, Scored, Unattributed
+from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitoring import HOUR_MS, Champion
-from tailrace.core.watermarks import EventTimeBounds, Watermarks, watermark_of
+from tailrace.core.watermarks import EventTimeBounds, PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.changelog import Changelog, Clock
 from tailrace.feedback.gauges import Gauges
 from tailrace.feedback.label_writer import LabelWriter
+from tailrace.feedback.predictions import PredictionReader
 from tailrace.feedback.state import FeedbackState, horizon_ms, label_name, reports_of
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
 
 _RETRAINING: Any = RetrainingRecord
+_TOPIC_OF, _VALUE_OF = attrgetter("topic"), attrgetter("value")
 CLOCK_EVERY_MS = 1_000
 """How often the monitor's state is stored between ticks. A crash loses that much of the feature counts
 that drift is judged by, and nothing else."""
 
 
-class Vector(Scored, frozen=True, gc=False):
-    """The part of a `Prediction` that feature drift needs too; decoded from the same bytes."""
+class Position(msgspec.Struct, frozen=True):
+    """Commit metadata of a partition: the epoch of the routing table that is followed, and how far its time has come.
 
-    features: tuple[float | None, ...] = ()
-
-
-class FollowedEpoch(msgspec.Struct):
-    """Commit metadata: epoch of the routing table that is followed."""
+    With the time of every partition a restart goes on as if there had been none: one that is read later than
+    the others holds stream time back, and no window closes before the outcomes in it were read.
+    """
 
     epoch: int = 0
+    time: PartitionTime = PartitionTime()
 
 
 class FeedbackProcessor:
@@ -82,15 +85,14 @@ class FeedbackProcessor:
         self._gauges = Gauges(metrics)
         self._changelog = self._new_changelog()
         self._label_writer = LabelWriter(self._topics.labels, use_case.name, label_name(use_case))
-        self._scored = BatchDecoder(Scored)
-        self._vectors = BatchDecoder(Vector)
+        self._reader = PredictionReader(len(use_case.plan.order))
         self._outcome_decoder = EventDecoder(self._outcomes)
         self._quarantine = Quarantine()
         self._clock_due = False
         self._clock_at_ms = 0
         self._epoch = 0
         self._champion: Champion | None = None
-        self._committed: dict[tuple[str, int], int] = {}
+        self._committed: dict[tuple[str, int], Position] = {}
         self._state = FeedbackState(use_case, None)
         self._marks = self._watermarks()
         self._bounds = self._event_time_bounds()
@@ -98,12 +100,16 @@ class FeedbackProcessor:
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Restores everything from the changelog, as of the last commit."""
         for at in partitions:
-            known = decode(FollowedEpoch, at.metadata.encode()) if at.metadata else FollowedEpoch()
-            self._committed[at.topic, at.partition] = known.epoch
+            known = decode(Position, at.metadata.encode()) if at.metadata else Position()
+            self._committed[at.topic, at.partition] = known
         self._changelog = self._new_changelog()
         self._state = FeedbackState(self._use_case, self._changelog.restore(self._read_changelog()))
         self._marks = self._watermarks()
         self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None)
+        for (topic, partition), known in self._committed.items():
+            # Stream time follows shadows only where their records state it.
+            if known.time.stated or topic in (self._topics.predictions, self._outcomes.name):
+                self._marks.assign(topic, partition, known.time)
         self._bounds = self._event_time_bounds()
         if self._champion is not None:
             self._state.serve(self._champion)
@@ -113,15 +119,16 @@ class FeedbackProcessor:
         """Forgets partitions."""
         for at in partitions:
             self._committed.pop(at, None)
+            self._marks.revoke(*at)
 
     def metadata(self, topic: str, partition: int) -> str:
-        """Epoch of the routing table that is followed, as JSON."""
-        self._committed[topic, partition] = self._epoch
-        return encode(FollowedEpoch(self._epoch)).decode()
+        """A `Position` as JSON."""
+        position = self._committed[topic, partition] = Position(self._epoch, self._marks.known(topic, partition))
+        return encode(position).decode()
 
     def unsettled(self) -> bool:
         """True until the followed epoch stands in the metadata of every partition."""
-        return any(epoch != self._epoch for epoch in self._committed.values())
+        return any(position.epoch != self._epoch for position in self._committed.values())
 
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
         """Takes a micro-batch and, where stream time has come to a new hour, decides."""
@@ -131,13 +138,7 @@ class FeedbackProcessor:
             self._epoch, self._champion = followed
             outputs += self._alarms(self._state.serve(self._champion))
             self._gauges.champion(self._epoch, self._state)
-        by_topic: dict[str, list[Message]] = {}
-        for message in batch:
-            mark = watermark_of(message.value, message.headers)
-            if mark is not None:
-                self._marks.punctuate(message.topic, message.partition, mark, now_ms)
-            else:
-                by_topic.setdefault(message.topic, []).append(message)
+        by_topic = self._by_topic(batch, now_ms)
         parts = [
             self._predictions(by_topic.get(self._topics.predictions, []), now_ms),
             self._predictions(by_topic.get(self._topics.shadow, []), now_ms),
@@ -148,23 +149,31 @@ class FeedbackProcessor:
         outputs += self._advance(parts, now_ms)
         return outputs
 
+    def _by_topic(self, batch: Sequence[Message], now_ms: int) -> dict[str, list[Message]]:  # hot path
+        """Records in order; those that state a watermark are taken note of and left out."""
+        found: dict[str, list[Message]] = {}
+        for topic, run in groupby(batch, _TOPIC_OF):
+            found.setdefault(topic, []).extend(run)
+        for topic, messages in found.items():
+            if None in map(_VALUE_OF, messages):
+                found[topic] = [message for message in messages if not self._is_watermark(message, now_ms)]
+        return found
+
+    def _is_watermark(self, message: Message, now_ms: int) -> bool:
+        mark = watermark_of(message.value, message.headers)
+        if mark is not None:
+            self._marks.punctuate(message.topic, message.partition, mark, now_ms)
+        return mark is not None
+
     def _predictions(self, messages: list[Message], now_ms: int) -> Changes:  # hot path
         if not messages:
             return Changes.none()
         is_traffic = messages[0].topic == self._topics.predictions
         watched = is_traffic and self._champion is not None and self._state.monitor.wants_vectors
-        decoder = self._vectors if watched else self._scored
-        scored = decoder.decode([message.value for message in messages])
-        bad = next((record for record in scored if isinstance(record, BadRecord)), None)
-        if bad is not None:
-            # Written by inference alone: an unreadable one is a fault of the deploy, not of the data.
-            raise bad
-        arrivals = Arrivals.of(scored)
+        arrivals = self._reader.read(list(map(_VALUE_OF, messages)), self._state.monitor if watched else None)
         changes = self._state.predict(arrivals)
         if is_traffic:
             self._observe_times(messages, arrivals.event_time_ms, now_ms)
-        if watched:
-            self._observe_vectors(scored)
         return changes
 
     def _observe_times(self, messages: list[Message], times_ms: NDArray[np.int64], now_ms: int) -> None:
@@ -172,14 +181,6 @@ class FeedbackProcessor:
         for partition in np.unique(partitions).tolist():
             newest_ms = int(times_ms[partitions == partition].max())
             self._marks.observe(messages[0].topic, partition, newest_ms, now_ms)
-
-    def _observe_vectors(self, scored: list[Vector]) -> None:
-        version = self._state.monitor.version
-        taken = [v for v in scored if v.variant == "champion" and v.model_version == version]
-        if taken:
-            width = len(self._use_case.plan.order)
-            matrix = np.array([v.features for v in taken], dtype=np.float32).reshape(len(taken), width)
-            self._state.monitor.vectors(matrix, np.array([v.score for v in taken]))
 
     def _take_outcomes(self, messages: list[Message], now_ms: int, outputs: list[Output]) -> Changes:
         if not messages:

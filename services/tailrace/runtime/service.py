@@ -67,12 +67,12 @@ def run_service(name: str, use_case_name: str, settings: Settings) -> None:
     Heart(settings, use_case_name, name, lifecycle.metrics, lifecycle.not_ready, lifecycle.stopping).start()
     lifecycle.log.info("service_started", probes_port=port, instance=settings.instance)
     service = importlib.import_module(f"tailrace.{name}.service")
-    _spare_collector()
+    spare_collector()
     service.run(settings, use_case, lifecycle)
     lifecycle.log.info("service_stopped")
 
 
-def _spare_collector() -> None:
+def spare_collector() -> None:
     """Keeps the garbage collector from looking again and again at what stays.
 
     Records of a batch are no garbage while the batch lasts, and form no cycles: a collection every 700 objects,

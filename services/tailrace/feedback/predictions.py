@@ -1,0 +1,70 @@
+"""Predictions as feedback reads them: what labels need of all, and the features of those that drift is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tailrace.backends.codec import BatchDecoder
+from tailrace.core.joins import Arrivals, Scored
+from tailrace.core.monitoring import Monitor
+from tailrace.errors import BadRecord
+
+
+class Vector(Scored, frozen=True, gc=False):
+    """The part of a `Prediction` that feature drift needs too; decoded from the same bytes."""
+
+    features: tuple[float | None, ...] = ()
+
+
+class PredictionReader:
+    """Reads batches of predictions.
+
+    Args:
+        width: Features of a prediction.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._scored = BatchDecoder(Scored)
+        self._vectors = BatchDecoder(Vector)
+
+    def read(self, values: Sequence[bytes | None], monitor: Monitor | None) -> Arrivals:  # hot path
+        """Reads at least one prediction, and gives the monitor, where there is one, the champion's vectors.
+
+        Features are half of a record: those of a sample are read in a second pass, those of all in the first.
+
+        Raises:
+            BadRecord: one cannot be read. Written by inference alone, it is a fault of the deploy, not of the data.
+        """
+        whole = monitor is not None and monitor.sample.shift == 0
+        scored = _decoded(self._vectors if whole else self._scored, values)
+        arrivals = Arrivals.of(scored)
+        if monitor is not None:
+            places = _sampled(arrivals, monitor)
+            if whole:
+                self._watch(monitor, arrivals, places, [scored[place] for place in places])
+            else:
+                self._watch(monitor, arrivals, places, _decoded(self._vectors, [values[place] for place in places]))
+        return arrivals
+
+    def _watch(self, monitor: Monitor, arrivals: Arrivals, places: list[int], vectors: list[Vector]) -> None:
+        if places:
+            matrix = np.array([vector.features for vector in vectors], dtype=np.float32)
+            monitor.vectors(matrix.reshape(len(places), self._width), arrivals.score[places])
+
+
+def _sampled(arrivals: Arrivals, monitor: Monitor) -> list[int]:
+    """Places of the champion's predictions that drift is judged by."""
+    cohorts = zip(arrivals.variants, arrivals.model_versions, strict=True)
+    mine = [at for at, (name, version) in enumerate(cohorts) if name == "champion" and version == monitor.version]
+    return [mine[at] for at in monitor.sample.take([arrivals.event_ids[at] for at in mine]).tolist()]
+
+
+def _decoded(decoder: BatchDecoder, values: Sequence[bytes | None]) -> list[Any]:
+    records = decoder.decode(values)
+    if BadRecord in set(map(type, records)):
+        raise next(record for record in records if isinstance(record, BadRecord))
+    return records

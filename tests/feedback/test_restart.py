@@ -1,0 +1,132 @@
+"""Feedback after a restart, while it has read one partition and not yet another: stream time waits for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from disordered import DAY_MS, use_case
+
+from tailrace.backends.codec import encode
+from tailrace.backends.ports import Assigned, Message, Output
+from tailrace.backends.telemetry import Metrics
+from tailrace.contracts.records import LabelledPrediction, Prediction, Source
+from tailrace.contracts.topics import Topics
+from tailrace.core.watermarks import IDLE_AFTER_MS
+from tailrace.feedback.processor import FeedbackProcessor
+
+TOPICS = Topics("disordered")
+REPORTS = "reports"
+HOUR_MS = 3_600_000
+NOW_MS = 20_000 * DAY_MS
+PLACES = [(topic, partition) for topic in (TOPICS.predictions, TOPICS.shadow, REPORTS) for partition in range(2)]
+
+
+class Worker:
+    """Feedback in memory, with the metadata that was committed beside its changelog."""
+
+    def __init__(self, folder: Path) -> None:
+        self.use_case = use_case(folder)
+        self.outputs: list[Output] = []
+        self.metadata: dict[tuple[str, int], str] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        changelog = [(o.key or b"", o.value) for o in self.outputs if o.topic == TOPICS.feedback_changelog]
+        self.processor = FeedbackProcessor(self.use_case, lambda: changelog, lambda: None, Metrics("disordered"))
+        self.processor.assigned([Assigned(*at, -1, self.metadata.get(at, "")) for at in PLACES])
+
+    def take(self, *messages: Message, now_ms: int = NOW_MS) -> dict[str, str]:
+        """Takes a batch and commits it; gives the labels it makes, by event, with the reason."""
+        outputs = self.processor.process(messages, now_ms)
+        self.outputs += outputs
+        self.metadata |= {at: self.processor.metadata(*at) for at in PLACES}
+        labels = [
+            msgspec.json.decode(o.value or b"", type=LabelledPrediction) for o in outputs if o.topic == TOPICS.labels
+        ]
+        return {label.event_id: label.reason for label in labels}
+
+
+def predicted(event: str, partition: int, at_ms: int) -> Message:
+    made = Prediction(
+        prediction_id=f"{event}:champion",
+        event_id=event,
+        use_case="disordered",
+        key="k",
+        entities={},
+        slices={},
+        event_time_ms=at_ms,
+        predicted_at_ms=at_ms,
+        variant="champion",
+        model_version="1",
+        model_digest="",
+        epoch=1,
+        score=0.5,
+        decision=True,
+        threshold=0.5,
+        propensity=1.0,
+        features=[0.5, 0.5],
+        ages_ms={},
+        fingerprint="",
+        degraded=[],
+        source=Source("payments", partition, 0),
+        produced_at_ms=at_ms,
+    )
+    return Message(TOPICS.predictions, partition, 0, at_ms, b"k", encode(made), [])
+
+
+def reported(event: str, partition: int, at_ms: int) -> Message:
+    record = {"payment_id": event, "loss": 1.0, "at_ms": at_ms, "revision": 0, "withdrawn": False}
+    return Message(REPORTS, partition, 0, at_ms, b"k", encode(record), [])
+
+
+THEN_MS = NOW_MS - DAY_MS - HOUR_MS
+
+
+def begin(worker: Worker, *, now_ms: int) -> None:
+    """All partitions have come to the same hour: the events a and b wait for their outcomes."""
+    predictions = (predicted("a", 0, THEN_MS), predicted("b", 1, THEN_MS))
+    worker.take(*predictions, reported("x", 0, THEN_MS), reported("y", 1, THEN_MS), now_ms=now_ms)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_window_stays_open_until_the_outcomes_of_a_partition_that_lags_are_read(tmp_path: Path, restart: bool) -> None:
+    # predictions 0, 1   a b |            c d                      stream time may pass the end of a's window
+    # reports 0          x   |            z                        only when reports 1 has come there too
+    # reports 1          y   |                  a (in its window)
+    worker = Worker(tmp_path)
+    begin(worker, now_ms=NOW_MS)
+    if restart:
+        worker.restart()
+    assert worker.take(predicted("c", 0, NOW_MS), predicted("d", 1, NOW_MS), reported("z", 0, NOW_MS)) == {}
+    assert worker.take(reported("a", 1, NOW_MS - DAY_MS)) == {"a": "outcome"}
+    assert worker.take(reported("z", 1, NOW_MS)) == {"a": "window_closed", "b": "timeout"}
+
+
+def test_partition_that_is_silent_after_a_restart_is_left_out_once_it_is_idle(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    begin(worker, now_ms=THEN_MS)
+    worker.restart()
+    read = (predicted("c", 0, NOW_MS), predicted("d", 1, NOW_MS), reported("z", 0, NOW_MS))
+    assert worker.take(*read) == {}
+    assert worker.take(now_ms=NOW_MS + IDLE_AFTER_MS - 1) == {}
+    assert worker.take(predicted("e", 0, NOW_MS + IDLE_AFTER_MS), now_ms=NOW_MS + IDLE_AFTER_MS) == {
+        "a": "timeout",
+        "b": "timeout",
+    }
+
+
+def test_time_goes_on_by_the_wall_clock_after_a_restart_when_all_traffic_has_stopped(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    begin(worker, now_ms=THEN_MS)
+    worker.restart()
+    assert worker.take(now_ms=NOW_MS) == {}
+    assert worker.take(now_ms=NOW_MS + IDLE_AFTER_MS) == {"a": "timeout", "b": "timeout"}
+
+
+def test_partition_that_was_never_read_holds_stream_time_back_until_it_is_idle(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    assert worker.take(predicted("a", 0, THEN_MS), predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS)) == {}
+    last = predicted("c", 0, NOW_MS + IDLE_AFTER_MS)
+    assert worker.take(last, now_ms=NOW_MS + IDLE_AFTER_MS) == {"a": "timeout"}
