@@ -15,13 +15,13 @@ from tailrace.backends.ports import Headers, Message
 from tailrace.contracts.records import LabelledPrediction
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
-from tailrace.core.plan import WindowView
 from tailrace.core.requests import RequestColumns, numbers
 from tailrace.core.watermarks import EventTimeBounds, watermark_of
 from tailrace.core.windows import LabelState, WindowState, stable_hash
 from tailrace.errors import BadRecord
 from tailrace.features.decoding import RunDecoder
 from tailrace.features.encoding import RowEncoder
+from tailrace.features.rows import RowWrite, Update, newest
 from tailrace.features.runs import OutputRun, Run
 from tailrace.runtime.dead_letters import Quarantine, dead_letter_header
 from tailrace.usecase.declaration import UseCase
@@ -33,21 +33,14 @@ RESTORED_AT_ONCE = 20_000
 
 
 @dataclass
-class RowWrite:
-    """Rows of one view for the online store; arguments of `ports.OnlineStore.write`."""
-
-    view: WindowView
-    keys: list[str]
-    values: NDArray[np.float64]
-    timestamps_ms: NDArray[np.int64]
-    state: list[bytes] | None = None
-
-
-@dataclass
 class Step:
-    """What a fetch leads to, in the order in which it must become durable."""
+    """What a fetch leads to, in the order in which it must become durable.
+
+    `rows` are made of `updates`, all rows by view, when everything is processed.
+    """
 
     rows: list[RowWrite] = field(default_factory=list)
+    updates: dict[str, list[Update]] = field(default_factory=dict)
     outputs: list[OutputRun] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
@@ -159,6 +152,9 @@ class FeatureProcessor:
                     self._events(run, now_ms, step)
             else:
                 self._known(run, step)
+        for view in self._plan.event_views:
+            if view.name in step.updates:
+                step.rows.append(newest(view, step.updates[view.name]))
         for name, state in self._labels.items():
             dirty = state.take_changed()
             if dirty:
@@ -264,7 +260,7 @@ class FeatureProcessor:
             values = state.update(keys, times, fields, offsets)
             step.duplicates += state.replayed - before
             matrices.append(values)
-            step.rows.append(_newest(view, keys, values, times))
+            step.updates.setdefault(view.name, []).append((keys, values, times))
         encoded = self._encoder.encode(run, events, keys, times, np.concatenate(matrices, axis=1))
         named = [name.encode() if key is None else key for key, name in zip(run.keys, keys, strict=True)]
         return named, encoded
@@ -288,11 +284,3 @@ class FeatureProcessor:
     def _label_write(self, name: str, state: LabelState, keys: list[str]) -> RowWrite:
         values, times, packed = state.rows(keys)
         return RowWrite(state.view, list(keys), values, times, packed)
-
-
-def _newest(view: WindowView, keys: list[str], values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> RowWrite:
-    """By key the row of the newest event, of the last one where times are equal, however a stream is cut into batches."""
-    order = np.argsort(times_ms, kind="stable").tolist()
-    last = {keys[at]: at for at in order}
-    rows = np.fromiter(last.values(), np.int64, len(last))
-    return RowWrite(view, list(last), values[rows], times_ms[rows])
