@@ -165,3 +165,17 @@ def test_labels_reach_the_row_once_and_a_revision_replaces() -> None:
     assert ["t"] == written.keys
     assert written.state is not None
     assert [[1.0, 1.0]] == evaluate(view, written.state, written.timestamps_ms - 2).tolist()
+
+
+def test_a_key_silent_for_longer_than_events_may_be_late_goes_out_of_the_changelog() -> None:
+    first, later = started(), 600 * DAY
+    first.process(runs(payment(0)), NOW)
+    before = first.changelog()
+    for at in (1, 2):
+        first.process(runs(payment(at, "b", at_ms=later)), later)
+    after = first.changelog()
+    assert [b"a"] == [(record.key or b"").rpartition(b"\x00")[2] for record in records(after) if record.value is None]
+    stream = runs(payment(3, at_ms=later), payment(4, "b", at_ms=later))
+    again = started([*before, *after]).process(stream, later).outputs
+    assert records(first.process(stream, later).outputs) == records(again)
+    assert [1.0, 3.0] == [row[2] for row in values(again)]

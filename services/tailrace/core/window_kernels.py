@@ -43,7 +43,7 @@ class Slots(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Entries of a place by size; first free place by size, -1 for none; `[end of the arena in use, entries merged, entries free]`."""
+    """Entries of a place by size; first free place by size, -1 for none; `[end of the arena in use, entries merged, entries free, newest event time]`."""
 
     rooms: NDArray[np.int64]
     free: NDArray[np.int64]
@@ -51,11 +51,12 @@ class Space(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How long entries are kept, how wide a tile is, how many of the newest entries never go into tiles."""
+    """How long entries are kept, how wide a tile is, how many entries never go into tiles, when a key is forgotten."""
 
     keep_ms: int
     hop_ms: int
     newest: int
+    forget_ms: int
 
 
 class Columns(NamedTuple):
@@ -91,8 +92,12 @@ def update(row, slots, at_ms, at_offset, at_fields, rings, table, space, bounds,
         slot, now, offset = slots[row], at_ms[row], at_offset[row]
         fresh = offset > table.last[slot]
         if fresh:
+            if table.used[slot] and silent(slot, rings, table, space) >= bounds.forget_ms:
+                # Whether it was swept away already must not show.
+                table.used[slot] = 0
             if not make_room(slot, rings, table, space, bounds):
                 return row, replayed
+            space.state[3] = max(space.state[3], now)
             _insert(slot, now, offset, at_fields[row], rings, table)
         else:
             replayed += 1
@@ -251,6 +256,21 @@ def _distinct(low, end, ceiling, rings, columns, distinct):  # type: ignore[no-u
                         number += 1.0
                 entry -= 1
             distinct[at, k] = number
+
+
+@compiled
+def silent(slot, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
+    """How long before the newest event of all keys the newest of this one was, which has at least one."""
+    return space.state[3] - rings.times[table.begin[slot] + table.used[slot] - 1]
+
+
+@compiled
+def forgotten(slots, rings, table, space, forget_ms):  # type: ignore[no-untyped-def]  # compiled
+    """Which of the first `slots` slots no event can need any more, bool (slots,)."""
+    out = np.empty(slots, np.bool_)
+    for slot in range(slots):
+        out[slot] = table.used[slot] == 0 or silent(slot, rings, table, space) >= forget_ms
+    return out
 
 
 @compiled
@@ -428,5 +448,7 @@ def unpack(row, slots, words, ends, rings, table, space):  # type: ignore[no-unt
             for k in range(width):
                 rings.fields[first + entry, k] = floats[at + 3 * packed + source * width + k]
         table.used[slot] = size
+        if size:
+            space.state[3] = max(space.state[3], rings.times[first + size - 1])
         row += 1
     return row

@@ -15,9 +15,10 @@ from tailrace.backends.ports import Headers, Message
 from tailrace.contracts.records import LabelledPrediction
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
+from tailrace.core.plan import WindowView
 from tailrace.core.requests import RequestColumns, numbers
 from tailrace.core.watermarks import EventTimeBounds, watermark_of
-from tailrace.core.windows import LabelState, WindowState, stable_hash
+from tailrace.core.windows import LabelState, Room, WindowState, in_memory, stable_hash
 from tailrace.errors import BadRecord
 from tailrace.features.decoding import RunDecoder
 from tailrace.features.encoding import RowEncoder
@@ -56,9 +57,10 @@ class FeatureProcessor:
 
     Args:
         use_case: What is computed.
+        room: Makes the place where the windows of one view and partition lie.
     """
 
-    def __init__(self, use_case: UseCase) -> None:
+    def __init__(self, use_case: UseCase, room: Callable[[], Room] = lambda: in_memory) -> None:
         plan = use_case.plan
         requests = use_case.requests
         self._plan = plan
@@ -72,6 +74,8 @@ class FeatureProcessor:
         self._bounds = EventTimeBounds(
             max_ahead_ms=milliseconds(requests.max_ahead), max_behind_ms=milliseconds(requests.max_behind)
         )
+        self._room = room
+        self._max_behind_ms = milliseconds(requests.max_behind)
         self._windows: dict[int, dict[str, WindowState]] = {}
         self._labels = {view.name: LabelState(view) for view in plan.online_views}
         self._quarantine = Quarantine()
@@ -96,12 +100,12 @@ class FeatureProcessor:
         Raises:
             StateCorrupt: the changelog is of another format or plan.
         """
-        newest: dict[tuple[str, int | None], dict[str, bytes]] = {}
+        newest: dict[tuple[str, int | None], dict[str, bytes | None]] = {}
         mine = {number for topic, number in partitions if topic == self._requests} - set(self._windows)
         for number in mine:
-            self._windows[number] = {view.name: WindowState(view) for view in self._plan.event_views}
+            self._windows[number] = {view.name: self._window(view) for view in self._plan.event_views}
         for message in changelog() if mine or any(topic == self._topics.labels for topic, _ in partitions) else ():
-            if message.key is None or message.value is None:
+            if message.key is None:
                 continue
             view, _, key = message.key.partition(SEPARATOR)
             place = None if view.decode() in self._labels else message.partition
@@ -113,11 +117,14 @@ class FeatureProcessor:
         known = {name for name, state in self._labels.items() if state.keys}
         for (name, where), states in newest.items():
             if where is None and name not in known:
-                self._labels[name].restore(states)
+                self._labels[name].restore({key: state for key, state in states.items() if state is not None})
             elif where in mine:
                 self._restore(name, where, states)
 
-    def _restore(self, view: str, partition: int | None, states: dict[str, bytes]) -> None:
+    def _window(self, view: WindowView) -> WindowState:
+        return WindowState(view, room=self._room(), max_behind_ms=self._max_behind_ms)
+
+    def _restore(self, view: str, partition: int | None, states: dict[str, bytes | None]) -> None:
         # The changelog may hold views that are no more, and partitions of others.
         window = self._windows.get(-1 if partition is None else partition, {}).get(view)
         if window is not None:
@@ -174,8 +181,10 @@ class FeatureProcessor:
     def _states(self, view: str, partition: int | None, state: WindowState | LabelState) -> OutputRun:
         keys = state.take_dirty()
         head = view.encode() + SEPARATOR
-        packed = state.snapshot(keys)
-        return OutputRun(self._topics.features_changelog, partition, [head + key.encode() for key in keys], packed)
+        packed: list[bytes | None] = list(state.snapshot(keys))
+        gone = state.take_forgotten() if isinstance(state, WindowState) else []
+        named = [head + key.encode() for key in [*keys, *gone]]
+        return OutputRun(self._topics.features_changelog, partition, named, [*packed, *[None] * len(gone)])
 
     def _events(self, run: Run, now_ms: int, step: Step) -> None:
         """Splits a run at its watermarks, which stay behind everything before them."""

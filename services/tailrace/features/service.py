@@ -61,8 +61,8 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: Onli
 
 
 async def _serve(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
-    shell = Shell(settings, use_case, lifecycle, store)
     client = admin(settings)
+    shell = Shell(settings, use_case, lifecycle, store, partitions=len(partitions_of(client, use_case.requests.name)))
     for topic in shell.processor.subscriptions:
         # Faust would wait for a topic that it may not see, and not end when asked to.
         partitions_of(client, topic)

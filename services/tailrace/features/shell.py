@@ -15,6 +15,7 @@ from tailrace.backends.ports import OnlineStore
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.features.delivery import Delivery
+from tailrace.features.paging import PagedRoom, resident_bytes
 from tailrace.features.processor import FeatureProcessor, Step
 from tailrace.features.runs import OutputRun, Run
 from tailrace.features.transport import Fetch, FetchApp, FetchConsumer
@@ -39,12 +40,22 @@ class Shell:
 
     One thread computes, another delivers what came out, at most one fetch behind. Methods are called on
     the event loop.
+
+    Args:
+        settings: Places and sizes.
+        use_case: What is computed.
+        lifecycle: What the process is told, and tells.
+        store: Where rows are written.
+        partitions: Of the events topic; this worker may come to own all of them, and its memory is shared among them.
     """
 
-    def __init__(self, settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
+    def __init__(
+        self, settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore, *, partitions: int
+    ) -> None:
         self.failure: BaseException | None = None
         self.app: FetchApp | None = None
-        self.processor = FeatureProcessor(use_case)
+        share = resident_bytes() // max(partitions * len(use_case.plan.event_views), 1)
+        self.processor = FeatureProcessor(use_case, lambda: PagedRoom(settings.state_dir / "pages", share))
         self._settings = settings
         self._topics = Topics(use_case.name)
         self._lifecycle = lifecycle
