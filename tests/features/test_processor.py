@@ -104,7 +104,7 @@ def started(changelog: list[OutputRun] | None = None) -> FeatureProcessor:
     kept = [
         Message(o.topic, o.partition or 0, at, 0, o.key, o.value, []) for at, o in enumerate(records(changelog or []))
     ]
-    processor.assigned([("payments", 0), ("pay.labels", 0)], lambda: kept)
+    processor.assigned([("payments", 0), ("pay.labels", 0)], lambda _: kept)
     return processor
 
 
@@ -179,3 +179,18 @@ def test_a_key_silent_for_longer_than_events_may_be_late_goes_out_of_the_changel
     again = started([*before, *after]).process(stream, later).outputs
     assert records(first.process(stream, later).outputs) == records(again)
     assert [1.0, 3.0] == [row[2] for row in values(again)]
+
+
+def test_a_worker_reads_the_changelog_of_what_it_takes_over_and_of_nothing_else() -> None:
+    asked: list[set[int] | None] = []
+
+    def changelog(numbers: set[int] | None) -> list[Message]:
+        asked.append(numbers)
+        return [Message("changelog", number, 0, 0, b"card\x00a", b"of another format", []) for number in (0, 1)]
+
+    processor = FeatureProcessor(use_case())
+    processor.assigned([("payments", 3), ("payments", 4)], changelog)
+    processor.assigned([("payments", 4), ("payments", 5)], changelog)
+    processor.assigned([("payments", 5), ("pay.labels", 0)], changelog)
+    processor.assigned([("payments", 5)], changelog)
+    assert [{3, 4}, {5}, None] == asked

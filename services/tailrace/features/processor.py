@@ -32,6 +32,9 @@ SEPARATOR = b"\x00"
 RESTORED_AT_ONCE = 20_000
 """Records of the changelog held before they are taken over, so that a restore needs little more memory than the state."""
 
+Changelog = Callable[[set[int] | None], Iterable[Message]]
+"""Gives all records of some partitions of the changelog topic, of all for None, oldest first in each partition."""
+
 
 @dataclass
 class Step:
@@ -90,12 +93,12 @@ class FeatureProcessor:
         """Topics to consume."""
         return [self._requests, *([self._topics.labels] if self._labels else [])]
 
-    def assigned(self, partitions: Iterable[tuple[str, int]], changelog: Callable[[], Iterable[Message]]) -> None:
+    def assigned(self, partitions: Iterable[tuple[str, int]], changelog: Changelog) -> None:
         """Takes over partitions.
 
         Args:
             partitions: Topic and partition.
-            changelog: Gives all records of the changelog topic, oldest first in each partition.
+            changelog: Reads partitions of the changelog topic.
 
         Raises:
             StateCorrupt: the changelog is of another format or plan.
@@ -104,31 +107,34 @@ class FeatureProcessor:
         mine = {number for topic, number in partitions if topic == self._requests} - set(self._windows)
         for number in mine:
             self._windows[number] = {view.name: self._window(view) for view in self._plan.event_views}
-        for message in changelog() if mine or any(topic == self._topics.labels for topic, _ in partitions) else ():
+        # Windows of labels lie in all partitions, by entity.
+        whole = any(topic == self._topics.labels for topic, _ in partitions)
+        for message in changelog(None if whole else mine) if whole or mine else ():
             if message.key is None:
                 continue
             view, _, key = message.key.partition(SEPARATOR)
             place = None if view.decode() in self._labels else message.partition
+            if place is not None and place not in mine:
+                continue
             states = newest.setdefault((view.decode(), place), {})
             states[key.decode()] = message.value
-            if place in mine and len(states) >= RESTORED_AT_ONCE:
+            if place is not None and len(states) >= RESTORED_AT_ONCE:
                 self._restore(view.decode(), place, states)
                 states.clear()
         known = {name for name, state in self._labels.items() if state.keys}
         for (name, where), states in newest.items():
-            if where is None and name not in known:
-                self._labels[name].restore({key: state for key, state in states.items() if state is not None})
-            elif where in mine:
+            if where is not None:
                 self._restore(name, where, states)
+            elif name not in known:
+                self._labels[name].restore({key: state for key, state in states.items() if state is not None})
 
     def _window(self, view: WindowView) -> WindowState:
         return WindowState(view, room=self._room(), max_behind_ms=self._max_behind_ms)
 
-    def _restore(self, view: str, partition: int | None, states: dict[str, bytes | None]) -> None:
-        # The changelog may hold views that are no more, and partitions of others.
-        window = self._windows.get(-1 if partition is None else partition, {}).get(view)
-        if window is not None:
-            window.restore(states)
+    def _restore(self, view: str, partition: int, states: dict[str, bytes | None]) -> None:
+        # The changelog may hold views that are no more.
+        if view in self._windows[partition]:
+            self._windows[partition][view].restore(states)
 
     def revoked(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Forgets partitions; `changelog` must have been written before."""

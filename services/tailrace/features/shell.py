@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -144,8 +145,8 @@ class Shell:
                 self.failure = error
 
     def _restore(self, partitions: Sequence[tuple[str, int]]) -> None:
-        changelog = self._topics.features_changelog
-        self.processor.assigned(partitions, lambda: read_topic(self._settings, changelog, committed_only=False))
+        read = functools.partial(read_topic, self._settings, self._topics.features_changelog, committed_only=False)
+        self.processor.assigned(partitions, lambda numbers: read(partitions=numbers))
 
     def _process(self, runs: list[Run]) -> Step:
         began = time.perf_counter()
