@@ -38,10 +38,7 @@ Changelog = Callable[[set[int] | None], Iterable[Message]]
 
 @dataclass
 class Step:
-    """What a fetch leads to, in the order in which it must become durable.
-
-    `rows` are made of `updates`, all rows by view, when everything is processed.
-    """
+    """What a fetch leads to, in the order in which it must become durable; `rows` are made of `updates`, by view."""
 
     rows: list[RowWrite] = field(default_factory=list)
     updates: dict[str, list[Update]] = field(default_factory=dict)
