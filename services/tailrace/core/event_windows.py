@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,17 +34,15 @@ SWEEPS = 8
 in so many: work per event stays constant, and memory within a quarter of what the keys in use need."""
 NEVER_MS = 2**62
 
-Column = NDArray[Any]
-Room = Callable[[Sequence[Column], int], Sequence[Column]]
-"""Gives columns a number of rows, more than they have, their content kept; they belong to the state alone."""
+Room = Callable[[NDArray[np.int64], int], NDArray[np.int64]]
+"""Gives an arena, int64 (rows, width), a number of rows, more than it has, its content kept."""
 
 
-def in_memory(columns: Sequence[Column], rows: int) -> Sequence[Column]:
-    """`Room` in memory, where the columns lie if the system can."""
-    for column in columns:
-        # Nobody else holds a view: rows and snapshots are copies.
-        column.resize((rows, *column.shape[1:]), refcheck=False)
-    return columns
+def in_memory(words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """`Room` in memory, where the arena lies if the system can."""
+    # The one other view is made anew; rows and snapshots are copies.
+    words.resize((rows, words.shape[1]), refcheck=False)
+    return words
 
 
 @lru_cache(100_000)
@@ -91,12 +88,7 @@ class WindowState:
             np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
         )
         self._dirty = np.empty(0, np.bool_)
-        self._rings = kernels.Rings(
-            np.zeros(FIRST_ENTRIES, np.int64),
-            np.zeros(FIRST_ENTRIES, np.int64),
-            np.zeros(FIRST_ENTRIES),
-            np.zeros((FIRST_ENTRIES, self._f)),
-        )
+        self._rings = _rings(np.zeros((FIRST_ENTRIES, kernels.FIELD + self._f), np.int64))
         self.replayed = 0
 
     def update(
@@ -198,7 +190,7 @@ class WindowState:
     @property
     def size_bytes(self) -> int:
         """Memory of the rings and their table, without the keys."""
-        return sum(column.nbytes for column in (*self._rings, *self._table, self._dirty))
+        return sum(column.nbytes for column in (self._rings.words, *self._table, self._dirty))
 
     def _slots_of(self, keys: Sequence[str]) -> NDArray[np.int64]:
         slots = self._slots
@@ -251,9 +243,13 @@ class WindowState:
         if free > end // 5:
             self._compact()
             return
-        entries = self._rings.times.size
+        entries = len(self._rings.words)
         entries += max(entries // 8, int(self._space.rooms[-1]))
-        self._rings = kernels.Rings(*self._room(self._rings, entries))
+        self._rings = _rings(self._room(self._rings.words, entries))
+
+
+def _rings(words: NDArray[np.int64]) -> kernels.Rings:
+    return kernels.Rings(words, words.view(np.float64))
 
 
 def _columns(view: WindowView) -> kernels.Columns:

@@ -1,6 +1,6 @@
-"""Window state past memory: rings in files of their own, which the system pages in and out.
+"""Window state past memory: rings in a file of their own, which the system pages in and out.
 
-Nothing in them outlives the process: the changelog is the truth, so the files have no name and are gone with it.
+Nothing in it outlives the process: the changelog is the truth, so the file has no name and is gone with it.
 """
 
 from __future__ import annotations
@@ -9,50 +9,49 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
-from tailrace.core.event_windows import Column, in_memory
+from tailrace.core.event_windows import in_memory
 from tailrace.errors import Fatal
 
 SHARE = 0.25
-"""Of the machine's memory, for rings that are not in files. Files cost disk writes as long as their pages change, which
-memory that suffices need not; what stays is for the keys, the clients and the page cache, which then holds the files."""
+"""Of the machine's memory, for rings that are not in files. A file costs disk writes as long as its pages change, which
+memory that suffices need not; what stays is for the keys, the clients and the page cache, which then holds the file."""
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class PagedRoom:
-    """`event_windows.Room`: columns in memory up to a size, in files beyond it. One per state.
+    """`event_windows.Room`: an arena in memory up to a size, in a file beyond it. One per state.
 
     Args:
-        directory: Where the files lie; made if it is missing.
-        resident_bytes: Size of all columns up to which they stay in memory.
+        directory: Where the file lies; made if it is missing.
+        resident_bytes: Size up to which the arena stays in memory.
     """
 
     def __init__(self, directory: Path, resident_bytes: int) -> None:
         self._directory = directory
         self._resident_bytes = resident_bytes
-        self._files: list[_File] = []
+        self._file: _File | None = None
 
-    def __call__(self, columns: Sequence[Column], rows: int) -> Sequence[Column]:
+    def __call__(self, words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
         """As `Room`.
 
         Raises:
             Fatal: there is no disk left.
         """
-        if not self._files:
-            if sum(_width(column) for column in columns) * rows <= self._resident_bytes:
-                return in_memory(columns, rows)
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._files = [_File(self._directory) for _ in columns]
-            grown = [file.column(column, rows) for file, column in zip(self._files, columns, strict=True)]
-            for column, old in zip(grown, columns, strict=True):
-                column[: len(old)] = old
-            return grown
-        return [file.column(column, rows) for file, column in zip(self._files, columns, strict=True)]
+        if self._file is not None:
+            return self._file.words(rows, words.shape[1])
+        if rows * words.strides[0] <= self._resident_bytes:
+            return in_memory(words, rows)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._file = _File(self._directory)
+        grown = self._file.words(rows, words.shape[1])
+        grown[: len(words)] = words
+        return grown
 
 
 def resident_bytes() -> int:
@@ -80,16 +79,10 @@ class _File:
     def __del__(self) -> None:
         os.close(self._descriptor)
 
-    def column(self, like: Column, rows: int) -> Column:
+    def words(self, rows: int, width: int) -> NDArray[np.int64]:
         try:
             # Without blocks of its own, a page that finds the disk full would end the process by a signal.
-            os.posix_fallocate(self._descriptor, 0, max(rows * _width(like), 1))
+            os.posix_fallocate(self._descriptor, 0, 8 * rows * width)
         except OSError as error:
             raise Fatal(f"window state needs more disk than {self._directory} has: {error.strerror}") from error
-        cells = np.frombuffer(self._map, like.dtype, rows * int(np.prod(like.shape[1:], dtype=np.int64)))
-        return cells.reshape((rows, *like.shape[1:]))
-
-
-def _width(column: Column) -> int:
-    """Bytes of a row."""
-    return int(column.itemsize * np.prod(column.shape[1:], dtype=np.int64))
+        return np.frombuffer(self._map, np.int64, rows * width).reshape(rows, width)
