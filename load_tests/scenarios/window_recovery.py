@@ -36,7 +36,7 @@ def tailrace(bench: Bench) -> float:
         changelog = _written(bench, settings, use_case)
         processor = FeatureProcessor(use_case)
         began = time.perf_counter()
-        processor.assigned(_partitions(use_case), lambda: read_topic(settings, changelog, committed_only=False))
+        processor.assigned(_partitions(use_case), lambda _: read_topic(settings, changelog, committed_only=False))
         return bench.events / PER_KEY / (time.perf_counter() - began)
 
 
@@ -56,7 +56,7 @@ def _partitions(use_case: UseCase) -> list[tuple[str, int]]:
 def _written(bench: Bench, settings: Settings, use_case: UseCase) -> str:
     """Fills the changelog; gives its name."""
     processor = FeatureProcessor(use_case)
-    processor.assigned(_partitions(use_case), lambda: [])
+    processor.assigned(_partitions(use_case), lambda _: [])
     keys = bench.events // PER_KEY
     for turn in range(PER_KEY):
         for begin in range(0, keys, BATCH):

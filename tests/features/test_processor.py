@@ -104,7 +104,7 @@ def started(changelog: list[OutputRun] | None = None) -> FeatureProcessor:
     kept = [
         Message(o.topic, o.partition or 0, at, 0, o.key, o.value, []) for at, o in enumerate(records(changelog or []))
     ]
-    processor.assigned([("payments", 0), ("pay.labels", 0)], lambda: kept)
+    processor.assigned([("payments", 0), ("pay.labels", 0)], lambda _: kept)
     return processor
 
 
@@ -165,3 +165,32 @@ def test_labels_reach_the_row_once_and_a_revision_replaces() -> None:
     assert ["t"] == written.keys
     assert written.state is not None
     assert [[1.0, 1.0]] == evaluate(view, written.state, written.timestamps_ms - 2).tolist()
+
+
+def test_a_key_silent_for_longer_than_events_may_be_late_goes_out_of_the_changelog() -> None:
+    first, later = started(), 600 * DAY
+    first.process(runs(payment(0)), NOW)
+    before = first.changelog()
+    for at in (1, 2):
+        first.process(runs(payment(at, "b", at_ms=later)), later)
+    after = first.changelog()
+    assert [b"a"] == [(record.key or b"").rpartition(b"\x00")[2] for record in records(after) if record.value is None]
+    stream = runs(payment(3, at_ms=later), payment(4, "b", at_ms=later))
+    again = started([*before, *after]).process(stream, later).outputs
+    assert records(first.process(stream, later).outputs) == records(again)
+    assert [1.0, 3.0] == [row[2] for row in values(again)]
+
+
+def test_a_worker_reads_the_changelog_of_what_it_takes_over_and_of_nothing_else() -> None:
+    asked: list[set[int] | None] = []
+
+    def changelog(numbers: set[int] | None) -> list[Message]:
+        asked.append(numbers)
+        return [Message("changelog", number, 0, 0, b"card\x00a", b"of another format", []) for number in (0, 1)]
+
+    processor = FeatureProcessor(use_case())
+    processor.assigned([("payments", 3), ("payments", 4)], changelog)
+    processor.assigned([("payments", 4), ("payments", 5)], changelog)
+    processor.assigned([("payments", 5), ("pay.labels", 0)], changelog)
+    processor.assigned([("payments", 5)], changelog)
+    assert [{3, 4}, {5}, None] == asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import confluent_kafka
@@ -172,8 +172,10 @@ def committed_offsets(settings: Settings, group: str, topic: str) -> dict[int, t
         reader.close()
 
 
-def read_topic(settings: Settings, topic: str, *, committed_only: bool = True) -> Iterator[Message]:
-    """Reads a topic from its beginning to its end as of the call, in order within each partition.
+def read_topic(
+    settings: Settings, topic: str, *, committed_only: bool = True, partitions: Collection[int] | None = None
+) -> Iterator[Message]:
+    """Reads some partitions of a topic, or all, from the beginning to the end as of the call, in order within each.
 
     Raises:
         BrokerUnavailable: the broker does not answer, or the topic does not exist.
@@ -189,7 +191,7 @@ def read_topic(settings: Settings, topic: str, *, committed_only: bool = True) -
         },
     )
     try:
-        open_partitions = set(partitions_of(reader, topic))
+        open_partitions = set(partitions_of(reader, topic) if partitions is None else partitions)
         reader.assign([TopicPartition(topic, number, 0) for number in open_partitions])
         silent_until = time.monotonic() + 60
         while open_partitions:

@@ -9,7 +9,7 @@ after it, so it is the row of the first time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -29,6 +29,20 @@ TILES = 60
 MIN_SLACK_MS = 3_600_000
 """Entries outlive the longest span by an eighth of it, at least by this: late and replayed events need them."""
 FIRST_ENTRIES = 1_024
+SWEEPS = 8
+"""Keys to forget are looked for this many times in the time after which they are, and are forgotten where they are one
+in so many: work per event stays constant, and memory within a quarter of what the keys in use need."""
+NEVER_MS = 2**62
+
+Room = Callable[[NDArray[np.int64], int], NDArray[np.int64]]
+"""Gives an arena, int64 (rows, width), a number of rows, more than it has, its content kept."""
+
+
+def in_memory(words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """`Room` in memory, where the arena lies if the system can."""
+    # The one other view is made anew; rows and snapshots are copies.
+    words.resize((rows, words.shape[1]), refcheck=False)
+    return words
 
 
 @lru_cache(100_000)
@@ -43,30 +57,38 @@ class WindowState:
     Args:
         view: View over the requests topic.
         max_entries: Bound on the entries of a key.
+        room: Where the rings lie.
+        max_behind_ms: Events older than the newest of the partition by more than this do not come: a key silent for
+            this and the longest span is forgotten, which then shows nowhere but in `since_last`.
     """
 
-    def __init__(self, view: WindowView, *, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(
+        self,
+        view: WindowView,
+        *,
+        max_entries: int = MAX_ENTRIES,
+        room: Room = in_memory,
+        max_behind_ms: int = NEVER_MS,
+    ) -> None:
         self._view = view
+        self._room = room
         self._f = len(view.fields)
         span = view.longest_span_ms
-        self._bounds = kernels.Bounds(
-            span + max(span // 8, MIN_SLACK_MS), max(span // TILES, 1), max(max_entries // 4, 1)
-        )
+        slack = max(span // 8, MIN_SLACK_MS)
+        forget = min(span + max(slack, max_behind_ms), NEVER_MS)
+        self._bounds = kernels.Bounds(span + slack, max(span // TILES, 1), max(max_entries // 4, 1), forget)
         self._columns = _columns(view)
         rooms = _rooms(max_entries)
-        self._space = kernels.Space(rooms, np.full(rooms.size, -1, np.int64), np.zeros(3, np.int64))
+        self._space = kernels.Space(rooms, np.full(rooms.size, -1, np.int64), np.array([0, 0, 0, -NEVER_MS]))
+        self._swept_ms = -NEVER_MS
+        self._forgotten: list[str] = []
         self._slots: dict[str, int] = {}
         self._keys: list[str] = []
         self._table = kernels.Slots(
             np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
         )
         self._dirty = np.empty(0, np.bool_)
-        self._rings = kernels.Rings(
-            np.zeros(FIRST_ENTRIES, np.int64),
-            np.zeros(FIRST_ENTRIES, np.int64),
-            np.zeros(FIRST_ENTRIES),
-            np.zeros((FIRST_ENTRIES, self._f)),
-        )
+        self._rings = _rings(np.zeros((FIRST_ENTRIES, kernels.FIELD + self._f), np.int64))
         self.replayed = 0
 
     def update(
@@ -87,6 +109,7 @@ class WindowState:
         Returns:
             float64 (n, d) in the order of `view.columns`; NaN as `usecase.features` says.
         """
+        self._sweep()
         slots = self._slots_of(keys)
         out = np.empty((len(keys), self._columns.kinds.size))
         events = [np.ascontiguousarray(column) for column in (times_ms, offsets, fields)]
@@ -107,6 +130,11 @@ class WindowState:
         self._dirty[:] = False
         return dirty
 
+    def take_forgotten(self) -> list[str]:
+        """Keys forgotten since the last call, sorted, but those that have come again."""
+        gone, self._forgotten = sorted(key for key in self._forgotten if key not in self._slots), []
+        return gone
+
     def snapshot(self, keys: Sequence[str]) -> list[bytes]:
         """Packed state per key: last source offset and ring."""
         slots = self._slots_of(keys)
@@ -117,18 +145,21 @@ class WindowState:
         bounds = [0, *(8 * ends).tolist()]
         return [packed[begin:end] for begin, end in pairwise(bounds)]
 
-    def restore(self, states: Mapping[str, bytes]) -> None:
-        """Takes over what `snapshot` gave; the last state of a key wins.
+    def restore(self, states: Mapping[str, bytes | None]) -> None:
+        """Takes over what `snapshot` gave, None for a key that was forgotten; the last state of a key wins.
 
         Raises:
             StateCorrupt: a snapshot is not of a format this version reads, or of another plan.
         """
-        if not states:
+        packed = {key: state for key, state in states.items() if state is not None}
+        known = [self._slots[key] for key, state in states.items() if state is None and key in self._slots]
+        self._table.used[known], self._table.last[known] = 0, -1
+        if not packed:
             return
-        sizes = np.fromiter(map(len, states.values()), np.int64, len(states))
+        sizes = np.fromiter(map(len, packed.values()), np.int64, len(packed))
         if (sizes % 8).any() or (sizes < 8 * kernels.HEADER_WORDS).any():
             raise StateCorrupt(f"window state of view {self._view.name!r} is cut off")
-        words, ends = np.frombuffer(b"".join(states.values()), "<i8"), np.cumsum(sizes) // 8
+        words, ends = np.frombuffer(b"".join(packed.values()), "<i8"), np.cumsum(sizes) // 8
         heads = words[ends - sizes // 8]
         form, f, entries = heads & 0xFFFF, heads >> 16 & 0xFFFF, heads >> 32
         fits = (form == FORMAT) & (f == self._f) & (sizes // 8 == kernels.HEADER_WORDS + entries * (3 + self._f))
@@ -139,7 +170,7 @@ class WindowState:
                 f"format {FORMAT} with {self._f}: the features were changed; raise the use case's version or delete "
                 "the changelog topic and replay"
             )
-        slots = self._slots_of(list(states))
+        slots = self._slots_of(list(packed))
         row = 0
         while row < slots.size:
             row = kernels.unpack(row, slots, words, ends, self._rings, self._table, self._space)
@@ -159,7 +190,7 @@ class WindowState:
     @property
     def size_bytes(self) -> int:
         """Memory of the rings and their table, without the keys."""
-        return sum(column.nbytes for column in (*self._rings, *self._table, self._dirty))
+        return sum(column.nbytes for column in (self._rings.words, *self._table, self._dirty))
 
     def _slots_of(self, keys: Sequence[str]) -> NDArray[np.int64]:
         slots = self._slots
@@ -182,19 +213,43 @@ class WindowState:
             self._dirty = np.concatenate((self._dirty, np.zeros(more, np.bool_)))
         return np.fromiter(map(slots.__getitem__, keys), np.int64, len(keys))
 
+    def _sweep(self) -> None:
+        """Forgets keys, where there are enough of them. Others take their slots: none may be in use."""
+        clock, every = int(self._space.state[3]), self._bounds.forget_ms // SWEEPS
+        if clock - self._swept_ms < every:
+            return
+        self._swept_ms = clock
+        gone = kernels.forgotten(len(self._keys), self._rings, self._table, self._space, self._bounds.forget_ms)
+        if np.count_nonzero(gone) * SWEEPS <= gone.size:
+            return
+        self._forgotten += [self._keys[slot] for slot in np.flatnonzero(gone).tolist()]
+        kept = np.flatnonzero(~gone)
+        self._keys = [self._keys[slot] for slot in kept.tolist()]
+        self._slots = {key: slot for slot, key in enumerate(self._keys)}
+        table = self._table
+        self._table = kernels.Slots(table.begin[kept], table.used[kept], table.last[kept], table.sizes[kept])
+        self._dirty = self._dirty[kept]
+        self._compact()
+
+    def _compact(self) -> None:
+        """Closes the gaps of the arena."""
+        placed = np.flatnonzero(self._table.sizes >= 0)
+        order = placed[np.argsort(self._table.begin[placed])]
+        kernels.compact(order, self._rings, self._table, self._space)
+
     def _grow(self) -> None:
-        """Makes space in the arena: closes gaps where that pays, else makes it larger, where it lies if the system can."""
+        """Makes space in the arena: closes gaps where that pays, else makes it larger."""
         end, free = int(self._space.state[0]), int(self._space.state[2])
         if free > end // 5:
-            placed = np.flatnonzero(self._table.sizes >= 0)
-            order = placed[np.argsort(self._table.begin[placed])]
-            kernels.compact(order, self._rings, self._table, self._space)
+            self._compact()
             return
-        entries = self._rings.times.size
+        entries = len(self._rings.words)
         entries += max(entries // 8, int(self._space.rooms[-1]))
-        for ring in self._rings:
-            # Nobody else holds a view: rows and snapshots are copies.
-            ring.resize((entries, *ring.shape[1:]), refcheck=False)
+        self._rings = _rings(self._room(self._rings.words, entries))
+
+
+def _rings(words: NDArray[np.int64]) -> kernels.Rings:
+    return kernels.Rings(words, words.view(np.float64))
 
 
 def _columns(view: WindowView) -> kernels.Columns:

@@ -1,10 +1,10 @@
 """Compiled loops of the event windows.
 
-Rings lie in one arena per state: `times`, `offsets` (int64), `weights` (float64) and `fields`
-(float64, one row per entry). Slot s owns `[begin[s], begin[s] + rooms[sizes[s]])`, of which the first
-`used[s]` entries are filled, sorted by time, ties by offset. A place that a ring has outgrown is
-chained to the next free one of its size through its first time, so it is used again; where free places
-add up, `compact` closes the gaps.
+Rings lie in one arena per state, an entry in one row of words: TIME, OFFSET (int64), WEIGHT and from FIELD on
+its fields (float64), so that a key that has gone cold comes back with one page and not with one per column. Slot s
+owns `[begin[s], begin[s] + rooms[sizes[s]])`, of which the first `used[s]` entries are filled, sorted by time, ties by
+offset. A place that a ring has outgrown is chained to the next free one of its size through its first time, so it is
+used again; where free places add up, `compact` closes the gaps.
 
 All of them stand in one file: compiled code is kept on disk and made anew when the file of the called
 function changes, but not when one of those it calls does.
@@ -20,17 +20,16 @@ from numpy.typing import NDArray
 
 COUNT, SUM, MEAN, STD, MIN, MAX, DISTINCT, SINCE_LAST = range(8)
 KINDS = ("count", "sum", "mean", "std", "min", "max", "distinct", "since_last")
+TIME, OFFSET, WEIGHT, FIELD = range(4)
 HEADER_WORDS = 2
 """Of a packed ring: format, fields and entries in one word, the last source offset in the other."""
 
 
 class Rings(NamedTuple):
-    """Arena: int64 or float64 (entries,), `fields` (entries, f)."""
+    """Arena: int64 (entries, FIELD + f), and the same bytes as float64."""
 
-    times: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    fields: NDArray[np.float64]
+    words: NDArray[np.int64]
+    values: NDArray[np.float64]
 
 
 class Slots(NamedTuple):
@@ -43,7 +42,7 @@ class Slots(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Entries of a place by size; first free place by size, -1 for none; `[end of the arena in use, entries merged, entries free]`."""
+    """Entries of a place by size; first free place by size, -1 for none; `[end of the arena in use, entries merged, entries free, newest event time]`."""
 
     rooms: NDArray[np.int64]
     free: NDArray[np.int64]
@@ -51,11 +50,12 @@ class Space(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How long entries are kept, how wide a tile is, how many of the newest entries never go into tiles."""
+    """How long entries are kept, how wide a tile is, how many entries never go into tiles, when a key is forgotten."""
 
     keep_ms: int
     hop_ms: int
     newest: int
+    forget_ms: int
 
 
 class Columns(NamedTuple):
@@ -80,7 +80,7 @@ def update(row, slots, at_ms, at_offset, at_fields, rings, table, space, bounds,
         The event that found no room, n when all did, and how many events had been seen before.
     """
     replayed = 0
-    spans, fields = columns.spans.size, rings.fields.shape[1]
+    spans, fields = columns.spans.size, rings.values.shape[1] - FIELD
     low = np.empty(spans, np.int64)
     sums = np.empty((spans, fields, 4))
     counts = np.empty(spans)
@@ -91,18 +91,22 @@ def update(row, slots, at_ms, at_offset, at_fields, rings, table, space, bounds,
         slot, now, offset = slots[row], at_ms[row], at_offset[row]
         fresh = offset > table.last[slot]
         if fresh:
+            if table.used[slot] and silent(slot, rings, table, space) >= bounds.forget_ms:
+                # Whether it was swept away already must not show.
+                table.used[slot] = 0
             if not make_room(slot, rings, table, space, bounds):
                 return row, replayed
+            space.state[3] = max(space.state[3], now)
             _insert(slot, now, offset, at_fields[row], rings, table)
         else:
             replayed += 1
         first = table.begin[slot]
         end = first + table.used[slot]
         # Entries behind `end` are later than the event; ones with a higher offset came after it.
-        while end > first and rings.times[end - 1] > now:
+        while end > first and rings.words[end - 1, TIME] > now:
             end -= 1
         ceiling = np.int64(9223372036854775807) if fresh else offset
-        _lows(first, end, now, columns.spans, rings.times, low)
+        _lows(first, end, now, columns.spans, rings.words, low)
         _sums(low, end, ceiling, rings, counts, sums)
         if any_distinct:
             _distinct(low, end, ceiling, rings, columns, distinct)
@@ -134,20 +138,20 @@ def _insert(slot, now, offset, values, rings, table):  # type: ignore[no-untyped
     """Puts an entry where it belongs; there is room."""
     first = table.begin[slot]
     place = first + table.used[slot]
-    while place > first and rings.times[place - 1] > now:
+    while place > first and rings.words[place - 1, TIME] > now:
         copy(rings, place - 1, place)
         place -= 1
-    rings.times[place] = now
-    rings.offsets[place] = offset
-    rings.weights[place] = 1.0
+    rings.words[place, TIME] = now
+    rings.words[place, OFFSET] = offset
+    rings.values[place, WEIGHT] = 1.0
     for k in range(values.size):
-        rings.fields[place, k] = values[k]
+        rings.values[place, FIELD + k] = values[k]
     table.used[slot] += 1
     table.last[slot] = offset
 
 
 @compiled
-def _lows(first, end, now, spans, times, low):  # type: ignore[no-untyped-def]  # compiled
+def _lows(first, end, now, spans, words, low):  # type: ignore[no-untyped-def]  # compiled
     """By span, the first entry within (now - span, now]."""
     high = end
     for at in range(spans.size):
@@ -155,7 +159,7 @@ def _lows(first, end, now, spans, times, low):  # type: ignore[no-untyped-def]  
         left, right = first, high
         while left < right:
             middle = (left + right) // 2
-            if times[middle] > floor:
+            if words[middle, TIME] > floor:
                 right = middle
             else:
                 left = middle + 1
@@ -172,16 +176,16 @@ def _sums(low, end, ceiling, rings, counts, sums):  # type: ignore[no-untyped-de
     for at in range(low.size):
         count = 0.0
         for entry in range(low[at], end):
-            if rings.offsets[entry] <= ceiling:
-                count += rings.weights[entry]
+            if rings.words[entry, OFFSET] <= ceiling:
+                count += rings.values[entry, WEIGHT]
         counts[at] = count
-        for k in range(rings.fields.shape[1]):
+        for k in range(rings.values.shape[1] - FIELD):
             number, total, least, most = 0.0, 0.0, np.inf, -np.inf
             for entry in range(low[at], end):
-                value = rings.fields[entry, k]
-                if rings.offsets[entry] <= ceiling and value == value:
-                    number += rings.weights[entry]
-                    total += value * rings.weights[entry]
+                value = rings.values[entry, FIELD + k]
+                if rings.words[entry, OFFSET] <= ceiling and value == value:
+                    number += rings.values[entry, WEIGHT]
+                    total += value * rings.values[entry, WEIGHT]
                     least = min(least, value)
                     most = max(most, value)
             sums[at, k, 0] = number
@@ -208,17 +212,17 @@ def _std(k, low, end, ceiling, sums, rings):  # type: ignore[no-untyped-def]  # 
     mean = sums[1] / sums[0]
     squares = 0.0
     for at in range(low, end):
-        value = rings.fields[at, k]
-        if rings.offsets[at] <= ceiling and value == value:
-            squares += rings.weights[at] * (value - mean) ** 2
+        value = rings.values[at, FIELD + k]
+        if rings.words[at, OFFSET] <= ceiling and value == value:
+            squares += rings.values[at, WEIGHT] * (value - mean) ** 2
     return np.sqrt(squares / (sums[0] - 1))
 
 
 @compiled
 def _since_last(first, end, now, offset, rings):  # type: ignore[no-untyped-def]  # compiled
     for at in range(end - 1, first - 1, -1):
-        if rings.offsets[at] < offset:
-            return (now - rings.times[at]) / 1000.0
+        if rings.words[at, OFFSET] < offset:
+            return (now - rings.words[at, TIME]) / 1000.0
     return np.nan
 
 
@@ -231,7 +235,7 @@ def _distinct(low, end, ceiling, rings, columns, distinct):  # type: ignore[no-u
     seen = np.empty(size)
     probe = np.empty(1)
     bits = probe.view(np.int64)
-    for k in range(rings.fields.shape[1]):
+    for k in range(rings.values.shape[1] - FIELD):
         if not np.any((columns.kinds == DISTINCT) & (columns.fields == k)):
             continue
         seen[:] = np.nan
@@ -239,8 +243,8 @@ def _distinct(low, end, ceiling, rings, columns, distinct):  # type: ignore[no-u
         entry = end - 1
         for at in range(low.size):
             while entry >= low[at]:
-                value = rings.fields[entry, k] + 0.0  # -0.0 is 0.0
-                if rings.offsets[entry] <= ceiling and value == value:
+                value = rings.values[entry, FIELD + k] + 0.0  # -0.0 is 0.0
+                if rings.words[entry, OFFSET] <= ceiling and value == value:
                     probe[0] = value
                     # Fibonacci hashing: numbers of few digits differ in their high bits only.
                     place = (bits[0] * np.int64(-7046029254386353131) >> np.int64(32)) & (size - 1)
@@ -254,13 +258,25 @@ def _distinct(low, end, ceiling, rings, columns, distinct):  # type: ignore[no-u
 
 
 @compiled
+def silent(slot, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
+    """How long before the newest event of all keys the newest of this one was, which has at least one."""
+    return space.state[3] - rings.words[table.begin[slot] + table.used[slot] - 1, TIME]
+
+
+@compiled
+def forgotten(slots, rings, table, space, forget_ms):  # type: ignore[no-untyped-def]  # compiled
+    """Which of the first `slots` slots no event can need any more, bool (slots,)."""
+    out = np.empty(slots, np.bool_)
+    for slot in range(slots):
+        out[slot] = table.used[slot] == 0 or silent(slot, rings, table, space) >= forget_ms
+    return out
+
+
+@compiled
 def copy(rings, source, target):  # type: ignore[no-untyped-def]  # compiled
     """Copies an entry."""
-    rings.times[target] = rings.times[source]
-    rings.offsets[target] = rings.offsets[source]
-    rings.weights[target] = rings.weights[source]
-    for k in range(rings.fields.shape[1]):
-        rings.fields[target, k] = rings.fields[source, k]
+    for word in range(rings.words.shape[1]):
+        rings.words[target, word] = rings.words[source, word]
 
 
 @compiled
@@ -288,18 +304,18 @@ def place(slot, size, rings, table, space):  # type: ignore[no-untyped-def]  # c
     """Moves a ring to a place of another size; False when the arena must grow first."""
     at = space.free[size]
     if at >= 0:
-        space.free[size] = rings.times[at]
+        space.free[size] = rings.words[at, TIME]
         space.state[2] -= space.rooms[size]
     else:
         at = space.state[0]
-        if at + space.rooms[size] > rings.times.size:
+        if at + space.rooms[size] > rings.words.shape[0]:
             return False
         space.state[0] += space.rooms[size]
     first, former = table.begin[slot], table.sizes[slot]
     for entry in range(table.used[slot]):
         copy(rings, first + entry, at + entry)
     if former >= 0:
-        rings.times[first] = space.free[former]
+        rings.words[first, TIME] = space.free[former]
         space.free[former] = first
         space.state[2] += space.rooms[former]
     table.begin[slot] = at
@@ -340,9 +356,9 @@ def trim(slot, keep_ms, rings, table):  # type: ignore[no-untyped-def]  # compil
     """Drops the entries of a slot that no window can reach, except the newest of them: `since_last` asks for it."""
     first = table.begin[slot]
     end = first + table.used[slot]
-    horizon_ms = rings.times[end - 1] - keep_ms
+    horizon_ms = rings.words[end - 1, TIME] - keep_ms
     keep = first
-    while keep < end and rings.times[keep] <= horizon_ms:
+    while keep < end and rings.words[keep, TIME] <= horizon_ms:
         keep += 1
     cut(slot, keep - 1 - first, rings, table)
 
@@ -359,14 +375,14 @@ def merge(slot, hop_ms, newest, rings, table):  # type: ignore[no-untyped-def]  
     old = max(end - newest, first)
     tile = first
     for at in range(first + 1, end):
-        if at < old and rings.times[at] // hop_ms == rings.times[tile] // hop_ms:
-            weight = rings.weights[tile] + rings.weights[at]
-            for k in range(rings.fields.shape[1]):
-                change = rings.fields[at, k] - rings.fields[tile, k]
-                rings.fields[tile, k] += change * (rings.weights[at] / weight)
-            rings.weights[tile] = weight
-            rings.times[tile] = rings.times[at]
-            rings.offsets[tile] = max(rings.offsets[tile], rings.offsets[at])
+        if at < old and rings.words[at, TIME] // hop_ms == rings.words[tile, TIME] // hop_ms:
+            weight = rings.values[tile, WEIGHT] + rings.values[at, WEIGHT]
+            for k in range(rings.values.shape[1] - FIELD):
+                change = rings.values[at, FIELD + k] - rings.values[tile, FIELD + k]
+                rings.values[tile, FIELD + k] += change * (rings.values[at, WEIGHT] / weight)
+            rings.values[tile, WEIGHT] = weight
+            rings.words[tile, TIME] = rings.words[at, TIME]
+            rings.words[tile, OFFSET] = max(rings.words[tile, OFFSET], rings.words[at, OFFSET])
         else:
             tile += 1
             copy(rings, at, tile)
@@ -377,7 +393,7 @@ def merge(slot, hop_ms, newest, rings, table):  # type: ignore[no-untyped-def]  
 @compiled
 def pack(slots, form, rings, table, words, ends):  # type: ignore[no-untyped-def]  # compiled
     """Writes the packed rings of slots one behind the other into `words`, and where each ends, in words, into `ends`."""
-    width = rings.fields.shape[1]
+    width = rings.values.shape[1] - FIELD
     at = 0
     floats = words.view(np.float64)
     for row in range(slots.size):
@@ -386,11 +402,11 @@ def pack(slots, form, rings, table, words, ends):  # type: ignore[no-untyped-def
         words[at + 1] = table.last[slots[row]]
         at += HEADER_WORDS
         for entry in range(size):
-            words[at + entry] = rings.times[first + entry]
-            words[at + size + entry] = rings.offsets[first + entry]
-            floats[at + 2 * size + entry] = rings.weights[first + entry]
+            words[at + entry] = rings.words[first + entry, TIME]
+            words[at + size + entry] = rings.words[first + entry, OFFSET]
+            floats[at + 2 * size + entry] = rings.values[first + entry, WEIGHT]
             for k in range(width):
-                floats[at + 3 * size + entry * width + k] = rings.fields[first + entry, k]
+                floats[at + 3 * size + entry * width + k] = rings.values[first + entry, FIELD + k]
         at += size * (3 + width)
         ends[row] = at
 
@@ -402,7 +418,7 @@ def unpack(row, slots, words, ends, rings, table, space):  # type: ignore[no-unt
     Returns:
         The ring that found no room, n when all did.
     """
-    width = rings.fields.shape[1]
+    width = rings.values.shape[1] - FIELD
     floats = words.view(np.float64)
     while row < slots.size:
         slot = slots[row]
@@ -422,11 +438,13 @@ def unpack(row, slots, words, ends, rings, table, space):  # type: ignore[no-unt
         at += HEADER_WORDS
         for entry in range(size):
             source = entry + packed - size
-            rings.times[first + entry] = words[at + source]
-            rings.offsets[first + entry] = words[at + packed + source]
-            rings.weights[first + entry] = floats[at + 2 * packed + source]
+            rings.words[first + entry, TIME] = words[at + source]
+            rings.words[first + entry, OFFSET] = words[at + packed + source]
+            rings.values[first + entry, WEIGHT] = floats[at + 2 * packed + source]
             for k in range(width):
-                rings.fields[first + entry, k] = floats[at + 3 * packed + source * width + k]
+                rings.values[first + entry, FIELD + k] = floats[at + 3 * packed + source * width + k]
         table.used[slot] = size
+        if size:
+            space.state[3] = max(space.state[3], rings.words[first + size - 1, TIME])
         row += 1
     return row

@@ -13,7 +13,7 @@ from tailrace.backends.kafka import producer
 from tailrace.backends.ports import Headers, OnlineStore
 from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, StoreUnavailable
-from tailrace.features.processor import RowWrite
+from tailrace.features.rows import RowWrite
 from tailrace.features.runs import OutputRun
 from tailrace.runtime.service import Lifecycle
 
@@ -30,13 +30,14 @@ class Delivery:
         settings: Address of the broker.
         lifecycle: Is told when the online store is away, and says when to stop waiting for it.
         store: Where rows go.
+        linger_ms: How long a record may wait for others before it is sent.
     """
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, store: OnlineStore) -> None:
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, store: OnlineStore, linger_ms: float) -> None:
         self._lifecycle = lifecycle
         self._store = store
         # Called back for failures alone: a call per record delivered would cost as much as to produce it.
-        options = {"on_delivery": self._delivered, "delivery.report.only.error": True}
+        options = {"on_delivery": self._delivered, "delivery.report.only.error": True, "linger.ms": linger_ms}
         self._producer: Producer = producer(settings, **options)
         self._undelivered: KafkaError | None = None
 

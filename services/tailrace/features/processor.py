@@ -18,10 +18,11 @@ from tailrace.core.durations import milliseconds
 from tailrace.core.plan import WindowView
 from tailrace.core.requests import RequestColumns, numbers
 from tailrace.core.watermarks import EventTimeBounds, watermark_of
-from tailrace.core.windows import LabelState, WindowState, stable_hash
+from tailrace.core.windows import LabelState, Room, WindowState, in_memory, stable_hash
 from tailrace.errors import BadRecord
 from tailrace.features.decoding import RunDecoder
 from tailrace.features.encoding import RowEncoder
+from tailrace.features.rows import RowWrite, Update, newest
 from tailrace.features.runs import OutputRun, Run
 from tailrace.runtime.dead_letters import Quarantine, dead_letter_header
 from tailrace.usecase.declaration import UseCase
@@ -31,23 +32,16 @@ SEPARATOR = b"\x00"
 RESTORED_AT_ONCE = 20_000
 """Records of the changelog held before they are taken over, so that a restore needs little more memory than the state."""
 
-
-@dataclass
-class RowWrite:
-    """Rows of one view for the online store; arguments of `ports.OnlineStore.write`."""
-
-    view: WindowView
-    keys: list[str]
-    values: NDArray[np.float64]
-    timestamps_ms: NDArray[np.int64]
-    state: list[bytes] | None = None
+Changelog = Callable[[set[int] | None], Iterable[Message]]
+"""Gives all records of some partitions of the changelog topic, of all for None, oldest first in each partition."""
 
 
 @dataclass
 class Step:
-    """What a fetch leads to, in the order in which it must become durable."""
+    """What a fetch leads to, in the order in which it must become durable; `rows` are made of `updates`, by view."""
 
     rows: list[RowWrite] = field(default_factory=list)
+    updates: dict[str, list[Update]] = field(default_factory=dict)
     outputs: list[OutputRun] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
@@ -63,9 +57,10 @@ class FeatureProcessor:
 
     Args:
         use_case: What is computed.
+        room: Makes the place where the windows of one view and partition lie.
     """
 
-    def __init__(self, use_case: UseCase) -> None:
+    def __init__(self, use_case: UseCase, room: Callable[[], Room] = lambda: in_memory) -> None:
         plan = use_case.plan
         requests = use_case.requests
         self._plan = plan
@@ -79,6 +74,8 @@ class FeatureProcessor:
         self._bounds = EventTimeBounds(
             max_ahead_ms=milliseconds(requests.max_ahead), max_behind_ms=milliseconds(requests.max_behind)
         )
+        self._room = room
+        self._max_behind_ms = milliseconds(requests.max_behind)
         self._windows: dict[int, dict[str, WindowState]] = {}
         self._labels = {view.name: LabelState(view) for view in plan.online_views}
         self._quarantine = Quarantine()
@@ -93,42 +90,48 @@ class FeatureProcessor:
         """Topics to consume."""
         return [self._requests, *([self._topics.labels] if self._labels else [])]
 
-    def assigned(self, partitions: Iterable[tuple[str, int]], changelog: Callable[[], Iterable[Message]]) -> None:
+    def assigned(self, partitions: Iterable[tuple[str, int]], changelog: Changelog) -> None:
         """Takes over partitions.
 
         Args:
             partitions: Topic and partition.
-            changelog: Gives all records of the changelog topic, oldest first in each partition.
+            changelog: Reads partitions of the changelog topic.
 
         Raises:
             StateCorrupt: the changelog is of another format or plan.
         """
-        newest: dict[tuple[str, int | None], dict[str, bytes]] = {}
+        newest: dict[tuple[str, int | None], dict[str, bytes | None]] = {}
         mine = {number for topic, number in partitions if topic == self._requests} - set(self._windows)
         for number in mine:
-            self._windows[number] = {view.name: WindowState(view) for view in self._plan.event_views}
-        for message in changelog() if mine or any(topic == self._topics.labels for topic, _ in partitions) else ():
-            if message.key is None or message.value is None:
+            self._windows[number] = {view.name: self._window(view) for view in self._plan.event_views}
+        # Windows of labels lie in all partitions, by entity.
+        whole = any(topic == self._topics.labels for topic, _ in partitions)
+        for message in changelog(None if whole else mine) if whole or mine else ():
+            if message.key is None:
                 continue
             view, _, key = message.key.partition(SEPARATOR)
             place = None if view.decode() in self._labels else message.partition
+            if place is not None and place not in mine:
+                continue
             states = newest.setdefault((view.decode(), place), {})
             states[key.decode()] = message.value
-            if place in mine and len(states) >= RESTORED_AT_ONCE:
+            if place is not None and len(states) >= RESTORED_AT_ONCE:
                 self._restore(view.decode(), place, states)
                 states.clear()
         known = {name for name, state in self._labels.items() if state.keys}
         for (name, where), states in newest.items():
-            if where is None and name not in known:
-                self._labels[name].restore(states)
-            elif where in mine:
+            if where is not None:
                 self._restore(name, where, states)
+            elif name not in known:
+                self._labels[name].restore({key: state for key, state in states.items() if state is not None})
 
-    def _restore(self, view: str, partition: int | None, states: dict[str, bytes]) -> None:
-        # The changelog may hold views that are no more, and partitions of others.
-        window = self._windows.get(-1 if partition is None else partition, {}).get(view)
-        if window is not None:
-            window.restore(states)
+    def _window(self, view: WindowView) -> WindowState:
+        return WindowState(view, room=self._room(), max_behind_ms=self._max_behind_ms)
+
+    def _restore(self, view: str, partition: int, states: dict[str, bytes | None]) -> None:
+        # The changelog may hold views that are no more.
+        if view in self._windows[partition]:
+            self._windows[partition][view].restore(states)
 
     def revoked(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Forgets partitions; `changelog` must have been written before."""
@@ -159,6 +162,9 @@ class FeatureProcessor:
                     self._events(run, now_ms, step)
             else:
                 self._known(run, step)
+        for view in self._plan.event_views:
+            if view.name in step.updates:
+                step.rows.append(newest(view, step.updates[view.name]))
         for name, state in self._labels.items():
             dirty = state.take_changed()
             if dirty:
@@ -178,8 +184,10 @@ class FeatureProcessor:
     def _states(self, view: str, partition: int | None, state: WindowState | LabelState) -> OutputRun:
         keys = state.take_dirty()
         head = view.encode() + SEPARATOR
-        packed = state.snapshot(keys)
-        return OutputRun(self._topics.features_changelog, partition, [head + key.encode() for key in keys], packed)
+        packed: list[bytes | None] = list(state.snapshot(keys))
+        gone = state.take_forgotten() if isinstance(state, WindowState) else []
+        named = [head + key.encode() for key in [*keys, *gone]]
+        return OutputRun(self._topics.features_changelog, partition, named, [*packed, *[None] * len(gone)])
 
     def _events(self, run: Run, now_ms: int, step: Step) -> None:
         """Splits a run at its watermarks, which stay behind everything before them."""
@@ -264,7 +272,7 @@ class FeatureProcessor:
             values = state.update(keys, times, fields, offsets)
             step.duplicates += state.replayed - before
             matrices.append(values)
-            step.rows.append(_newest(view, keys, values, times))
+            step.updates.setdefault(view.name, []).append((keys, values, times))
         encoded = self._encoder.encode(run, events, keys, times, np.concatenate(matrices, axis=1))
         named = [name.encode() if key is None else key for key, name in zip(run.keys, keys, strict=True)]
         return named, encoded
@@ -288,11 +296,3 @@ class FeatureProcessor:
     def _label_write(self, name: str, state: LabelState, keys: list[str]) -> RowWrite:
         values, times, packed = state.rows(keys)
         return RowWrite(state.view, list(keys), values, times, packed)
-
-
-def _newest(view: WindowView, keys: list[str], values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> RowWrite:
-    """By key the row of the newest event, of the last one where times are equal, however a stream is cut into batches."""
-    order = np.argsort(times_ms, kind="stable").tolist()
-    last = {keys[at]: at for at in order}
-    rows = np.fromiter(last.values(), np.int64, len(last))
-    return RowWrite(view, list(last), values[rows], times_ms[rows])

@@ -23,6 +23,9 @@ from tailrace.usecase.declaration import UseCase
 
 MAX_FETCH = 16_000
 """Records taken at once where so many wait. A key that comes up often is then written once instead of many times."""
+SESSION_S = 10.0
+"""Silence after which the group takes a worker for dead and others take its partitions over. Faust's 60 s would be
+waited for in full; a worker that is back within it goes on with its own partitions, whatever the others do."""
 GC_EVERY = 50_000
 """Allocations between two looks of the garbage collector. A fetch makes a few objects per record, none in a cycle."""
 SWITCH_S = 0.000_5
@@ -61,8 +64,8 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: Onli
 
 
 async def _serve(settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
-    shell = Shell(settings, use_case, lifecycle, store)
     client = admin(settings)
+    shell = Shell(settings, use_case, lifecycle, store, partitions=len(partitions_of(client, use_case.requests.name)))
     for topic in shell.processor.subscriptions:
         # Faust would wait for a topic that it may not see, and not end when asked to.
         partitions_of(client, topic)
@@ -90,6 +93,7 @@ def _app(settings: Settings, use_case: UseCase, shell: Shell) -> FetchApp:
         broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka_bootstrap.split(",")),
         broker_credentials=_credentials(settings),
         broker_max_poll_records=MAX_FETCH,
+        broker_session_timeout=SESSION_S,
         consumer_group_instance_id=f"{group}.{settings.instance}",
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=MAX_MESSAGE_BYTES,

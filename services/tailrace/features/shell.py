@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from faust.types import TP
 
@@ -15,6 +16,7 @@ from tailrace.backends.ports import OnlineStore
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.features.delivery import Delivery
+from tailrace.features.paging import PagedRoom, resident_bytes
 from tailrace.features.processor import FeatureProcessor, Step
 from tailrace.features.runs import OutputRun, Run
 from tailrace.features.transport import Fetch, FetchApp, FetchConsumer
@@ -26,24 +28,42 @@ COMMIT_EVERY_S = 1.0
 COMMIT_IDLE_S = 0.1
 
 
+def linger_ms_of(latency_budget_ms: int) -> float:
+    """How long a record waits for others to travel with it, milliseconds, so that little of the budget goes into that.
+
+    At a high rate records wait for none: requests are full before.
+    """
+    return min(latency_budget_ms / 40, 5.0)
+
+
 class Shell:
     """Takes fetches through the steps of `service.run`, in order; Faust's event loop stays free.
 
     One thread computes, another delivers what came out, at most one fetch behind. Methods are called on
     the event loop.
+
+    Args:
+        settings: Places and sizes.
+        use_case: What is computed.
+        lifecycle: What the process is told, and tells.
+        store: Where rows are written.
+        partitions: Of the events topic; this worker may come to own all of them, and its memory is shared among them.
     """
 
-    def __init__(self, settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore) -> None:
+    def __init__(
+        self, settings: Settings, use_case: UseCase, lifecycle: Lifecycle, store: OnlineStore, *, partitions: int
+    ) -> None:
         self.failure: BaseException | None = None
         self.app: FetchApp | None = None
-        self.processor = FeatureProcessor(use_case)
+        share = resident_bytes() // max(partitions * len(use_case.plan.event_views), 1)
+        self.processor = FeatureProcessor(use_case, lambda: PagedRoom(settings.state_dir / "pages", share))
         self._settings = settings
         self._topics = Topics(use_case.name)
         self._lifecycle = lifecycle
-        self._delivery = Delivery(settings, lifecycle, store)
+        self._delivery = Delivery(settings, lifecycle, store, linger_ms_of(use_case.plan.latency_budget_ms))
         self._compute = ThreadPoolExecutor(1, "compute")
         self._deliver = ThreadPoolExecutor(1, "deliver")
-        self._behind: Awaitable[None] | None = None
+        self._behind: Future[None] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._committed: dict[TP, int] = {}
         self._committed_at = 0.0
@@ -52,11 +72,7 @@ class Shell:
     async def take(self, fetch: Fetch) -> None:
         """Processes a fetch; a failure ends the service."""
         try:
-            steps: list[Step] = []
-            await self._on(self._compute, lambda: steps.append(self._process(fetch.runs)))
-            if self._behind is not None:
-                await self._behind
-            self._behind = self._on(self._deliver, lambda: self._send(steps[0]))
+            await self._on(self._compute, lambda: self._hand_over(self._process(fetch.runs)))
         finally:
             fetch.done.set()
 
@@ -117,20 +133,20 @@ class Shell:
         return found if isinstance(found, FetchConsumer) and found._thread._consumer is not None else None
 
     def _on(self, thread: ThreadPoolExecutor, work: Callable[[], None]) -> Awaitable[None]:
-        """Runs work on a thread, behind all that it was given before; after a failure nothing more is done."""
+        """Runs work on a thread, behind all that it was given before."""
+        return asyncio.get_running_loop().run_in_executor(thread, self._guarded, work)
 
-        def run() -> None:
-            if self.failure is None:
-                try:
-                    work()
-                except Exception as error:  # noqa: BLE001  # crosses threads: `run` raises it
-                    self.failure = error
-
-        return asyncio.get_running_loop().run_in_executor(thread, run)
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Runs work; after a failure nothing more is done."""
+        if self.failure is None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # crosses threads: `run` raises it
+                self.failure = error
 
     def _restore(self, partitions: Sequence[tuple[str, int]]) -> None:
-        changelog = self._topics.features_changelog
-        self.processor.assigned(partitions, lambda: read_topic(self._settings, changelog, committed_only=False))
+        read = functools.partial(read_topic, self._settings, self._topics.features_changelog, committed_only=False)
+        self.processor.assigned(partitions, lambda numbers: read(partitions=numbers))
 
     def _process(self, runs: list[Run]) -> Step:
         began = time.perf_counter()
@@ -145,6 +161,12 @@ class Shell:
         metrics.batch_seconds.observe(time.perf_counter() - began)
         self._processed_at = time.monotonic()
         return step
+
+    def _hand_over(self, step: Step) -> None:
+        """Has a step delivered, when the one before it is; not by way of the event loop, which would be one wait more."""
+        if self._behind is not None:
+            self._behind.result()
+        self._behind = self._deliver.submit(self._guarded, lambda: self._send(step))
 
     def _send(self, step: Step) -> None:
         self._delivery.write(step.rows)

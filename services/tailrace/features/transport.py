@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import aiokafka
 import faust
-from aiokafka.consumer import fetcher
+from aiokafka.consumer import consumer, fetcher
 from faust.transport.consumer import TopicPartitionGroup  # noqa: F401  # proves the module is the one we know
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -26,6 +26,10 @@ from tailrace.features.runs import Run
 
 FETCH_WAIT_MS = 100
 """How long a broker may hold a fetch back; Faust's 1,500 ms would delay every shutdown by as much."""
+
+AHEAD_FROM = 1_000
+"""Records of a fetch from which on the next one is asked for before they are processed: the time to fetch is then
+long enough to be worth saving."""
 
 
 class Fetch:
@@ -56,8 +60,33 @@ class LeanRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka s
         return record.offset, record.timestamp, record.key, record.value, record.headers
 
 
-# The fetcher has no seam of its own; in this process nobody else reads through aiokafka.
+class LateFetcher(fetcher.Fetcher):  # type: ignore[misc]  # as above
+    """Stock fetcher that asks the broker ahead of us only while a lot comes at once.
+
+    What is fetched ahead is one event that came as the request did: it waits until the records before it are
+    processed, and those behind it until it is processed too. A request made when somebody waits brings all of them.
+    """
+
+    _ahead = False
+
+    async def fetched_records(self, partitions: Any, timeout: float = 0, max_records: int | None = None) -> Any:
+        """Stock, and notes how much it was."""
+        found = await super().fetched_records(partitions, timeout, max_records)
+        self._ahead = sum(map(len, found.values())) >= AHEAD_FROM
+        return found
+
+    def _create_fetch_waiter(self) -> Any:
+        self._notify(self._wait_consume_future)
+        return super()._create_fetch_waiter()
+
+    def _get_actions_per_node(self, assignment: Any) -> Any:
+        requests, *others = super()._get_actions_per_node(assignment)
+        return (requests if self._ahead or self._fetch_waiters else [], *others)
+
+
+# The client has no seam of its own; in this process nobody else reads through aiokafka.
 fetcher.PartitionRecords = LeanRecords
+consumer.Fetcher = LateFetcher
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
@@ -92,7 +121,7 @@ class FetchConsumer(driver.Consumer):
             epoch = self._epoch
             records, _ = await self._wait_next_records(0.1)
             positions = self._fetched()
-            await self.sleep(0)
+            await asyncio.sleep(0)
             if not self.flow_active:
                 await self.wait_first(self.can_resume_flow.wait())
             if self.should_stop or epoch != self._epoch:
@@ -101,10 +130,8 @@ class FetchConsumer(driver.Consumer):
             fetch = Fetch([Run.of(at.topic, at.partition, run) for at, run in (records or {}).items()])
             if fetch.runs:
                 await self.callback(self._carrier(fetch))
-                await self.wait_first(fetch.done.wait(), self.suspend_flow.wait())
-                if not fetch.done.is_set():
-                    # A rebalance waits for `revoked`, which comes after the processing thread is free.
-                    await fetch.done.wait()
+                # A rebalance waits for `revoked`, which comes after the processing thread is free.
+                await fetch.done.wait()
             if epoch == self._epoch:
                 self._positions = positions
             await self.sink.idle()

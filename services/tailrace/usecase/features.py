@@ -107,7 +107,10 @@ class DistinctCount:
 
 @dataclass(frozen=True)
 class SinceLast:
-    """Seconds since the key's previous event; NaN when there is none. Takes no window."""
+    """Seconds since the key's previous event; NaN when there is none, or it was forgotten. Takes no window.
+
+    A key is forgotten when it is silent for as long as an event may be late and the longest window of its group.
+    """
 
 
 Aggregate = Count | Sum | Mean | Std | Min | Max | DistinctCount | SinceLast

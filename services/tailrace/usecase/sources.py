@@ -29,7 +29,8 @@ class Topic:
         event_time: Field with the event time, integer epoch milliseconds.
         lateness: How far behind the newest event of its partition a record may be and still be in order.
         max_ahead: Records dated further ahead of the wall clock than this are dead-lettered.
-        max_behind: Records older than the newest event of their partition by more than this are dead-lettered.
+        max_behind: Records older than the newest event of their partition by more than this are dead-lettered. A key
+            silent for this and its longest window is forgotten, so it bounds memory where keys come and go.
     """
 
     def __init__(
