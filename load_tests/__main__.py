@@ -34,6 +34,7 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="As `list` shows them; none: the short set.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; each runs every candidate once.")] = 5,
     events: Annotated[int, typer.Option(min=0, help="Events of a run; 0: as the scenario says.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0, help="Length of a run with a rate; 0: as the scenario says.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the first round.")] = 7,
     peers: Annotated[bool, typer.Option("--peers", help="Run peers too; one that is not installed is named.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Run ours and this candidate; may be repeated.")] = None,
@@ -48,7 +49,8 @@ def run(
         for scenario in scenarios:
             directory = Path(scratch) / scenario.name
             directory.mkdir()
-            result = _measured(scenario, settings, directory, repeat, events or scenario.events, seed, console)
+            count = int(60 * minutes * scenario.rate) or events or scenario.events
+            result = _measured(scenario, settings, directory, repeat, count, seed, console)
             if only is None:
                 console.print(f"[dim]written to {results.write(result)}[/]")
             if json:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from load_tests import streams
 from tailrace.backends.settings import Settings
 from tailrace.local.processes import Child, spawn
@@ -38,13 +40,25 @@ def running(settings: Settings, processes: Mapping[str, Sequence[str]]) -> Itera
     Yields:
         Raises `RuntimeError` when one of them has ended; for `streams.output_rate`.
     """
+    with measured(settings, processes) as (alive, _):
+        yield alive
+
+
+@contextmanager
+def measured(
+    settings: Settings, processes: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[Alive, dict[str, psutil.Process]]]:
+    """As `running`, with the processes by name beside it, whose CPU time and memory can be asked for.
+
+    Each is an instance of its own, so that several of one service are members of one group.
+    """
     logs = [settings.state_dir / "logs" / f"{name}.log" for name in processes]
     children = [
-        spawn(name, [sys.executable, *arguments], log, environment(settings))
-        for (name, arguments), log in zip(processes.items(), logs, strict=True)
+        spawn(name, [sys.executable, *arguments], log, environment(settings) | {"TAILRACE_INSTANCE": str(number)})
+        for number, ((name, arguments), log) in enumerate(zip(processes.items(), logs, strict=True))
     ]
     with stopping(children, logs) as alive:
-        yield alive
+        yield alive, {child.name: psutil.Process(child.pid) for child in children}
 
 
 def environment(settings: Settings) -> dict[str, str]:

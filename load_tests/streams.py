@@ -156,14 +156,19 @@ def append_times_ms(settings: Settings, topic: str) -> NDArray[np.int64]:
     return np.array([record.timestamp()[1] for record in committed(settings, topic)], np.int64)
 
 
+def sources(settings: Settings, topic: str) -> Counter[Source]:
+    """How often each event is named as the source of a committed record."""
+    decode = msgspec.json.Decoder(_Sourced).decode
+    return Counter(decode(record.value()).source for record in committed(settings, topic))
+
+
 def check_each_once(settings: Settings, topic: str, events: int) -> None:
     """Counts the sources of all committed records.
 
     Raises:
         RuntimeError: an event is there twice or not at all.
     """
-    decode = msgspec.json.Decoder(_Sourced).decode
-    counts = Counter(decode(record.value()).source for record in committed(settings, topic))
+    counts = sources(settings, topic)
     doubled = sum(count > 1 for count in counts.values())
     if len(counts) != events or doubled:
         raise RuntimeError(f"{len(counts)} of {events} events in {topic}, {doubled} of them more than once")

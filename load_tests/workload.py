@@ -51,7 +51,7 @@ class Outcome(tr.Event):
 
 payments = tr.Topic("{events}", Payment, key="card", event_time="at_ms", lateness="1m")
 outcomes = tr.Topic("{name}.outcomes", Outcome, key="payment_id", event_time="at_ms")
-label = tr.Label(outcomes, on="payment_id", value="fraud", matures_after="1d")
+label = tr.Label(outcomes, on="payment_id", value="fraud", matures_after="1d", corrected_within="1d")
 usecase = tr.UseCase(
     name="{name}",
     requests=payments,
@@ -65,6 +65,8 @@ usecase = tr.UseCase(
     label=label,
     slices=["channel"],
     model=tr.Binary(threshold=0.5, latency_budget="20ms", on_failure=tr.Default(0.02)),
+    monitor=[tr.metrics.LogLoss("1d"), tr.metrics.PRAUC("7d"), tr.drift.PSI(every="1d"), tr.drift.ADWIN("log_loss")],
+    retrain=tr.Retrain(on=["drift"], at_most_every="1d", min_labels=1_000_000_000, window="7d"),
 )
 '''
 _LABELS = '*tr.GroupBy(label, by="terminal", windows=["1d", "7d", "14d", "30d"]).aggregate(tr.Count()),'

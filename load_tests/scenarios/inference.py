@@ -35,5 +35,5 @@ CANDIDATES: dict[str, Candidate] = {
     "naive": naive,
 }
 PEERS = SCORING
-FLOORS = {"speed_of_light": 0.5, "quix": 4.0, "faust": 30.0, "mlserver": 30.0}
+FLOORS = {"speed_of_light": 0.5, "quix": 4.0, "faust": 30.0, "mlserver": 30.0, "triton": 30.0}
 EVENTS = 150_000
