@@ -48,5 +48,5 @@ CANDIDATES: dict[str, Candidate] = {
 }
 FLOORS = {"one worker": 0.8, "two workers": 0.8}
 UNIT = "events/s per core"
-EVENTS = 400_000
+EVENTS = 300_000
 SHORT = False

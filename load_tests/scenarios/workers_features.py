@@ -36,5 +36,5 @@ CANDIDATES: dict[str, Candidate] = {
 }
 FLOORS = {"one worker": 0.8}
 UNIT = "events/s per core"
-EVENTS = 600_000
+EVENTS = 400_000
 SHORT = False

@@ -25,5 +25,5 @@ CANDIDATES: dict[str, Candidate] = {
     "one worker": functools.partial(by_clock, count=1),
 }
 FLOORS = {"one worker": 0.8 * TURNS}
-EVENTS = 300_000
+EVENTS = 200_000
 SHORT = False
