@@ -27,10 +27,10 @@ def service(name: str, use_case: str) -> list[str]:
     return ["-m", "tailrace", "run", name, "--use-case", use_case]
 
 
-def rate(settings: Settings, arguments: Sequence[str], sink: str, events: int) -> float:
+def rate(settings: Settings, arguments: Sequence[str], sink: str, events: int, *, each_once: bool = False) -> float:
     """Events per second that a process of this environment writes to a topic; see `streams.output_rate`."""
     with running(settings, {"candidate": arguments}) as alive:
-        return streams.output_rate(settings, sink, events, timeout_s=TIMEOUT_S, alive=alive)
+        return streams.output_rate(settings, sink, events, timeout_s=TIMEOUT_S, alive=alive, each_once=each_once)
 
 
 @contextmanager

@@ -14,4 +14,4 @@ CANDIDATES: dict[str, Candidate] = {
     "at_least_once": functools.partial(ours.scoring, twin="at_least_once"),
 }
 FLOORS = {"at_least_once": 0.95}
-EVENTS = 150_000
+EVENTS = 100_000

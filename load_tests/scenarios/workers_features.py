@@ -11,6 +11,7 @@ import time
 
 from load_tests import events, services, streams, workers, workload
 from load_tests.bench import Bench, Candidate
+from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 
 
@@ -23,11 +24,16 @@ def by_core(bench: Bench, *, count: int) -> float:
             found = workers.rates(settings, topics.features, bench.events, alive, processes)
             # Where a partition changed hands at the start, a fetch may be there twice: FEATURES is at least once.
             deadline = time.monotonic() + services.TIMEOUT_S
-            while (there := len(streams.sources(settings, topics.features))) < bench.events:
+            while (there := _events(settings, topics.features)) < bench.events:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{there:,} of {bench.events:,} events in FEATURES")
     bench.notes |= found.notes()
     return found.by_core
+
+
+def _events(settings: Settings, topic: str) -> int:
+    """Different events in a topic."""
+    return len(set(map(streams.source_of, streams.committed(settings, topic))))
 
 
 CANDIDATES: dict[str, Candidate] = {
