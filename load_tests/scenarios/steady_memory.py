@@ -3,7 +3,7 @@
 Events of 10,000 cards come at a constant rate by timetable, an outcome for a tenth of them, and stream time runs at a
 week a minute. So everything that may fill up is full before anything is measured: the longest window after a minute,
 predictions open to labels and their corrections after 17 seconds, windows of live metrics after two and a half minutes.
-What grows from then on would grow for ever. The first quarter is not counted. Of each service the
+What grows from then on would grow for ever. The first ten minutes are not counted: until then allocators find their peak. Of each service the
 notes say the slope of its memory over the minutes with a 95 % interval (Theil 1950, Sen 1968: the median of the slopes of
 all pairs, so that a step or a peak does not decide it), and its memory at the end. The figure is the sum of the slopes.
 The interval takes minutes for independent. `--minutes` sets the length, an hour where it is not given, which takes
@@ -39,7 +39,7 @@ EVENTS = 7_200_000
 STREAM_SPEED = 7 * 86_400 // 60
 """Stream seconds per second: a week passes in a minute."""
 OUTCOME_SHARE = 0.1
-WARM_UP = 0.25
+WARM_UP_S = 600.0
 CHUNK = 10_000
 TURN_S = 0.02
 SAMPLE_S = 5.0
@@ -74,19 +74,17 @@ def growth(at_s: NDArray[np.float64], mb: NDArray[np.float64]) -> tuple[float, f
     """Slope of memory behind the warm-up: median, lower and upper end of the 95 % interval, megabytes per hour.
 
     Args:
-        at_s: float64 (n,), times of the samples, seconds, ascending.
+        at_s: float64 (n,), times of the samples, seconds since the start, ascending.
         mb: float64 (n,), megabytes.
 
     Raises:
         ValueError: less than three minutes are left behind the warm-up, so that there is no interval.
     """
-    counted = at_s >= at_s[0] + WARM_UP * (at_s[-1] - at_s[0])
+    counted = at_s >= WARM_UP_S
     minutes = (at_s[counted] // 60).astype(np.int64)
     medians = [float(np.median(mb[counted][minutes == minute])) for minute in np.unique(minutes)]
     if len(medians) < 3:
-        raise ValueError(
-            "too short: memory is compared by the minute, and a quarter is warm-up; say --minutes 4 or more"
-        )
+        raise ValueError("too short: memory is compared by the minute behind ten of warm-up; say --minutes 13 or more")
     slope, _, low, high = theilslopes(medians, np.unique(minutes) / 60)
     return float(slope), float(low), float(high)
 

@@ -86,7 +86,7 @@ def test_memory_that_climbs_shows_its_slope_and_memory_that_stands_still_none() 
 
 def test_memory_that_climbs_while_it_warms_up_only_is_flat() -> None:
     at_s = np.arange(0, 1_800, 5, dtype=np.float64)
-    assert (0.0, 0.0, 0.0) == growth(at_s, np.minimum(at_s, 400))
+    assert (0.0, 0.0, 0.0) == growth(at_s, np.minimum(at_s, 590))
 
 
 def test_a_run_too_short_for_an_interval_is_refused() -> None:
