@@ -54,7 +54,7 @@ def run(
             count = int(60 * minutes * scenario.rate) or events or scenario.events
             result = _measured(scenario, settings, directory, repeat, count, seed, console)
             if only is None:
-                console.print(f"[dim]written to {results.write(result)}[/]")
+                console.print(f"[dim]written to {results.write(result, peers=peers)}[/]")
             if json:
                 typer.echo(msgspec.json.encode(result))
             else:

@@ -145,7 +145,7 @@ def plan(cost: Costs, load: Load) -> list[Need]:
             "feedback memory",
             rate * 86_400 * load.open_days * cost.open_bytes / 1e9,
             "GB",
-            f"{cost.open_bytes:.0f} bytes per open prediction, {load.open_days:g} days",
+            f"{cost.open_bytes:.0f} bytes per open prediction, {24 * load.open_days:g} hours",
         ),
     ]
 

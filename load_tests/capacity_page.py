@@ -10,7 +10,7 @@ from load_tests.capacity import Costs, Load, measured, plan
 
 PAGE = Path(__file__).parents[1] / "docs" / "capacity.md"
 EXAMPLES = {
-    "ten-thousand": Load(events_per_second=1e4, keys=1e6, open_days=7),
+    "a-thousand": Load(events_per_second=1e3, keys=1e6),
     "a-million": Load(events_per_second=1e6, keys=1e7, open_days=1 / 24),
 }
 
