@@ -33,7 +33,7 @@ check: $(VENV)/.ready ## format, lint, types, import rules, published schemas an
 validate: $(VENV)/.ready ## the files of production: image, compose, Kubernetes; builds docker compose, minutes at first
 	TAILRACE_REQUIRE_INTEGRATION=1 $(BIN)/python -m pytest tests/production tests/production/validate_docker_compose.py
 
-bench: $(VENV)/.ready ## load tests against hand-written references, medians of three, twelve minutes; exit code 1 where a floor is not met
+bench: $(VENV)/.ready ## load tests against hand-written references, medians of three, ten minutes; exit code 1 where a floor is not met
 	$(BIN)/python -m load_tests run --repeat 3
 
 bench-peers: $(VENV)/.ready ## install the peers, each in an environment of its own, and run them beside ours

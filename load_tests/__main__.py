@@ -1,4 +1,4 @@
-"""`python -m load_tests list` and `python -m load_tests run <scenario>…`."""
+"""`python -m load_tests list`, `python -m load_tests run <scenario>…` and `python -m load_tests capacity`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from load_tests import results
 from load_tests.bench import OURS, Bench, Scenario, load_scenario, run_interleaved, scenario_names, servers
+from load_tests.capacity import Load, costs
+from load_tests.capacity_page import PAGE, plan_table, rewritten
 from tailrace.backends.settings import Settings
 from tailrace.errors import TailraceError
 
@@ -34,6 +36,7 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="As `list` shows them; none: the short set.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; each runs every candidate once.")] = 5,
     events: Annotated[int, typer.Option(min=0, help="Events of a run; 0: as the scenario says.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0, help="Length of a run with a rate; 0: as the scenario says.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the first round.")] = 7,
     peers: Annotated[bool, typer.Option("--peers", help="Run peers too; one that is not installed is named.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Run ours and this candidate; may be repeated.")] = None,
@@ -48,15 +51,36 @@ def run(
         for scenario in scenarios:
             directory = Path(scratch) / scenario.name
             directory.mkdir()
-            result = _measured(scenario, settings, directory, repeat, events or scenario.events, seed, console)
+            count = int(60 * minutes * scenario.rate) or events or scenario.events
+            result = _measured(scenario, settings, directory, repeat, count, seed, console)
             if only is None:
-                console.print(f"[dim]written to {results.write(result)}[/]")
+                console.print(f"[dim]written to {results.write(result, peers=peers)}[/]")
             if json:
                 typer.echo(msgspec.json.encode(result))
             else:
                 Console().print(results.table(result))
             met = met and result.passed
     raise typer.Exit(0 if met else 1)
+
+
+@app.command()
+def capacity(
+    events_per_second: Annotated[float, typer.Option(min=1, help="Events per second.")] = 1e6,
+    keys: Annotated[float, typer.Option(min=0, help="Keys with windows.")] = 1e7,
+    open_days: Annotated[float, typer.Option(min=0, help="How long a prediction waits for its label, days.")] = 1.0,
+    kept_days: Annotated[float, typer.Option(min=0, help="How long topics are kept, days.")] = 3.0,
+    replicas: Annotated[int, typer.Option(min=1, help="Replicas of each topic.")] = 3,
+    write: Annotated[bool, typer.Option("--write", help="Write docs/capacity.md anew from the results.")] = False,
+) -> None:
+    """What a load needs, by what was measured."""
+    cost = costs()
+    if write:
+        PAGE.write_text(rewritten(PAGE.read_text(), cost))
+        return
+    load = Load(
+        events_per_second=events_per_second, keys=keys, open_days=open_days, kept_days=kept_days, replicas=replicas
+    )
+    typer.echo(plan_table(cost, load), nl=False)
 
 
 def _measured(

@@ -59,6 +59,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         unit: Unit of the figures. Of "ms" and "s" less is better, of all others more.
         events: Events of a run where the command does not say.
         short: Whether it belongs to the set that `run` without names runs, which shall end within ten minutes.
+        rate: Events per second of an open loop, so that a length in minutes is a number of events; 0: as fast as it goes.
         limits: Highest value of a note of ours on an otherwise idle machine, by name. Shown, never enforced:
             an absolute time says more of the machine than of the code.
     """
@@ -71,6 +72,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "events/s"
     events: int = 100_000
     short: bool = True
+    rate: float = 0.0
     limits: dict[str, float] = {}
 
 
@@ -126,6 +128,7 @@ def scenario_of(name: str, module: ModuleType) -> Scenario:
         unit=getattr(module, "UNIT", "events/s"),
         events=getattr(module, "EVENTS", 100_000),
         short=getattr(module, "SHORT", True),
+        rate=getattr(module, "RATE", 0.0),
         limits=getattr(module, "LIMITS", {}),
     )
     unknown = sorted(set(scenario.floors) - set(scenario.candidates) - set(scenario.peers))

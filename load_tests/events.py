@@ -43,13 +43,14 @@ def filled(bench: Bench) -> str:
     )
 
 
-def payments(count: int, *, seed: int, at_ms: NDArray[np.int64]) -> list[Keyed]:
-    """Events; `payment_id` is the place in the list.
+def payments(count: int, *, seed: int, at_ms: NDArray[np.int64], first: int = 0) -> list[Keyed]:
+    """Events; `payment_id` is the place in the list, counted from `first`.
 
     Args:
         count: How many.
         seed: Same seed, same events.
         at_ms: int64 (count,), event times, epoch milliseconds.
+        first: Identity of the first, where they continue others.
     """
     rng = np.random.default_rng(seed)
     cards = cards_of(rng, count)
@@ -59,7 +60,9 @@ def payments(count: int, *, seed: int, at_ms: NDArray[np.int64]) -> list[Keyed]:
     form = b'{"payment_id":"%d","card":"c%d","terminal":"t%d","channel":"web","amount":%.2f,"at_ms":%d,%b}'
     return [
         (b"c%d" % card, form % (place, card, terminal_of(place), amount, at, texts[pick]), card % PARTITIONS)
-        for place, (card, amount, at, pick) in enumerate(zip(cards, amounts, at_ms.tolist(), picks, strict=True))
+        for place, (card, amount, at, pick) in enumerate(
+            zip(cards, amounts, at_ms.tolist(), picks, strict=True), start=first
+        )
     ]
 
 

@@ -18,7 +18,7 @@ from tailrace.core.windows import LabelState
 from tailrace.usecase.declaration import UseCase
 
 WIDTH = 30
-LABELS = 20
+LABELS = 5
 """Known labels of each terminal, where the online store is read."""
 
 

@@ -11,7 +11,7 @@ ONLINE = 4
 
 
 def scoring(bench: Bench, *, online: bool = False, twin: str = "") -> float:
-    """Events per second from FEATURES to PREDICTIONS; afterwards every event is counted once.
+    """Events per second from FEATURES to PREDICTIONS; every event is counted once.
 
     Args:
         bench: Broker, scratch folder, events and seed.
@@ -33,9 +33,7 @@ def scoring(bench: Bench, *, online: bool = False, twin: str = "") -> float:
         )
         streams.fill(settings, topics.features, rows)
         process = ["-m", "load_tests.twins", twin, case.name] if twin else services.service("inference", case.name)
-        rate = services.rate(settings, process, topics.predictions, bench.events)
-        streams.check_each_once(settings, topics.predictions, bench.events)
-    return rate
+        return services.rate(settings, process, topics.predictions, bench.events, each_once=True)
 
 
 def windows(bench: Bench, *, twin: str = "") -> float:

@@ -101,10 +101,10 @@ def result_of(
     )
 
 
-def write(result: Result, folder: Path = FOLDER) -> Path:
-    """Writes `<scenario>.json`; git keeps those before it."""
+def write(result: Result, folder: Path = FOLDER, *, peers: bool = False) -> Path:
+    """Writes `<scenario>.json`, beside peers `<scenario>_peers.json`; git keeps those before it."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{result.scenario}.json"
+    path = folder / f"{result.scenario}{'_peers' if peers else ''}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
     return path
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from load_tests import streams
 from tailrace.backends.settings import Settings
 from tailrace.local.processes import Child, spawn
@@ -25,10 +27,10 @@ def service(name: str, use_case: str) -> list[str]:
     return ["-m", "tailrace", "run", name, "--use-case", use_case]
 
 
-def rate(settings: Settings, arguments: Sequence[str], sink: str, events: int) -> float:
+def rate(settings: Settings, arguments: Sequence[str], sink: str, events: int, *, each_once: bool = False) -> float:
     """Events per second that a process of this environment writes to a topic; see `streams.output_rate`."""
     with running(settings, {"candidate": arguments}) as alive:
-        return streams.output_rate(settings, sink, events, timeout_s=TIMEOUT_S, alive=alive)
+        return streams.output_rate(settings, sink, events, timeout_s=TIMEOUT_S, alive=alive, each_once=each_once)
 
 
 @contextmanager
@@ -38,13 +40,25 @@ def running(settings: Settings, processes: Mapping[str, Sequence[str]]) -> Itera
     Yields:
         Raises `RuntimeError` when one of them has ended; for `streams.output_rate`.
     """
+    with measured(settings, processes) as (alive, _):
+        yield alive
+
+
+@contextmanager
+def measured(
+    settings: Settings, processes: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[Alive, dict[str, psutil.Process]]]:
+    """As `running`, with the processes by name beside it, whose CPU time and memory can be asked for.
+
+    Each is an instance of its own, so that several of one service are members of one group.
+    """
     logs = [settings.state_dir / "logs" / f"{name}.log" for name in processes]
     children = [
-        spawn(name, [sys.executable, *arguments], log, environment(settings))
-        for (name, arguments), log in zip(processes.items(), logs, strict=True)
+        spawn(name, [sys.executable, *arguments], log, environment(settings) | {"TAILRACE_INSTANCE": str(number)})
+        for number, ((name, arguments), log) in enumerate(zip(processes.items(), logs, strict=True))
     ]
     with stopping(children, logs) as alive:
-        yield alive
+        yield alive, {child.name: psutil.Process(child.pid) for child in children}
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -100,7 +100,13 @@ def fill(
 
 
 def output_rate(
-    settings: Settings, topic: str, events: int, *, timeout_s: float, alive: Callable[[], None] = lambda: None
+    settings: Settings,
+    topic: str,
+    events: int,
+    *,
+    timeout_s: float,
+    alive: Callable[[], None] = lambda: None,
+    each_once: bool = False,
 ) -> float:
     """Waits until a topic holds `events` committed records, and says how fast they came.
 
@@ -112,21 +118,29 @@ def output_rate(
         events: Number of records to wait for.
         timeout_s: Longest wait, seconds.
         alive: Called now and then; raises when the candidate has ended before its time.
+        each_once: Whether to count the sources of the records as well; see `check_each_once`.
 
     Returns:
         Records per second between the end of the warm-up and the last record, by the broker's clock.
 
     Raises:
         TimeoutError: fewer records came.
+        RuntimeError: an event is there twice or not at all.
     """
     client = admin(settings)
     deadline = time.monotonic() + timeout_s
     while True:
         # Markers of transactions take up offsets too, so enough offsets may still be too few records.
         if sum(end_offsets(client, topic).values()) >= events:
-            stamps = append_times_ms(settings, topic)
+            stamps, named = [], []
+            for record in committed(settings, topic):
+                stamps.append(record.timestamp()[1])
+                if each_once:
+                    named.append(source_of(record))
             if len(stamps) >= events:
-                return rate_of(stamps)
+                if each_once:
+                    _check_each_once(named, topic, events)
+                return rate_of(np.array(stamps, np.int64))
         alive()
         if time.monotonic() > deadline:
             count = len(append_times_ms(settings, topic))
@@ -162,8 +176,16 @@ def check_each_once(settings: Settings, topic: str, events: int) -> None:
     Raises:
         RuntimeError: an event is there twice or not at all.
     """
-    decode = msgspec.json.Decoder(_Sourced).decode
-    counts = Counter(decode(record.value()).source for record in committed(settings, topic))
+    _check_each_once(map(source_of, committed(settings, topic)), topic, events)
+
+
+def source_of(record: Message) -> Source:
+    """The event that a record names as its source."""
+    return _SOURCED.decode(record.value()).source
+
+
+def _check_each_once(named: Iterable[Source], topic: str, events: int) -> None:
+    counts = Counter(named)
     doubled = sum(count > 1 for count in counts.values())
     if len(counts) != events or doubled:
         raise RuntimeError(f"{len(counts)} of {events} events in {topic}, {doubled} of them more than once")
@@ -171,6 +193,9 @@ def check_each_once(settings: Settings, topic: str, events: int) -> None:
 
 class _Sourced(msgspec.Struct, gc=False):
     source: Source
+
+
+_SOURCED = msgspec.json.Decoder(_Sourced)
 
 
 def committed(settings: Settings, topic: str) -> Iterator[Message]:

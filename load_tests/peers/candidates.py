@@ -129,6 +129,8 @@ SCORING: dict[str, Candidate] = {
     "faust take": _scored(script="scoring_faust", environment="faust", most=10_000, mode="take"),
     "mlserver": functools.partial(mlserver, Peer(script="scoring_mlserver", environment="mlserver", most=5_000)),
     "litserve": _scored(script="scoring_litserve", environment="litserve", most=4_000),
+    "ray serve": _scored(script="scoring_ray", environment="ray", most=2_000),
+    "triton": _scored(script="scoring_triton", environment="triton", most=10_000),
 }
 """FEATURES in, scores out; events per second."""
 

@@ -22,6 +22,8 @@ PACKAGES = {
     "bytewax": ["bytewax[kafka]", "onnxruntime", "numpy"],
     "mlserver": ["mlserver", "aiokafka[lz4]", "onnxruntime", "numpy"],
     "litserve": ["litserve", "aiohttp", "confluent-kafka==2.15.1", "onnxruntime", "numpy"],
+    "ray": ["ray[serve]", "aiohttp", "confluent-kafka==2.15.1", "onnxruntime", "numpy"],
+    "triton": ["nvidia-pytriton", "confluent-kafka==2.15.1", "onnxruntime", "numpy"],
 }
 """What each peer's own documentation says to install, and the runtime of the model."""
 

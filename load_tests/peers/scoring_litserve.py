@@ -6,25 +6,23 @@ python scoring_litserve.py --bootstrap H:P --source T --sink T --model FILE
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
-import socket
 
-import aiohttp
 import litserve
 import numpy as np
 from arguments import parsed
-from confluent_kafka import Consumer, Producer
+from http_client import bridge_http
 from network import session_of
+from ports import free_ports
 
-IN_FLIGHT = 64
+MAX_BATCH = 64
 
 
 class Network(litserve.LitAPI):
     """The network as LitServe's documentation writes an API."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(max_batch_size=IN_FLIGHT, batch_timeout=0.005)
+        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=0.005)
         self._model = model
 
     def setup(self, device: str) -> None:
@@ -50,49 +48,11 @@ def serve(model: str, port: int) -> None:
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
 
 
-async def bridge(bootstrap: str, source: str, sink: str, url: str) -> None:
-    """Asks for each record, `IN_FLIGHT` at a time."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": sink, "auto.offset.reset": "earliest", "log_level": 3}
-    )
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 3})
-    consumer.subscribe([source])
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
-        while True:
-            try:
-                async with session.get(f"{url}/health") as answer:
-                    if answer.status == 200:
-                        break
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.2)
-        open_requests = asyncio.Semaphore(IN_FLIGHT)
-        tasks = set()
-
-        async def ask(record: object) -> None:
-            event = json.loads(record.value())
-            async with session.post(f"{url}/predict", json={"values": event["values"]}) as answer:
-                score = (await answer.json())["score"]
-            value = json.dumps({"event_id": event["event_id"], "score": score})
-            producer.produce(sink, value, record.key())
-            open_requests.release()
-
-        while True:
-            for record in consumer.consume(IN_FLIGHT, timeout=0):
-                if record.error() is None:
-                    await open_requests.acquire()
-                    task = asyncio.create_task(ask(record))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-            producer.poll(0)
-            await asyncio.sleep(0)
-
-
 if __name__ == "__main__":
     given = parsed()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     # No daemon: LitServe starts processes of its own.
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(given.model, port))
     server.start()
-    asyncio.run(bridge(given.bootstrap, given.source, given.sink, f"http://127.0.0.1:{port}"))
+    url = f"http://127.0.0.1:{port}"
+    asyncio.run(bridge_http(given.bootstrap, given.source, given.sink, f"{url}/predict", f"{url}/health"))

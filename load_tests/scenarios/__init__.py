@@ -1,1 +1,1 @@
-"""One module per scenario: docstring, `CANDIDATES`, `FLOORS`, and where they differ `PEERS`, `UNIT`, `EVENTS`, `SHORT`, `LIMITS`."""
+"""One module per scenario: docstring, `CANDIDATES`, `FLOORS`, and where they differ `PEERS`, `UNIT`, `EVENTS`, `SHORT`, `RATE`, `LIMITS`."""

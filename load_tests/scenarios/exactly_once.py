@@ -1,7 +1,8 @@
 """What exactly once costs: the inference service as deployed, beside itself without transactions.
 
-Both score the same prefilled FEATURES as scenario `inference` does. Without transactions the loop flushes and commits
-offsets where it would commit a transaction, so that a crash doubles predictions; everything else is the same.
+Both score the same prefilled FEATURES as scenario `inference` does, which has the same twin among its candidates. Without
+transactions the loop flushes and commits offsets where it would commit a transaction, so that a crash doubles
+predictions; everything else is the same.
 """
 
 import functools
@@ -15,3 +16,4 @@ CANDIDATES: dict[str, Candidate] = {
 }
 FLOORS = {"at_least_once": 0.95}
 EVENTS = 150_000
+SHORT = False

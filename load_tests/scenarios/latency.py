@@ -102,5 +102,5 @@ PEERS: dict[str, Candidate] = {
 }
 FLOORS = {"faust": 3.0}
 UNIT = "ms"
-EVENTS = 10_000
+EVENTS = 5_000
 LIMITS = {"p50_ms": 40.0, "p99_ms": 120.0}

@@ -133,6 +133,7 @@ def test_a_result_names_versions_and_machine_but_not_the_host(tmp_path: Path) ->
     found = run_interleaved(asked, bench_in(tmp_path), repeat=1)
     result = results.result_of(asked, found, where=results.machine(), events=10, repeat=1, seed=7)
     written = results.write(result, tmp_path)
+    assert "invented_peers.json" == results.write(result, tmp_path, peers=True).name
     again = msgspec.json.decode(written.read_bytes(), type=results.Result)
     assert result == again
     assert {"python", "kafka", "librdkafka", "tailrace"} <= again.versions.keys()
