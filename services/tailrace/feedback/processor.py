@@ -232,6 +232,7 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
             parts.append(state.advance(watermark))
+            outputs += self._alarms(state.monitor.advance(watermark))
             self._metrics.watermark.set(watermark / 1000)
         outputs += self._labels(Changes.joined(parts))
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS

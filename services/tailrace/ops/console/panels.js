@@ -66,7 +66,7 @@ export function drift(state) {
   fill("drift", ["feature", "index", "limit", "rows", "measured"],
     found.map(d => [
       button(d.subject, () => { chosen.subject = d.subject; distribution(found); }, { class: "link", "data-key": `drift-${d.subject}` }),
-      element("span", [d.value.toFixed(3), d.value > d.threshold ? " drifted" : ""], { class: d.value > d.threshold ? "beyond" : "" }),
+      element("span", [d.value.toFixed(3), d.signs.length ? ` drifted (${d.signs.join(", ")})` : ""], { class: d.signs.length ? "beyond" : "" }),
       d.threshold.toFixed(3), number(d.rows), minute(d.measured_at_ms)]),
     "Nothing measured yet: it starts with the first champion, and needs PSI among the monitors of the use case.");
   distribution(found);
