@@ -46,8 +46,8 @@ RIVER: dict[str, Callable[[], Updated]] = {
     "PageHinkley": drift.PageHinkley,
     "DDM": binary.DDM,
     "EDDM": binary.EDDM,
-    "HDDM_A": binary.HDDM_A,
-    "HDDM_W": binary.HDDM_W,
+    "HDDM_A": binary.HDDMA,
+    "HDDM_W": binary.HDDMW,
     "FHDDM": binary.FHDDM,
     "KSWIN": drift.KSWIN,
 }

@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import drift as river_drift
 
-from tailrace.core.drift import PSIState
 from tailrace.core.loss_detectors import start_loss_detector
-from tailrace.core.monitors import ADWIN, PSI, PageHinkley
+from tailrace.core.monitors import ADWIN, PageHinkley
 
 SPECS = [ADWIN(), PageHinkley(threshold=5.0)]
 LOSSES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]), max_size=300)
@@ -97,5 +96,3 @@ def reference(values: np.ndarray) -> dict[str, object]:
     edges = np.unique(np.quantile(present, np.linspace(0, 1, 21)[1:-1]))
     counts = np.bincount(np.searchsorted(edges, present, side="right"), minlength=len(edges) + 1)
     return {"edges": edges.tolist(), "counts": counts.tolist(), "nulls": int(np.isnan(values).sum())}
-
-

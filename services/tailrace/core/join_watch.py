@@ -1,7 +1,7 @@
 """Broken joins: outcomes that stop coming, or say something else than before, told within minutes of stream time.
 
 Per minute the outcomes that found their prediction, and the positive ones among them, are held against the
-last seven days at the same hour of the day. The bets are those of the e-detector (`core.e_detector`), on
+last seven days at the same hour of the day, and against the last hours. The bets are those of the e-detector (`core.e_detector`), on
 counts: for Poisson counts of mean at least mu, a**x exp(mu (1 - a)) with a < 1 is an e-value, and for shares the
 likelihood ratio of two binomial laws. As long as the week's lower or upper bounds hold, times `FEWER`,
 `MORE` or `LESS`, a false alarm comes once in `RUN_LENGTH` minutes at most.
@@ -23,6 +23,7 @@ WEEK_HOURS = 168
 LEAST_OUTCOMES = 100
 """Outcomes of the week, at an hour of the day or in all, from which they can be held against."""
 LEAST_HOURS = 24
+RECENT_HOURS = 3
 RUN_LENGTH = 43_200.0
 """A month of minutes."""
 RECOVERED_AT = 100.0
@@ -31,8 +32,8 @@ FEWER = 0.8
 """Outcomes may be fewer than ever before in the week by a fifth: traffic and delays are not the same every day."""
 MORE, LESS = 2.0, 0.5
 """The share of positives may double or halve: what drifts honestly does not do so within minutes."""
-FALLS = np.array([0.05, 0.35, 0.625, 0.8])
-RISES = np.array([1.25, 2.0])
+FALLS = (0.05, 0.35, 0.625, 0.8)
+RISES = (1.25, 2.0)
 
 Subject = Literal["join_rate", "positive_rate"]
 _KINDS: tuple[Subject, Subject] = ("join_rate", "positive_rate")
@@ -64,16 +65,22 @@ class _Run(msgspec.Struct):
 
 
 class _Standing(msgspec.Struct):
-    """A finding that stands: since when, and the statistic of its end."""
+    """A finding that stands: since when, what the day was like before, and the statistic of its end."""
 
     since: int
+    today: float
     statistic: float = 0.0
 
 
 class _Week(NamedTuple):
-    """Counts of the last seven days at an hour of the day."""
+    """What the last seven days were like at an hour of the day.
 
-    hours: int
+    `level` are outcomes a minute in the hour before, this hour and the hour after; `today` is by how much more
+    there were in the last hours than those of the week would have had. The rest are counts of the week at this hour.
+    """
+
+    level: tuple[float, float, float]
+    today: float
     predictions: int
     outcomes: int
     positives: int
@@ -166,32 +173,51 @@ class JoinWatch:
                 hour[place] += count
 
     def _last_week(self, hour: int) -> _Week | None:
-        """The last seven days at this hour of the day, give or take one; all of them where that is too little."""
+        """What an hour is held against; None while too little is known."""
         known = self._data.hours
         for old in [at for at in known if at < hour - WEEK_HOURS]:
             del known[old]
-        before = {at: counts for at, counts in known.items() if at < hour}
+        before = [at for at in known if at < hour]
         if not before or hour - min(before) < LEAST_HOURS:
             return None
-        alike = [counts for at, counts in before.items() if (at - hour + 1) % 24 <= 2]
-        for taken in (alike, list(before.values())):
-            if taken:
-                week = _Week(len(taken), *(sum(column) for column in zip(*taken, strict=True)))
-                if week.outcomes >= LEAST_OUTCOMES and week.predictions:
-                    return week
-        return None
+        first = min(before)
+
+        def usual(of: int) -> NDArray[np.float64]:
+            """Mean counts of an hour of the day."""
+            days = [at for at in range(of - WEEK_HOURS, hour) if at >= first and (of - at) % 24 == 0]
+            total = np.sum([known.get(at, [0, 0, 0]) for at in days], axis=0)
+            return np.asarray([*total, len(days)], dtype=np.float64)
+
+        around = [usual(hour + shift) for shift in (-1, 0, 1)]
+        predictions, outcomes, positives, _ = np.sum(around, axis=0).tolist()
+        level = [float(counts[1] / counts[3] / 60.0) for counts in around]
+        if outcomes < LEAST_OUTCOMES:
+            every = np.sum([known[at] for at in before], axis=0).tolist()
+            predictions, outcomes, positives = every
+            level = [outcomes / (hour - first) / 60.0] * 3
+        if outcomes < LEAST_OUTCOMES or not predictions:
+            return None
+        recent = range(hour - RECENT_HOURS, hour)
+        expected = sum(float(counts[1] / counts[3]) for counts in map(usual, recent))
+        came = sum(known.get(at, [0, 0, 0])[1] for at in recent)
+        # What the day was like so far tells more than other days do, where it tells anything.
+        today = _lower(came) / expected if expected >= LEAST_OUTCOMES else _lower(outcomes) / outcomes
+        standing = self._data.standing.get("join_rate")
+        if standing is not None:
+            today = standing.today
+        return _Week((level[0], level[1], level[2]), today, int(predictions), int(outcomes), int(positives))
 
     def _outcomes(self, minute: int, now: list[int], week: _Week) -> Iterator[JoinFinding]:
-        # By the traffic of this minute and by that of the week: neither a surge, whose outcomes come later, nor a
-        # lull makes the outcomes few.
-        exposure = min(now[0] / week.predictions, 1.0 / (60.0 * week.hours))
-        low = week.outcomes + Z * Z / 2.0 - Z * math.sqrt(week.outcomes + Z * Z / 4.0)
-        least, seen = FEWER * low * exposure, now[1]
+        # By the traffic of this minute too: neither a surge, whose outcomes come later, nor a lull makes them few.
+        before, here, after = week.level
+        off = (minute % 60 + 0.5) / 60.0 - 0.5  # from the middle of the hour, in hours
+        level = (here + off * ((after - here) if off > 0.0 else (here - before))) * week.today
+        usual = week.outcomes / week.predictions
+        least, seen = FEWER * min(level, now[0] * usual), now[1]
         if least == 0.0 and not seen:
             return
-        fall = FALLS**seen * np.exp(least * (1.0 - FALLS))
+        fall = [a**seen * math.exp(least * (1.0 - a)) for a in FALLS]
         back = FEWER**-seen * math.exp(-least * (1.0 / FEWER - 1.0))
-        usual = week.outcomes / week.predictions
         yield from self._step("join_rate", minute, fall, back, (now[1], now[0]), FEWER * usual, usual)
 
     def _positives(self, minute: int, n: int, hits: int, week: _Week) -> Iterator[JoinFinding]:
@@ -199,7 +225,7 @@ class JoinWatch:
         reach = Z * math.sqrt(share * (1.0 - share) / week.outcomes)
         most, least = min(MORE * (share + reach), 0.95), LESS * max(share - reach, 0.0)
         sides = [(most, min(ratio * most, 0.99)) for ratio in RISES] + [(least, ratio * least) for ratio in FALLS]
-        e_values = np.array([_binomial(bound, other, hits, n) for bound, other in sides])
+        e_values = [_binomial(bound, other, hits, n) for bound, other in sides]
         back = min(_binomial(most, share, hits, n), _binomial(least, share, hits, n))
         limit = most if hits > share * n else least
         yield from self._step("positive_rate", minute, e_values, back, (hits, n), limit, share)
@@ -208,7 +234,7 @@ class JoinWatch:
         self,
         subject: Subject,
         minute: int,
-        e_values: NDArray[np.float64],
+        e_values: list[float],
         back: float,
         counts: tuple[int, int],
         limit: float,
@@ -225,7 +251,7 @@ class JoinWatch:
                 yield JoinFinding(subject, since_ms, found_ms, value, limit, usual, resolved=True)
             return
         runs = data.runs.setdefault(subject, [_Run() for _ in e_values])
-        for run, e_value in zip(runs, e_values.tolist(), strict=True):
+        for run, e_value in zip(runs, e_values, strict=True):
             run.shiryaev_roberts = (run.shiryaev_roberts + 1.0) * e_value
             if run.cusum <= 1.0:
                 run.cusum, run.since, run.hits, run.of = 1.0, minute, 0, 0
@@ -233,9 +259,14 @@ class JoinWatch:
         if sum(run.shiryaev_roberts for run in runs) >= RUN_LENGTH * len(runs):
             likeliest = max(runs, key=lambda run: run.cusum)
             del data.runs[subject]
-            data.standing[subject] = _Standing(likeliest.since)
+            data.standing[subject] = _Standing(likeliest.since, data.week.today if data.week is not None else 1.0)
             value, since_ms = likeliest.hits / max(likeliest.of, 1), likeliest.since * MINUTE_MS
             yield JoinFinding(subject, since_ms, found_ms, value, limit, usual, resolved=False)
+
+
+def _lower(count: float) -> float:
+    """Lower bound of the mean of a Poisson count."""
+    return count + Z * Z / 2.0 - Z * math.sqrt(count + Z * Z / 4.0)
 
 
 def _binomial(bound: float, other: float, hits: int, n: int) -> float:
