@@ -1,7 +1,8 @@
 """Feature drift: false alarms of a family of 100 features, power against small changes, and speed of counting.
 
 Features are normal, lognormal, Poisson counts and mostly zero, in turns. A window is a look of a month, so that it
-may spend all of its 5 % of false alarms at once; those are counted without asking whether a change matters.
+may spend all of its 5 % of false alarms at once; those are counted without asking whether a change matters, and
+against few rows of training, power against many.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from tailrace.core.monitors import PSI
 from tailrace.core.plan import Plan, RequestColumn
 from tailrace.trainer.reference import reference_of
 
-FEATURES, TRAINED = 100, 20_000
+FEATURES = 100
+FEW, MANY = 20_000, 100_000
+"""Rows of the training data."""
 SIZES = (200, 1_000, 5_000, 20_000)
 WINDOWS = 25
 """Windows per seed and size, each against a reference of its own."""
@@ -43,7 +46,7 @@ def study(seeds: int) -> list[Figure]:
 def _found(spec: PSI, seed: int, size: int, change: str) -> set[str]:
     """Subjects that alarm in one window."""
     rng = np.random.default_rng([seed, size])
-    state = PSIState(spec, NAMES, _reference(rng))
+    state = PSIState(spec, NAMES, _reference(rng, FEW if not change else MANY))
     rows = _rows(rng, size)
     match change:
         case "mean + 0.1 sd":
@@ -64,7 +67,7 @@ def _rows(rng: np.random.Generator, size: int) -> Rows:
     return rows
 
 
-def _reference(rng: np.random.Generator) -> dict[str, object]:
+def _reference(rng: np.random.Generator, trained: int) -> dict[str, object]:
     plan = Plan(
         use_case="study",
         version=1,
@@ -80,12 +83,12 @@ def _reference(rng: np.random.Generator) -> dict[str, object]:
         default_score=0.5,
         latency_budget_ms=10,
     )
-    return reference_of(plan, _rows(rng, TRAINED), rng.random(TRAINED))
+    return reference_of(plan, _rows(rng, trained), rng.random(trained))
 
 
 def _speed() -> float:
     rng = np.random.default_rng(0)
-    state = PSIState(PSI(), NAMES, _reference(rng))
+    state = PSIState(PSI(), NAMES, _reference(rng, FEW))
     rows, scores = _rows(rng, SPEED_ROWS), rng.random(SPEED_ROWS)
     rounds, began = 0, time.perf_counter()
     while time.perf_counter() - began < SPEED_S:

@@ -25,7 +25,7 @@ SHIFT = 0.05
 SHARE = 0.005
 """Rise of the share of missing or unknown values from which it matters."""
 MONTH_MS = 30 * 24 * HOUR_MS
-DISTRIBUTION, COUNTER = 0.45, 0.05
+DISTRIBUTION, COUNTER = 0.48, 0.02
 """Parts of the false alarms that are granted to each of two tests of the distribution, and of two counters."""
 
 Counts = NDArray[np.int64]

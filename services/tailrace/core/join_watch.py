@@ -24,8 +24,8 @@ LEAST_OUTCOMES = 100
 """Outcomes of the week, at an hour of the day or in all, from which they can be held against."""
 LEAST_HOURS = 24
 RECENT_HOURS = 3
-RUN_LENGTH = 43_200.0
-"""A month of minutes."""
+RUN_LENGTH = 10_000.0
+"""A week of minutes, if there were never more than `FEWER` of the usual; if there are, far longer."""
 RECOVERED_AT = 100.0
 Z = 1.645
 FEWER = 0.8

@@ -7,7 +7,6 @@ commute, and losses are fed to the detectors sorted by the time they became know
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,11 +15,19 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Alarm, AlarmKind, Drift, RetrainHeld, RetrainRequested
 from tailrace.core.alarm_book import AlarmBook
-from tailrace.core.drift import PSIFinding, PSIState
+from tailrace.core.drift import PSIState
+from tailrace.core.drift_alarms import (
+    JOIN_DETECTOR,
+    drift_record,
+    feature_alarms,
+    join_alarms,
+    loss_alarms,
+    loss_detail,
+)
 from tailrace.core.join_watch import JoinFinding, JoinWatch, JoinWatchData
 from tailrace.core.judged import Judged
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
-from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, Detector, Metric
+from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, Detector, EDetector, Metric
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.reference import Reference
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
@@ -34,7 +41,6 @@ MIN_FINAL = 200
 HOLDS: frozenset[AlarmKind] = frozenset({"broken_join", "label_delay"})
 """Kinds of alarms that speak of the labels and not of a model: while one stands, no model is asked for, whichever
 model serves."""
-JOIN_DETECTOR = "JoinWatch"
 MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
 MOST_SUSPECT = 100
@@ -235,21 +241,7 @@ class Monitor:
     def _take_join(self, finding: JoinFinding) -> list[Alarm]:
         if finding.resolved and finding.subject == "join_rate":
             self._state.suspect = [*self._state.suspect, (finding.since_ms, finding.found_ms)][-MOST_SUSPECT:]
-        what = (
-            "outcomes that join, per prediction" if finding.subject == "join_rate" else "positives per joined outcome"
-        )
-        return self._book.level(
-            not finding.resolved,
-            finding.found_ms,
-            kind="broken_join",
-            subject=finding.subject,
-            detector=JOIN_DETECTOR,
-            value=finding.value,
-            threshold=finding.limit,
-            size=finding.value - finding.usual,
-            since_ms=finding.since_ms,
-            detail=f"{finding.value:.4f} {what} since {_minute(finding.since_ms)}, {finding.usual:.4f} in the last seven days",
-        )
+        return join_alarms(self._book, finding)
 
     def _suspect(self) -> list[tuple[int, float]]:
         """Spans of event time in which outcomes were missing; one that stands has no end."""
@@ -272,30 +264,16 @@ class Monitor:
         return [alarm for finding in found for alarm in self._take_loss(finding, self._losses.decided, now_ms)]
 
     def _take_loss(self, finding: LossFinding, decided: Collection[str], now_ms: int) -> list[Alarm]:
-        """Raises where a detector alarms, resolves where one that can tell says it is over."""
-        spec, detector = finding.spec, finding.detector
-        name = type(spec).__name__
-        of = f"{name} on {spec.metric} of version {self._state.version}"
-        fields: dict[str, Any] = {"subject": spec.metric, "detector": name, "slice": finding.slice}
-        if finding.since_ms is None:
-            # An alarm of a detector that begins anew stands until another model serves: it knows nothing of the
-            # old level. One that was raised and is over within one tick is news as well.
-            if not detector.limit or detector.standing:
-                return []
-            if not finding.slice and self._state.drift.startswith(of):
-                self._state.drift = ""
-            return self._book.level(False, now_ms, **fields, value=detector.estimate, size=0.0)
-        if detector.limit:
-            size = detector.estimate - detector.limit
-            where = f" in {finding.slice}" if finding.slice else ""
-            of += f"{where}: mean loss {detector.estimate:.4f} since {_minute(finding.since_ms)}, at most {detector.limit:.4f} before"
-        else:
-            size = 0.0
-        opinion = name != "EDetector" and spec.metric in decided
-        if not finding.slice and not opinion:
-            self._state.drift = of
-        fields |= {"value": detector.estimate, "threshold": detector.limit, "size": size}
-        return self._book.again(now_ms, **fields, kind="drift", since_ms=finding.since_ms, detail=of)
+        alarms = loss_alarms(self._book, finding, self._state.version, now_ms)
+        second_opinion = not isinstance(finding.spec, EDetector) and finding.spec.metric in decided
+        said = loss_detail(finding, self._state.version)
+        if finding.slice or second_opinion:
+            return alarms
+        if finding.since_ms is not None:
+            self._state.drift = said
+        elif any(alarm.resolved for alarm in alarms) and self._state.drift.startswith(said):
+            self._state.drift = ""
+        return alarms
 
     def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
         alarms = []
@@ -345,35 +323,11 @@ class Monitor:
             since_ms = now_ms - self._spec.psi_every_ms
         self._state.psi_since_ms = now_ms
         found: list[Alarm | Drift] = []
-        for psi in self._psi.evaluate(since_ms, now_ms):
-            found.append(self._drift(psi, since_ms, now_ms))
-            for sign in psi.signs:
-                fields: dict[str, Any] = {"kind": "drift", "subject": psi.subject, "detector": sign.detector}
-                fields |= {"value": sign.value, "threshold": sign.limit, "size": sign.size, "detail": sign.detail}
-                found += self._book.level(sign.drifted, now_ms, **fields, since_ms=since_ms)
+        for finding in self._psi.evaluate(since_ms, now_ms):
+            found.append(drift_record(self._spec.use_case, self._state.version, finding, since_ms, now_ms))
+            found += feature_alarms(self._book, finding, since_ms, now_ms)
         self._psi.reset()
         return found
-
-    def _drift(self, psi: PSIFinding, since_ms: int, now_ms: int) -> Drift:
-        return Drift(
-            use_case=self._spec.use_case,
-            subject=psi.subject,
-            detector="PSI",
-            value=psi.value,
-            threshold=psi.threshold,
-            rows=psi.rows,
-            since_ms=since_ms,
-            measured_at_ms=now_ms,
-            model_version=self._state.version,
-            edges=psi.edges,
-            reference=psi.reference,
-            current=psi.current,
-            ks=psi.ks,
-            shift=psi.shift,
-            p_value=psi.p_value,
-            seasonal=psi.seasonal,
-            signs=[sign.detector for sign in psi.signs if sign.drifted],
-        )
 
     def _ask(self, now_ms: int, windows: QualityWindows) -> RetrainRequested | RetrainHeld | None:
         drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
@@ -423,7 +377,3 @@ class Monitor:
         return sum(
             final for key, final in counted.items() if key.start_ms + DAY_MS > newest_ms - self._spec.training_window_ms
         )
-
-
-def _minute(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
