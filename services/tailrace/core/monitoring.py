@@ -32,6 +32,7 @@ from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.reference import Reference
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
 
+FORMAT = 2
 HOUR_MS = 3_600_000
 MATURE = 0.5
 """Share of final labels from which a day takes part in a comparison with the champion's figures.
@@ -89,7 +90,7 @@ class MonitorSnapshot(msgspec.Struct, kw_only=True):
     `suspect` holds spans of event time in which outcomes were missing, the newest last.
     """
 
-    format: int = 2
+    format: int = FORMAT
     ticked_ms: int = -1
     version: str = ""
     psi_since_ms: int = -1
@@ -118,6 +119,7 @@ class Monitor:
     def __init__(self, spec: MonitorSpec, snapshot: MonitorSnapshot | None = None) -> None:
         self._spec = spec
         self._state = snapshot or MonitorSnapshot()
+        self._state.format = FORMAT
         self._champion: Champion | None = None
         self._waiting: list[Judged] = []
         self._psi_spec = next((d for d in spec.detectors if isinstance(d, PSI)), None)
@@ -223,7 +225,7 @@ class Monitor:
 
     def snapshot(self) -> MonitorSnapshot:
         """State to store."""
-        self._state.psi = self._psi.snapshot() if self._psi is not None else None
+        self._state.psi = self._psi.snapshot() if self._psi is not None else self._state.psi
         self._state.detectors = self._losses.snapshot() if self._losses is not None else self._state.detectors
         self._state.joins = self._joins.snapshot()
         return self._state
@@ -232,9 +234,9 @@ class Monitor:
         alarms = []
         for suspicion in suspicions:
             alarms += self._book.level(True, now_ms, **suspicion._asdict())
-        named = {(suspicion.detector, suspicion.subject) for suspicion in suspicions}
+        there = {(suspicion.detector, suspicion.subject) for suspicion in suspicions}
         for alarm in [alarm for alarm in self.alarms if alarm.kind in HOLDS and alarm.detector != JOIN_DETECTOR]:
-            if (alarm.detector, alarm.subject) not in named:
+            if (alarm.detector, alarm.subject) not in there:
                 alarms += self._book.level(False, now_ms, detector=alarm.detector, subject=alarm.subject)
         return alarms
 

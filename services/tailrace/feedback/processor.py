@@ -40,8 +40,8 @@ from tailrace.usecase.declaration import UseCase
 
 _RETRAINING: Any = RetrainingRecord
 CLOCK_EVERY_MS = 1_000
-"""How often the monitor's state is stored between ticks. A crash loses that much of the feature counts
-that drift is judged by, and nothing else."""
+"""How often the monitor's state is stored between ticks. A crash loses that much of the counts
+that drift of features and broken joins are judged by, and nothing else."""
 
 
 class Vector(Scored, frozen=True, gc=False):
@@ -232,7 +232,9 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
             parts.append(state.advance(watermark))
-            outputs += self._alarms(state.monitor.advance(watermark))
+            broken = state.monitor.advance(watermark)
+            outputs += self._alarms(broken)
+            self._clock_due = self._clock_due or bool(broken)
             self._metrics.watermark.set(watermark / 1000)
         outputs += self._labels(Changes.joined(parts))
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS

@@ -104,7 +104,7 @@ export function retraining(state) {
 
 export function alarms(state) {
   fill("alarms", ["raised", "kind", "subject", "value", "limit", "detail"], state.alarms.map(a =>
-    [minute(a.raised_at_ms), a.kind.replace("_", " ") + (a.resolved ? " (resolved)" : ""), a.subject, a.value.toFixed(3), a.threshold.toFixed(3), a.detail]),
+    [minute(a.raised_at_ms), a.kind.replace("_", " ") + (a.resolved ? " (resolved)" : ""), a.slice ? `${a.subject} (${a.slice})` : a.subject, a.value.toFixed(3), a.threshold.toFixed(3), a.detail]),
     "No alarm was ever raised.");
 }
 
