@@ -1,1 +1,1 @@
-"""Studies: statistical promises checked on many seeds, each a command that prints figure, bar and whether it was met."""
+"""Statistical studies: what the methods hold over many seeds. Each prints figure, bar and whether it is met."""

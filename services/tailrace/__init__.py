@@ -23,12 +23,13 @@ from tailrace.usecase.features import (
     Std,
     Sum,
 )
-from tailrace.usecase.policies import AtLeast, Binary, Default, Immediate, NotWorse, Retrain, Shadow
+from tailrace.usecase.policies import AtLeast, Binary, Budget, Default, Immediate, NotWorse, Retrain, Shadow
 from tailrace.usecase.sources import Event, Label, Topic
 
 __all__ = [
     "AtLeast",
     "Binary",
+    "Budget",
     "Category",
     "Count",
     "DayOfWeek",

@@ -17,6 +17,7 @@ from rich.table import Table
 from tailrace.backends.settings import load_settings
 from tailrace.errors import TailraceError
 from tailrace.local.admin_client import AdminClient
+from tailrace.local.root_cause_report import markdown
 
 app = typer.Typer()
 dead_letters_app = typer.Typer(no_args_is_help=True, help="Records that could not be used.")
@@ -78,6 +79,15 @@ def retrain(use_case: UseCase, reason: Reason, directory: Directory = None) -> N
 
 
 @app.command()
+def retrainings(use_case: UseCase, directory: Directory = None, as_json: AsJson = False) -> None:
+    """List what was trained, the newest first: why, at what cost, and what it gained over its predecessor."""
+    rows = _state(use_case, directory)["retraining"]
+    if not as_json:
+        rows = [{**row, "at": _minute(row["requested_at_ms"])} for row in rows]
+    _show(rows, ("at", "trigger", "reason", "state", "outcome", "seconds", "gain"), as_json=as_json)
+
+
+@app.command()
 def quality(
     use_case: UseCase,
     since: Annotated[str, typer.Option("--from", help="First day, ISO date.")] = "1970-01-01",
@@ -128,6 +138,23 @@ def trace(event_id: str, use_case: UseCase, directory: Directory = None) -> None
 
 
 @app.command()
+def explain(
+    use_case: UseCase,
+    since: Annotated[
+        str, typer.Option(help="ISO time of the events; default: since when the newest alarm speaks.")
+    ] = "",
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank what the rise of the loss comes from: slices, features, stale or missing views, model versions."""
+    client = AdminClient(load_settings(), use_case, directory)
+    found = client.get("/root-causes", since_ms=str(_since_ms(client, since)))
+    typer.echo(json.dumps(found, indent=2) if as_json else markdown(use_case, found))
+    if found["problem"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def tail(
     channel: Annotated[str, typer.Argument(help="predictions, labels, quality, drift, alarms, retraining, …")],
     use_case: UseCase,
@@ -162,6 +189,19 @@ def dead_letters_replay(
 
 def _state(use_case: str, directory: Path | None) -> dict[str, Any]:
     return dict(AdminClient(load_settings(), use_case, directory).get("/state"))
+
+
+def _since_ms(client: AdminClient, since: str) -> int:
+    if since:
+        try:
+            at = dt.datetime.fromisoformat(since)
+        except ValueError as error:
+            raise TailraceError(f"--since {since!r} is no ISO time, such as 2026-01-31T12:00") from error
+        return int((at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() * 1_000)
+    standing = [alarm for alarm in client.get("/state")["alarms"] if not alarm["resolved"]]
+    if not standing:
+        raise TailraceError("no alarm stands; say with --since from when on the loss is to be explained")
+    return int(standing[0]["since_ms"])
 
 
 def _epoch(state: dict[str, Any]) -> int:

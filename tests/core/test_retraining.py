@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
@@ -12,8 +13,13 @@ SPEC = RetrainSpec(
     at_most_every_ms=10,
     at_least_every_ms=100,
     min_labels=5,
+    window_ms=500,
 )
 CALM = Evidence(now_ms=1_000, has_champion=True, labels=5)
+
+
+def at(now_ms: int) -> Evidence:
+    return msgspec.structs.replace(CALM, now_ms=now_ms)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +49,117 @@ def test_trigger_left_out_of_the_policy_asks_for_nothing() -> None:
 
 def test_pending_run_latches_until_that_run_ends() -> None:
     state = RetrainState()
-    state.requested("r1", 0)
+    state.requested(SPEC, at(0), "r1")
     state.ended("r0")
     assert state.decide(SPEC, CALM) is None
     state.ended("r1")
     assert state.decide(SPEC, CALM) == ("schedule", "1s since the last request")
+
+
+def test_candidate_in_rollout_latches_until_a_table_no_longer_tries_it_out() -> None:
+    state = RetrainState()
+    state.requested(SPEC, at(0), "r1")
+    state.ended("r1", "7", at_ms=50)
+    for champion, shadow, decided_at_ms in (("6", "", 20), ("6", "", 50), ("6", "7", 50), ("6", "7", 60)):
+        state.routed(champion, shadow, decided_at_ms)
+        assert state.decide(SPEC, CALM) is None
+    state.routed("6", "", 70)
+    assert state.decide(SPEC, CALM) is not None
+
+
+def test_candidate_that_serves_is_under_way_no_more() -> None:
+    state = RetrainState()
+    state.requested(SPEC, at(0), "r1")
+    state.ended("r1", "7", at_ms=50)
+    state.routed("7", "", 50)
+    assert state.decide(SPEC, CALM) is not None
+
+
+def test_refits_are_asked_for_each_time_the_labels_of_a_concept_have_doubled() -> None:
+    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)
+    state = RetrainState()
+    state.changed(SPEC, 990, 10)
+    asked = []
+    for now_ms in range(1_000, 1_400, 10):
+        state.observe(np.full(10, now_ms))
+        evidence = msgspec.structs.replace(CALM, now_ms=now_ms, drift="shift" if now_ms == 1_000 else "")
+        decided = state.decide(spec, evidence)
+        if decided:
+            state.requested(spec, evidence, f"r{now_ms}")
+            state.ended(f"r{now_ms}")
+            asked.append((decided[0], state.fitted))
+    assert asked == [("drift", 20), ("refit", 40), ("refit", 80), ("refit", 160), ("refit", 320)]
+
+
+def test_first_model_is_refitted_each_time_its_labels_have_doubled_until_they_fill_the_window() -> None:
+    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)
+    state = RetrainState()
+    asked = []
+    for now_ms in range(1_000, 2_000, 10):
+        state.observe(np.full(10 if asked else 0, now_ms))
+        evidence = msgspec.structs.replace(CALM, now_ms=now_ms, has_champion=bool(asked), labels=20)
+        decided = state.decide(spec, evidence)
+        if decided:
+            state.requested(spec, evidence, f"r{now_ms}")
+            state.ended(f"r{now_ms}")
+            asked.append((decided[0], state.fitted))
+    assert asked == [("initial", 20), ("refit", 40), ("refit", 80), ("refit", 160), ("refit", 320)]
+
+
+def test_nothing_is_refitted_where_drift_is_no_trigger() -> None:
+    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None, on=frozenset({"metric_drop"}))
+    state = RetrainState()
+    state.changed(spec, 990, 10)
+    state.requested(spec, at(1_000), "r")
+    state.ended("r")
+    state.observe(np.full(100, 1_010))
+    assert state.decide(spec, at(1_100)) is None
+
+
+def test_refits_end_where_the_concept_fills_the_training_window() -> None:
+    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)
+    state = RetrainState()
+    state.changed(spec, 500, 10)
+    state.requested(spec, at(600), "r")
+    state.ended("r")
+    state.observe(np.full(100, 700))
+    assert state.decide(spec, CALM) is None
+    assert state.change_ms is None
+
+
+def test_labels_of_events_before_the_change_do_not_count_for_a_refit() -> None:
+    state = RetrainState()
+    state.changed(SPEC, 990, 10)
+    state.observe(np.array([989, 990, 991]))
+    assert (state.since_change, state.labels) == (12, 3)
+
+
+def test_volume_trigger_counts_from_the_last_request() -> None:
+    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None, every_labels=30)
+    state = RetrainState()
+    state.observe(np.zeros(30, np.int64))
+    assert state.decide(spec, CALM) == ("volume", "30 labels since the last request")
+    state.requested(spec, at(900), "r")
+    state.ended("r")
+    state.observe(np.zeros(29, np.int64))
+    assert state.decide(spec, CALM) is None
+
+
+def test_budget_bounds_requests_within_any_span() -> None:
+    spec = msgspec.structs.replace(SPEC, at_most_every_ms=0, budget=2, budget_ms=100)
+    state = RetrainState()
+    granted = []
+    for now_ms in range(1_000, 1_300, 10):
+        if state.decide(spec, msgspec.structs.replace(CALM, now_ms=now_ms, drift="shift")):
+            state.requested(spec, at(now_ms), str(now_ms))
+            state.ended(str(now_ms))
+            granted.append(now_ms)
+    assert granted == [1_000, 1_010, 1_100, 1_110, 1_200, 1_210]
+
+
+def test_state_goes_on_exactly_from_its_snapshot() -> None:
+    state = RetrainState()
+    state.changed(SPEC, 990, 10)
+    state.requested(SPEC, at(995), "r")
+    state.ended("r", "3", at_ms=999)
+    assert msgspec.json.decode(msgspec.json.encode(state), type=RetrainState) == state

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from tailrace.contracts.records import CandidateRegistered, PromoteRequested, Quality, RollbackRequested, RoutingTable
@@ -82,7 +83,8 @@ def test_shadow_is_not_judged_before_its_hold_is_over() -> None:
 def test_shadow_that_agrees_becomes_champion_and_the_old_one_stays_warm() -> None:
     decision = decided(serving("1", "2").quality(quality("shadow", "2", DAY_MS)))
     assert decision.action == "promoted"
-    assert roles(decision.table) == {"champion": "2"}
+    assert roles(decision.table) == {"champion": "2", "shadow": "1"}
+    assert decision.table.in_shadow == "former"
     assert [variant.model_version for variant in decision.table.warm] == ["1"]
 
 
@@ -103,6 +105,59 @@ def test_few_labels_do_not_refuse_a_shadow() -> None:
     state = serving("1", "2")
     assert state.quality(quality("champion", "1", 0, loss=0.10, final=49)) is None
     assert decided(state.quality(quality("shadow", "2", DAY_MS, loss=0.13, final=49))).action == "promoted"
+
+
+def promoted() -> RolloutState:
+    """A controller whose champion, version 2, has just followed version 1."""
+    state = serving("1", "2")
+    assert decided(state.quality(quality("shadow", "2", DAY_MS))).action == "promoted"
+    return state
+
+
+def test_champion_is_graded_against_its_predecessor_once_labels_are_in() -> None:
+    state = promoted()
+    assert state.quality(quality("champion", "2", 2 * DAY_MS, loss=0.10, final=60)) is None
+    decision = decided(state.quality(quality("shadow", "1", 2 * DAY_MS, loss=0.13, final=60)))
+    assert decision.action == "graded"
+    assert decision.evidence["gain"] == "0.030000"
+    assert decision.evidence["run_id"] == "run-2"
+    assert roles(decision.table) == {"champion": "2"}
+
+
+def test_predecessor_stays_in_shadow_for_the_hold_however_many_labels_are_in() -> None:
+    state = promoted()
+    assert state.quality(quality("champion", "2", 2 * DAY_MS - 1, loss=0.10, final=60)) is None
+    assert state.quality(quality("shadow", "1", 2 * DAY_MS - 1, loss=0.13, final=60)) is None
+
+
+def test_predecessor_leaves_the_shadow_ungraded_where_labels_do_not_come() -> None:
+    state = promoted()
+    assert state.quality(quality("shadow", "1", 11 * DAY_MS - 1)) is None
+    decision = decided(state.quality(quality("shadow", "1", 11 * DAY_MS)))
+    assert "gain" not in decision.evidence
+    assert roles(decision.table) == {"champion": "2"}
+
+
+def test_candidate_takes_the_place_of_the_predecessor_in_shadow() -> None:
+    decision = decided(promoted().candidate(candidate("3", 2 * DAY_MS)))
+    assert roles(decision.table) == {"champion": "2", "shadow": "3"}
+    assert decision.table.in_shadow == "candidate"
+    assert "supersedes" not in decision.table.reason
+
+
+def test_recalled_champion_goes_through_shadow_like_any_candidate() -> None:
+    state = promoted()
+    recalled = msgspec.structs.replace(candidate("1", 2 * DAY_MS), run_id="run-3", recalled=True)
+    assert roles(decided(state.candidate(recalled)).table) == {"champion": "2", "shadow": "1"}
+    assert state.quality(quality("shadow", "1", 3 * DAY_MS - 1)) is None
+    decision = decided(state.quality(quality("shadow", "1", 3 * DAY_MS)))
+    assert roles(decision.table) == {"champion": "1", "shadow": "2"}
+    state.validate()
+
+
+def test_recalled_version_that_serves_already_changes_nothing() -> None:
+    recalled = msgspec.structs.replace(candidate("2", 2 * DAY_MS), run_id="run-3", recalled=True)
+    assert promoted().candidate(recalled) is None
 
 
 def test_newer_candidate_supersedes_the_one_in_shadow() -> None:

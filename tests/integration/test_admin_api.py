@@ -25,14 +25,18 @@ from tailrace.backends.topics import apply
 from tailrace.contracts.records import (
     CandidateRegistered,
     Heartbeat,
+    LabelledPrediction,
+    Prediction,
     PromoteRequested,
     Quality,
     RetrainingRecord,
     RollbackRequested,
     RoutingTable,
+    Source,
     Variant,
 )
 from tailrace.contracts.topics import Topics
+from tailrace.local.root_cause_report import markdown
 from tailrace.ops.api import create_app
 from tailrace.ops.auth import Doorkeeper
 from tailrace.ops.follower import Follower
@@ -194,7 +198,8 @@ def test_rollback_without_a_former_champion_is_refused(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["state", "history", "quality", "dead-letters", "trace/x", "state/stream", "tail/labels"]
+    "path",
+    ["state", "history", "quality", "dead-letters", "trace/x", "root-causes?since_ms=1", "state/stream", "tail/labels"],
 )
 def test_nothing_is_read_without_a_token(api: Api, path: str) -> None:
     assert 401 == TestClient(api.app).get(f"/api/v1/{path}").status_code
@@ -280,7 +285,7 @@ def test_nothing_fails_and_nothing_is_undocumented(api: Api) -> None:
     schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", api.app)
     operations = [found.ok() for found in schema.get_all_operations()]
     tried = [one for one in operations if not one.path.endswith("/stream") and "/tail/" not in one.path]
-    assert (13, 11) == (len(operations), len(tried))
+    assert (14, 12) == (len(operations), len(tried))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     for operation in tried:
         for mode in GenerationMode:
@@ -292,3 +297,73 @@ def test_nothing_fails_and_nothing_is_undocumented(api: Api) -> None:
 
             with suppress(Unsatisfiable):  # what takes no input cannot be given bad input
                 check()
+
+
+def served(api: Api, number: int, *, degraded: bool) -> Prediction:
+    return Prediction(
+        prediction_id=f"p{number}:champion",
+        event_id=f"p{number}",
+        use_case=api.topics.use_case,
+        key="c",
+        entities={},
+        slices={},
+        event_time_ms=number,
+        predicted_at_ms=0,
+        variant="champion",
+        model_version="1",
+        model_digest="",
+        epoch=1,
+        score=0.25,
+        decision=False,
+        threshold=0.5,
+        propensity=1.0,
+        features=[float(number % 24), None],
+        ages_ms={},
+        fingerprint=api.case.plan.fingerprint,
+        degraded=["card_stats"] if degraded else [],
+        source=Source(topic="s", partition=0, offset=number),
+        produced_at_ms=0,
+    )
+
+
+def judged(of: Prediction, *, label: bool) -> LabelledPrediction:
+    return LabelledPrediction(
+        prediction_id=of.prediction_id,
+        event_id=of.event_id,
+        use_case=of.use_case,
+        label_name="fraud",
+        label_version=1,
+        label=float(label),
+        status="final",
+        reason="outcome",
+        event_time_ms=of.event_time_ms,
+        known_at_ms=of.event_time_ms,
+        outcome_time_ms=None,
+        variant=of.variant,
+        model_version=of.model_version,
+        score=of.score,
+        decision=of.decision,
+        key=of.key,
+        entities={},
+        slices={},
+    )
+
+
+def test_rise_of_the_loss_is_put_down_to_what_broke(api: Api) -> None:
+    for number in range(1_200):
+        degraded = number >= 600 and number % 3 == 0
+        prediction = served(api, number, degraded=degraded)
+        api.write(api.topics.predictions, prediction)
+        api.write(api.topics.labels, judged(prediction, label=degraded or number % 4 == 1))
+    found = api.client.get("/api/v1/root-causes", params={"since_ms": 600}).json()
+    assert (found["problem"], found["judged_before"], found["judged_now"]) == ("", 600, 600)
+    first = found["causes"][0]
+    assert first["conditions"] == [{"column": "degraded", "value": "card_stats"}]
+    assert {int(name.removeprefix("p").removesuffix(":champion")) % 3 for name in first["examples"]} == {0}
+    assert "`degraded` card_stats" in markdown("uc", found)
+
+
+def test_rise_of_the_loss_is_not_explained_from_too_few_labels(api: Api) -> None:
+    found = api.client.get("/api/v1/root-causes", params={"since_ms": 600}).json()
+    assert "needs 200 judged predictions" in found["problem"]
+    assert "Nothing can be said" in markdown("uc", found)

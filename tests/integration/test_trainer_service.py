@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -25,8 +26,10 @@ from tailrace.contracts.records import (
     Prediction,
     RetrainingRecord,
     RetrainRequested,
+    RoutingTable,
     Source,
     TrainingStarted,
+    Variant,
 )
 from tailrace.contracts.topics import Topics
 from tailrace.runtime.service import Lifecycle
@@ -141,22 +144,22 @@ def labelled(of: Prediction, *, label: bool, version: int = 1, known_at_ms: int 
     )
 
 
-def send_history(settings: Settings, use_case: UseCase, rows: int = ROWS) -> None:
-    """Predictions with labels that follow the amount; every fifth amount is missing."""
-    rng = np.random.default_rng(1)
+def send_history(settings: Settings, use_case: UseCase, first: int = 0, sign: float = 1.0) -> None:
+    """Predictions with labels that follow the amount, or its opposite; every fifth amount is missing."""
+    rng = np.random.default_rng(1 + first)
     writer, topics = producer(settings), Topics(use_case.name)
-    for number in range(rows):
+    for number in range(first, first + ROWS):
         amount = float(rng.normal())
         served = prediction(
             use_case, number, [None if number % 5 == 0 else amount, number % 24], use_case.plan.fingerprint
         )
-        judged = labelled(served, label=amount + 0.5 * float(rng.normal()) > 0.5)
+        judged = labelled(served, label=sign * amount + 0.5 * float(rng.normal()) > 0.5)
         writer.produce(topics.predictions, encode(served), served.key, partition=number % 2)
         writer.produce(topics.labels, encode(judged), judged.key, partition=number % 2)
     assert writer.flush(30) == 0
 
 
-def ask(settings: Settings, use_case: UseCase, run_id: str, until_ms: int = UNTIL_MS) -> None:
+def ask(settings: Settings, use_case: UseCase, run_id: str, until_ms: int = UNTIL_MS, **fields: Any) -> None:
     request = RetrainRequested(
         run_id=run_id,
         use_case=use_case.name,
@@ -165,6 +168,7 @@ def ask(settings: Settings, use_case: UseCase, run_id: str, until_ms: int = UNTI
         requested_at_ms=until_ms,
         train_until_ms=until_ms,
     )
+    request = msgspec.structs.replace(request, **fields)
     writer = producer(settings)
     writer.produce(Topics(use_case.name).retraining, encode(request), use_case.name)
     assert writer.flush(30) == 0
@@ -252,6 +256,44 @@ def test_rows_of_another_plan_in_the_same_topic_do_no_harm(settings: Settings) -
         wait_until(lambda: len(answers(settings, use_case)) == 1, 120)
     [answer] = answers(settings, use_case)
     assert isinstance(answer, CandidateRegistered), answer
+
+
+def serve(settings: Settings, use_case: UseCase, model: CandidateRegistered, epoch: int) -> None:
+    """Makes a candidate champion, as `rollout` would."""
+    champion = Variant(
+        name="champion",
+        role="champion",
+        model_version=model.model_version,
+        bundle_uri=model.bundle_uri,
+        digest=model.digest,
+        share=1.0,
+    )
+    table = RoutingTable(
+        use_case=use_case.name, epoch=epoch, decided_at_ms=0, reason="test", salt="s", variants=[champion]
+    )
+    writer = producer(settings)
+    writer.produce(Topics(use_case.name).control, encode(table), use_case.name)
+    assert writer.flush(30) == 0
+
+
+def test_concept_that_returns_brings_back_the_champion_that_served_it_without_a_training(settings: Settings) -> None:
+    use_case = start_use_case(settings, "boosting")
+    spans = [(START_MS + days * DAY_MS, START_MS + (days + 17) * DAY_MS) for days in (0, 15, 30)]
+    registered: list[Any] = []
+    with Running(settings, use_case):
+        for number, (sign, (from_ms, until_ms)) in enumerate(zip((1.0, -1.0, 1.0), spans, strict=True)):
+            send_history(settings, use_case, number * ROWS, sign)
+            changed = {"trigger": "drift", "train_from_ms": from_ms, "champion": str(number)} if number else {}
+            ask(settings, use_case, f"run-{number + 1}", until_ms, **changed)
+            wait_until(lambda: len(answers(settings, use_case)) == number + 1, 120)  # noqa: B023  # waits within the turn
+            registered.append(answers(settings, use_case)[-1])
+            assert isinstance(registered[-1], CandidateRegistered), registered[-1]
+            serve(settings, use_case, registered[-1], number + 1)
+    first, second, third = registered
+    assert [record.recalled for record in registered] == [False, False, True]
+    assert (third.model_version, third.digest) == (first.model_version, first.digest)
+    assert second.digest != first.digest
+    assert int(second.lineage["train_from_ms"]) >= spans[1][0]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, error: Exception) -> CandidateRefu
     def broken(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(job, "_train", broken)
+    monkeypatch.setattr(job, "_candidate", broken)
     answer = job.run_job(Settings(use_cases=Path("feature_repo")), job.Job(request=REQUEST, champion=None, offsets={}))
     assert isinstance(answer, CandidateRefused)
     return answer

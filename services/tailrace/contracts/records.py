@@ -203,15 +203,22 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):
-    """The retraining policy, a schedule or a person asks for a new model (topic RETRAINING)."""
+    """The retraining policy, a schedule or a person asks for a new model (topic RETRAINING).
+
+    `train_from_ms` is the event time at which the present concept began, None where none is known; `champion`
+    the version that served at the request, "" before the first; `evidence` the figures that decided.
+    """
 
     run_id: str
     use_case: str
-    trigger: Literal["initial", "schedule", "drift", "metric_drop", "manual"]
+    trigger: Literal["initial", "schedule", "volume", "drift", "metric_drop", "refit", "manual"]
     reason: str
     requested_at_ms: int
     train_until_ms: int
     by: str = "feedback"
+    train_from_ms: int | None = None
+    champion: str = ""
+    evidence: dict[str, str] = {}
 
 
 class RetrainHeld(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
@@ -246,7 +253,11 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CandidateRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="registered"):
-    """A candidate passed every gate and stands in the registry."""
+    """A candidate passed every gate and stands in the registry.
+
+    `recalled` is True for a former champion that was found as good as it used to be, so that nothing was
+    trained. `seconds` is what the run took.
+    """
 
     run_id: str
     use_case: str
@@ -257,12 +268,15 @@ class CandidateRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="regist
     gates: list[GateResult]
     metrics: dict[str, float | None]
     lineage: dict[str, str]
+    recalled: bool = False
+    seconds: float = 0.0
 
 
 class CandidateRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """A candidate failed a gate, or training could not be done; the champion stays.
 
-    `failed` is True where the training itself broke, so that waiting for more data is no help.
+    `failed` is True where the training itself broke, so that waiting for more data is no help. `seconds` is
+    what the run took.
     """
 
     run_id: str
@@ -271,6 +285,7 @@ class CandidateRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused")
     reason: str
     gates: list[GateResult]
     failed: bool = False
+    seconds: float = 0.0
 
 
 class PromoteRequested(msgspec.Struct, frozen=True, kw_only=True, tag="promote"):
@@ -330,7 +345,8 @@ class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
     """Which models score which share of the traffic (topic CONTROL, compacted, highest epoch holds).
 
     `warm` lists models to keep loaded without traffic, the former champion first, so that a
-    rollback needs no load. Shares of the variants that are not shadows sum to 1.
+    rollback needs no load. Shares of the variants that are not shadows sum to 1. `in_shadow` says what
+    a shadow is there for: as a candidate, or as the former champion that its successor is compared with.
     """
 
     use_case: str
@@ -341,6 +357,7 @@ class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
     variants: list[Variant]
     warm: list[Variant] = []
     by: str = "rollout"
+    in_shadow: Literal["candidate", "former"] = "candidate"
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

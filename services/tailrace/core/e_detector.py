@@ -54,7 +54,10 @@ class Baseline(msgspec.Struct, frozen=True):
 
 
 class EDetectorData(msgspec.Struct):
-    """State as it is stored: a row of `started` and an entry of `since` for each alternative."""
+    """State as it is stored: a row of `started` and an entry of `since` for each alternative.
+
+    `alarm` holds the mean and the number of the losses since the change, around the bound that held then.
+    """
 
     baseline: Baseline = Baseline()
     bound: float = 1.0
@@ -63,7 +66,7 @@ class EDetectorData(msgspec.Struct):
     started: list[list[float]] = []
     since: list[int] = []
     total: float = 0.0
-    alarm: tuple[float, float] | None = None
+    alarm: tuple[float, float, int] | None = None
     recovery: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
@@ -119,6 +122,11 @@ class EDetectorState:
         return self._data.alarm is not None
 
     @property
+    def changed(self) -> int:
+        """Labels between the change and the alarm that stands; 0 where none does."""
+        return self._data.alarm[2] if self._data.alarm is not None else 0
+
+    @property
     def sure(self) -> bool:
         """Whether the baseline holds enough labels for this detector to be the only one."""
         known = self._data.baseline
@@ -171,12 +179,12 @@ class EDetectorState:
         likeliest = int(self._started[:, CUSUM].argmax())
         level = self._started[likeliest, SINCE_TOTAL] / self._started[likeliest, SINCE_COUNT]
         since = int(self._since[likeliest])
-        self._data.alarm = (float(level), self._data.bound)
+        self._data.alarm = (float(level), self._data.bound, int(self._started[likeliest, SINCE_COUNT]))
         self._started[:], self._total[:], self._recovery[:] = 0.0, 0.0, 0.0
         return since
 
     def _recover(self, values: NDArray[np.float64]) -> int:
-        level, bound = self._data.alarm or (1.0, 1.0)
+        level, bound, _ = self._data.alarm or (1.0, 1.0, 0)
         half = bound + (max(level, bound) - bound) / 2.0
         # The likelihood ratio of the baseline to the half way, for 0-1 losses.
         bet = min((half - bound) / (self._data.spread * half * (1.0 - half)), MOST_BET / (1.0 - half))

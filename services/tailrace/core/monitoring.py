@@ -24,6 +24,7 @@ from tailrace.core.drift_alarms import (
     loss_alarms,
     loss_detail,
 )
+from tailrace.core.e_detector import EDetectorState
 from tailrace.core.join_watch import JoinFinding, JoinWatch, JoinWatchData
 from tailrace.core.judged import Judged
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
@@ -63,11 +64,16 @@ class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Champion(msgspec.Struct, frozen=True):
-    """What feedback needs to know of the model that serves."""
+    """What feedback needs to know of the model that serves, and of the routing table that says so.
+
+    `shadow` is the version of the candidate in shadow, "" for none.
+    """
 
     version: str
     metrics: dict[str, float | None]
     reference: dict[str, Any]
+    shadow: str = ""
+    decided_at_ms: int = 0
 
 
 class Suspicion(NamedTuple):
@@ -157,6 +163,7 @@ class Monitor:
 
     def serve(self, champion: Champion) -> list[Alarm]:
         """Takes up a champion; one of another version starts the detectors anew and resolves what spoke of the old."""
+        self._state.retrain.routed(champion.version, champion.shadow, champion.decided_at_ms)
         same = champion.version == self._state.version
         if same and self._champion is not None:
             return []
@@ -262,6 +269,7 @@ class Monitor:
         if self._losses is None or not due.any():
             return []
         taken = waiting.taken(np.flatnonzero(due)).in_order()
+        self._state.retrain.observe(taken.event_time_ms)
         found = self._losses.feed(taken)
         return [alarm for finding in found for alarm in self._take_loss(finding, self._losses.decided, now_ms)]
 
@@ -273,6 +281,8 @@ class Monitor:
             return alarms
         if finding.since_ms is not None:
             self._state.drift = said
+            if isinstance(finding.detector, EDetectorState):
+                self._state.retrain.changed(self._spec.retrain, finding.since_ms, finding.detector.changed)
         elif any(alarm.resolved for alarm in alarms) and self._state.drift.startswith(said):
             self._state.drift = ""
         return alarms
@@ -350,8 +360,9 @@ class Monitor:
         if because:
             return self._hold(trigger, reason, because, now_ms)
         run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"
-        self._state.retrain.requested(run_id, now_ms)
+        self._state.retrain.requested(self._spec.retrain, evidence, run_id)
         self._state.drift = ""
+        state = self._state.retrain
         return RetrainRequested(
             run_id=run_id,
             use_case=self._spec.use_case,
@@ -359,6 +370,9 @@ class Monitor:
             reason=reason,
             requested_at_ms=now_ms,
             train_until_ms=now_ms,
+            train_from_ms=state.change_ms,
+            champion=self._state.version,
+            evidence=self._evidence(evidence),
         )
 
     def _hold(self, trigger: str, reason: str, because: str, now_ms: int) -> RetrainHeld | None:
@@ -369,6 +383,18 @@ class Monitor:
         return RetrainHeld(
             use_case=self._spec.use_case, trigger=trigger, reason=reason, because=because, held_at_ms=now_ms
         )
+
+    def _evidence(self, evidence: Evidence) -> dict[str, str]:
+        """Figures that stood behind a request."""
+        state = self._state.retrain
+        found = {"labels": str(evidence.labels)}
+        if state.change_ms is not None:
+            found |= {"change_ms": str(state.change_ms), "labels_since_change": str(state.since_change)}
+        for name, (worse, limit) in self.drops.items():
+            found[f"{name}_drop"] = f"{worse:.6f} of {limit:g}"
+        for alarm in self._state.alarms.values():
+            found[f"{alarm.detector} on {alarm.subject}"] = f"{alarm.value:.6f}"
+        return found
 
     def _labels(self, windows: QualityWindows) -> int:
         """Final labels in the span that a model would be trained on now."""

@@ -7,10 +7,11 @@
     (none)       candidate of another plan   champion: workers of the new plan cannot run the old model
     (none)       candidate, Shadow           shadow
     shadow       newer candidate             shadow of the newer one; the old: superseded
-    shadow       hold over, evidence good    champion, the old one stays warm
+    shadow       hold over, evidence good    champion, the old one stays warm and goes into shadow
     shadow       hold over, evidence bad     refused
     any          a person promotes           champion, the old one stays warm
     champion     a person rolls back         the former champion
+    former       labels are in               graded: what its successor gained over it; out of shadow
 
 All times are stream time. The state is what the newest routing table says plus the evidence of the
 candidate in shadow, so that it can be rebuilt from the topics.
@@ -33,6 +34,8 @@ from tailrace.contracts.records import (
 
 WARM = 2
 """Former models kept loaded. One would do for a rollback; with two, a rollback can itself be taken back."""
+GRADING_HOLDS = 10
+"""Holds after which a former champion leaves the shadow though too few labels have come to compare it."""
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +81,7 @@ class RolloutState:
     def __init__(self, spec: Rollout, table: RoutingTable | None) -> None:
         self._spec = spec
         self._registered: dict[str, CandidateRegistered] = {}
+        self._runs: set[str] = set()
         self._quality: dict[tuple[int, str, str], Quality] = {}
         self.table = table
 
@@ -94,17 +98,20 @@ class RolloutState:
     def remember(self, record: CandidateRegistered | Quality) -> None:
         """Takes in a record that was decided upon before, as after a restart; decides nothing."""
         if isinstance(record, CandidateRegistered):
-            self._registered.setdefault(record.model_version, record)
+            # Of a former champion that comes back, the newest record says since when it is on trial.
+            self._registered[record.model_version] = record
+            self._runs.add(record.run_id)
             return
         versions = {model.model_version for model in (self.shadow, self.champion) if model is not None}
         if not record.slice and record.model_version in versions:
             self._quality[record.window_start_ms, record.variant, record.model_version] = record
 
     def candidate(self, record: CandidateRegistered) -> Decided | None:
-        """A candidate passed its gates. A candidate that is already known changes nothing."""
-        if record.model_version in self._registered:
+        """A candidate passed its gates. A run that is already known changes nothing, nor does the champion itself."""
+        champion = self.champion
+        if record.run_id in self._runs or (champion is not None and champion.model_version == record.model_version):
             return None
-        self._registered[record.model_version] = record
+        self.remember(record)
         model = _variant(record, "champion")
         if self.champion is None or not self._spec.shadow or self._serves_another_plan(record):
             return self._install(
@@ -112,7 +119,9 @@ class RolloutState:
             )
         old = self.shadow
         reason = f"version {record.model_version} goes into shadow"
-        if old is not None:
+        if record.recalled:
+            reason = f"former champion, version {record.model_version}, goes into shadow again"
+        if old is not None and not self._grading:
             reason += f"; it supersedes version {old.model_version}"
         self._quality = {key: q for key, q in self._quality.items() if key[1] != "shadow"}
         return self._decide(
@@ -132,9 +141,11 @@ class RolloutState:
         shadow, champion = self.shadow, self.champion
         if shadow is None or champion is None or self.table is None:
             return None
-        since = self._registered[shadow.model_version].registered_at_ms
+        since = self.table.decided_at_ms if self._grading else self._registered[shadow.model_version].registered_at_ms
         if record.watermark_ms < since + self._spec.hold_ms:
             return None
+        if self._grading:
+            return self._grade(shadow, champion, since, record.watermark_ms)
         return self._judge(shadow, champion, record.watermark_ms)
 
     def promote(self, request: PromoteRequested) -> Decided | None:
@@ -165,6 +176,10 @@ class RolloutState:
         assert len(self.table.warm) <= WARM
         assert self.champion not in self.table.warm
 
+    @property
+    def _grading(self) -> bool:
+        return self.table is not None and self.table.in_shadow == "former"
+
     def _serves_another_plan(self, record: CandidateRegistered) -> bool:
         champion = self.champion
         known = self._registered.get(champion.model_version) if champion is not None else None
@@ -194,8 +209,26 @@ class RolloutState:
             reason = f"version {shadow.model_version} refused: {refusal}"
             return self._decide([champion], self._warm(), now_ms, "refused", "rollout", reason, evidence)
         model = msgspec.structs.replace(shadow, name="champion", role="champion", share=1.0)
+        former = msgspec.structs.replace(champion, name="shadow", role="shadow", share=0.0)
         reason = f"version {shadow.model_version} held in shadow over {predictions} predictions"
-        return self._install(model, now_ms, "promoted", "rollout", reason, evidence)
+        return self._install(model, now_ms, "promoted", "rollout", reason, evidence, former)
+
+    def _grade(self, former: Variant, champion: Variant, since_ms: int, now_ms: int) -> Decided | None:
+        """What the champion gained over its predecessor, on the events that both scored."""
+        losses = self._losses(former, champion)
+        if losses is None and now_ms < since_ms + GRADING_HOLDS * self._spec.hold_ms:
+            return None
+        evidence = {"run_id": self._registered[champion.model_version].run_id, "former": former.model_version}
+        reason = f"version {champion.model_version} not graded: too few labels to compare it with its predecessor"
+        if losses is not None:
+            gain = losses[0] - losses[1]
+            evidence |= {
+                "log_loss_former": f"{losses[0]:.6f}",
+                "log_loss_champion": f"{losses[1]:.6f}",
+                "gain": f"{gain:.6f}",
+            }
+            reason = f"version {champion.model_version} gained {gain:+.4f} of log loss over {former.model_version}"
+        return self._decide([champion], self._warm(), now_ms, "graded", "rollout", reason, evidence)
 
     def _losses(self, shadow: Variant, champion: Variant) -> tuple[float, float] | None:
         """Log loss of shadow and champion over the windows that both were in, weighted by final labels."""
@@ -216,11 +249,19 @@ class RolloutState:
         return sums[0] / counts[0], sums[1] / counts[1]
 
     def _install(
-        self, model: Variant, now_ms: int, action: str, by: str, reason: str, evidence: dict[str, str] | None = None
+        self,
+        model: Variant,
+        now_ms: int,
+        action: str,
+        by: str,
+        reason: str,
+        evidence: dict[str, str] | None = None,
+        former: Variant | None = None,
     ) -> Decided:
         # Only the champion's own windows speak of it; those of its predecessor are done with.
         self._quality = {}
-        return self._decide([model], self._warm(besides=model), now_ms, action, by, reason, evidence)
+        variants = [model] if former is None else [model, former]
+        return self._decide(variants, self._warm(besides=model), now_ms, action, by, reason, evidence, former)
 
     def _warm(self, besides: Variant | None = None) -> list[Variant]:
         """Former champions to keep loaded, the newest first."""
@@ -242,6 +283,7 @@ class RolloutState:
         by: str,
         reason: str,
         evidence: dict[str, str] | None = None,
+        former: Variant | None = None,
     ) -> Decided:
         self.table = RoutingTable(
             use_case=self._spec.use_case,
@@ -252,6 +294,7 @@ class RolloutState:
             variants=variants,
             warm=warm,
             by=by,
+            in_shadow="candidate" if former is None else "former",
         )
         return Decided(self.table, action, by, {"champion": variants[0].model_version} | (evidence or {}))
 

@@ -25,6 +25,11 @@ class DataSet(NamedTuple):
     labels: NDArray[np.bool_]
     times_ms: NDArray[np.int64]
 
+    def since(self, time_ms: int) -> DataSet:
+        """Rows from a time on."""
+        first = int(np.searchsorted(self.times_ms, time_ms))
+        return DataSet(self.rows[first:], self.labels[first:], self.times_ms[first:])
+
 
 class Split(NamedTuple):
     """The parts of a data set, the oldest first. The gates see rows that nothing was fitted to."""

@@ -222,7 +222,10 @@ class FeedbackProcessor:
         record = decode(_RETRAINING, message.value or b"")
         if isinstance(record, RetrainRequested):
             self._metrics.retrain_requests.labels(record.trigger).inc()
-        elif isinstance(record, CandidateRegistered | CandidateRefused):
+        elif isinstance(record, CandidateRegistered):
+            self._state.monitor.retrain.ended(record.run_id, record.model_version, record.registered_at_ms)
+            self._clock_due = True
+        elif isinstance(record, CandidateRefused):
             self._state.monitor.retrain.ended(record.run_id)
             self._clock_due = True
 

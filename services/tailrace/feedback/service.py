@@ -52,4 +52,6 @@ def champion_of(table: RoutingTable) -> Champion:
     """
     variant = next(variant for variant in table.variants if variant.role == "champion")
     bundle = open_bundle(variant.bundle_uri, variant.digest)
-    return Champion(variant.model_version, bundle.metrics, bundle.reference)
+    shadow = next((v.model_version for v in table.variants if v.role == "shadow"), "")
+    candidate = shadow if table.in_shadow == "candidate" else ""
+    return Champion(variant.model_version, bundle.metrics, bundle.reference, candidate, table.decided_at_ms)

@@ -204,6 +204,10 @@ def monitor_spec(use_case: UseCase) -> MonitorSpec:
             at_most_every_ms=milliseconds(policy.at_most_every),
             at_least_every_ms=milliseconds(policy.at_least_every) if policy.at_least_every else None,
             min_labels=policy.min_labels,
+            window_ms=milliseconds(policy.window),
+            every_labels=policy.every_labels,
+            budget=policy.budget.trainings if policy.budget else None,
+            budget_ms=milliseconds(policy.budget.per) if policy.budget else 0,
         ),
         training_window_ms=milliseconds(policy.window),
     )

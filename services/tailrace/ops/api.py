@@ -25,6 +25,7 @@ from tailrace.ops.auth import COOKIE, SESSION_S, Doorkeeper
 from tailrace.ops.dead_letters import held_by_reason, inspect
 from tailrace.ops.follower import Follower
 from tailrace.ops.quality import quality_between
+from tailrace.ops.root_causes import root_causes
 from tailrace.ops.tail import CHANNELS, tail
 from tailrace.ops.trace import trace
 from tailrace.usecase.declaration import UseCase
@@ -134,6 +135,15 @@ def _reads(settings: Settings, use_case: UseCase, follower: Follower, door: Door
     def trace_event(event_id: Id) -> dict[str, Any]:
         """One event from its id to its outcome; takes seconds on large topics."""
         return trace(settings, use_case, event_id)
+
+    @api.get("/root-causes")
+    def causes(
+        since_ms: Annotated[
+            int, Query(description="Event time the rise began at, epoch milliseconds.", ge=0, lt=2**63)
+        ],
+    ) -> dict[str, Any]:
+        """What explains the rise of the log loss since a time; takes seconds on large topics."""
+        return root_causes(settings, use_case, since_ms)
 
     @api.get("/dead-letters")
     def dead_letters() -> list[dict[str, Any]]:

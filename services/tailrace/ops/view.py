@@ -86,6 +86,9 @@ class LoopView:
             entry = decode(AuditEntry, value)
             if entry.use_case == t.use_case:
                 self._audit.append(entry)
+                graded = self._runs.get(entry.evidence.get("run_id", "")) if entry.action == "graded" else None
+                if graded is not None and "gain" in entry.evidence:
+                    graded["gain"] = float(entry.evidence["gain"])
 
     @property
     def versions(self) -> frozenset[str]:
@@ -173,9 +176,12 @@ class LoopView:
                 self._run(record.run_id, "training", started_at_ms=record.started_at_ms)
             case CandidateRegistered():
                 self._registered.setdefault(record.model_version, record)
-                self._run(record.run_id, "registered", outcome=f"version {record.model_version}", gates=record.gates)
+                outcome = (
+                    f"former version {record.model_version}" if record.recalled else f"version {record.model_version}"
+                )
+                self._run(record.run_id, "registered", outcome=outcome, gates=record.gates, seconds=record.seconds)
             case CandidateRefused():
-                self._run(record.run_id, "refused", outcome=record.reason, gates=record.gates)
+                self._run(record.run_id, "refused", outcome=record.reason, gates=record.gates, seconds=record.seconds)
 
     def _run(self, run_id: str, state: str, **fields: Any) -> None:
         if run_id in self._runs:

@@ -8,11 +8,14 @@ import threading
 from multiprocessing.process import BaseProcess
 
 
-def end_with_parent() -> None:
-    """Lets this process end when the service does, even by SIGKILL.
+def begin() -> None:
+    """Prepares this process, and lets it end when the service does, even by SIGKILL.
 
-    The pool's queue does not tell: the child holds both of its ends, so that it would wait for ever.
+    The pool's queue does not tell of that end: the child holds both of its ends, so that it would wait for ever.
     """
+    # Before any trainer is loaded: on cores shared with the services, threads of OpenMP that spin while they wait
+    # for one another keep each other from the work, and a training takes a hundred times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_wait_and_exit, args=(parent,), name="parent", daemon=True).start()
@@ -28,11 +31,12 @@ def run_encoded(settings_json: str, job_json: bytes) -> bytes:
     import msgspec
 
     from tailrace.backends.settings import Settings
-    from tailrace.contracts.records import RetrainRequested, Variant
+    from tailrace.contracts.records import CandidateRegistered, RetrainRequested, Variant
     from tailrace.trainer.job import Job, run_job
 
     settings = Settings.model_validate_json(settings_json)
-    request, champion, offsets = msgspec.json.decode(
-        job_json, type=tuple[RetrainRequested, Variant | None, dict[str, str]]
+    request, champion, offsets, former = msgspec.json.decode(
+        job_json, type=tuple[RetrainRequested, Variant | None, dict[str, str], list[CandidateRegistered]]
     )
-    return msgspec.json.encode(run_job(settings, Job(request=request, champion=champion, offsets=offsets)))
+    job = Job(request=request, champion=champion, offsets=offsets, former=former)
+    return msgspec.json.encode(run_job(settings, job))

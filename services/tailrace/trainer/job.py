@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from tailrace.core.durations import milliseconds
 from tailrace.core.e_detector import Baseline
 from tailrace.core.loss_detectors import baselines
 from tailrace.core.metrics import metrics_of
+from tailrace.core.recall import CHANGES, Past, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
 from tailrace.core.scoring import on_grid
 from tailrace.core.validation import GateSpec, judge, parity
@@ -42,6 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     request: RetrainRequested
     champion: Variant | None
     offsets: dict[str, str]
+    former: list[CandidateRegistered] = []
 
 
 class _Refused(TailraceError):
@@ -55,19 +58,68 @@ class _Refused(TailraceError):
 def run_job(settings: Settings, job: Job) -> CandidateRegistered | CandidateRefused:
     """Trains, proves and registers; whatever goes wrong becomes a refusal that says so."""
     request = job.request
+    began = time.monotonic()
+    answer: CandidateRegistered | CandidateRefused
     try:
-        return _train(settings, job)
+        answer = _candidate(settings, job)
     except _Refused as refusal:
-        return _refused(request, str(refusal), refusal.gates)
+        answer = _refused(request, str(refusal), refusal.gates)
     except Exception as error:  # noqa: BLE001  # a trainer is the user's code: its faults must not end the service
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return _refused(request, f"training failed with {type(error).__name__} at {where}: {error}", [], failed=True)
+        answer = _refused(request, f"training failed with {type(error).__name__} at {where}: {error}", [], failed=True)
+    return msgspec.structs.replace(answer, seconds=round(time.monotonic() - began, 3))
 
 
-def _train(settings: Settings, job: Job) -> CandidateRegistered:
+def _candidate(settings: Settings, job: Job) -> CandidateRegistered:
     use_case = load_use_case(settings.use_cases, job.request.use_case)
     data = _data(settings, use_case, job.request)
+    return _recall(settings, use_case, job, data) or _train(settings, use_case, job, _of_concept(data, job.request))
+
+
+def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> CandidateRegistered | None:
+    """A former champion that is as good as ever and better than the champion on the newest rows; None for none."""
+    former = {record.model_version: record for record in job.former if "gate_rows" in record.lineage}
+    if job.champion is None or not former or job.request.trigger not in CHANGES:
+        return None
+    newest = _newest(data, job.request)
+    scores = {version: _scores_of(settings, use_case, it, newest.rows) for version, it in former.items()}
+    champion = _scores_of(settings, use_case, job.champion, newest.rows)
+    if champion is None:
+        return None
+    known = {version: found for version, found in scores.items() if found is not None}
+    past = {v: Past(former[v].metrics.get("log_loss") or 0.0, int(former[v].lineage["gate_rows"])) for v in known}
+    recalled = recall(known, past, champion, newest.labels)
+    if recalled is None:
+        return None
+    record, request = former[recalled.name], job.request
+    return msgspec.structs.replace(
+        record,
+        run_id=request.run_id,
+        registered_at_ms=request.requested_at_ms,
+        gates=recalled.gates,
+        lineage=record.lineage | {"recalled_by": request.run_id},
+        recalled=True,
+    )
+
+
+def _newest(data: DataSet, request: RetrainRequested) -> DataSet:
+    """Rows of the present concept, as far as it is known to have begun; else as many as gates are judged on."""
+    since = request.train_from_ms
+    if since is not None and (data.times_ms >= since).any():
+        return data.since(since)
+    return split_by_time(data).gates
+
+
+def _of_concept(data: DataSet, request: RetrainRequested) -> DataSet:
+    """Rows of the present concept, where there are enough to train on; else all."""
+    if request.train_from_ms is None:
+        return data
+    own = data.since(request.train_from_ms)
+    return own if len(own.labels) >= LEAST_ROWS and own.labels.any() and not own.labels.all() else data
+
+
+def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> CandidateRegistered:
     split = split_by_time(data)
     for name, part in zip(Split._fields, split, strict=True):
         if part.labels.all() or not part.labels.any():
@@ -91,7 +143,7 @@ def _train(settings: Settings, job: Job) -> CandidateRegistered:
     if failed:
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
     losses = baselines(on_grid(scores), split.gates.labels, use_case.plan.threshold)
-    return _register(settings, use_case, job, exported, executor, data, metrics, gates, losses)
+    return _register(settings, use_case, job, exported, executor, data, metrics, gates, len(split.gates.labels), losses)
 
 
 def _data(settings: Settings, use_case: UseCase, request: RetrainRequested) -> DataSet:
@@ -135,13 +187,18 @@ def _champion_metrics(
     settings: Settings, use_case: UseCase, champion: Variant | None, gates: DataSet
 ) -> dict[str, float | None] | None:
     """Metrics of the champion on the gate rows; None where there is none, or it serves another plan."""
-    if champion is None:
-        return None
-    bundle = open_bundle(champion.bundle_uri, champion.digest)
+    scores = _scores_of(settings, use_case, champion, gates.rows) if champion is not None else None
+    return metrics_of(scores, gates.labels, use_case.plan.threshold) if scores is not None else None
+
+
+def _scores_of(
+    settings: Settings, use_case: UseCase, model: Variant | CandidateRegistered, rows: NDArray[np.float32]
+) -> NDArray[np.float64] | None:
+    """What a registered model says of rows; None where it was trained for another plan."""
+    bundle = open_bundle(model.bundle_uri, model.digest)
     if bundle.plan.fingerprint != use_case.plan.fingerprint:
         return None
-    scores = on_grid(_executor(bundle, settings).run(gates.rows))
-    return metrics_of(scores, gates.labels, use_case.plan.threshold)
+    return on_grid(_executor(bundle, settings).run(rows))
 
 
 def _executor(bundle: Bundle, settings: Settings) -> Any:
@@ -162,6 +219,7 @@ def _register(
     data: DataSet,
     metrics: dict[str, float | None],
     gates: list[GateResult],
+    gate_rows: int,
     losses: dict[str, Baseline],
 ) -> CandidateRegistered:
     request, plan = job.request, use_case.plan
@@ -171,6 +229,7 @@ def _register(
         "train_until_ms": str(request.train_until_ms),
         "rows": str(len(data.labels)),
         "positives": str(int(data.labels.sum())),
+        "gate_rows": str(gate_rows),
         "plan": plan.fingerprint,
         "use_case_version": str(use_case.version),
         "trainer": use_case.model.train,

@@ -116,6 +116,12 @@ def check_policies(use_case: UseCase, findings: Findings) -> None:
         every = findings.duration("retrain.at_least_every", retrain.at_least_every)
         if every < pause:
             findings.add("retrain.at_least_every", "must not be shorter than at_most_every, its cool-down")
+    if retrain.every_labels is not None and retrain.every_labels < 1:
+        findings.add("retrain.every_labels", f"{retrain.every_labels!r} must be 1 or greater")
+    if retrain.budget is not None:
+        findings.duration("retrain.budget.per", retrain.budget.per)
+        if retrain.budget.trainings < 1:
+            findings.add("retrain.budget.trainings", f"{retrain.budget.trainings!r} must be 1 or greater")
     if retrain.min_labels < 1:
         findings.add("retrain.min_labels", f"{retrain.min_labels!r} must be 1 or greater")
     for position, gate in enumerate(use_case.gates):

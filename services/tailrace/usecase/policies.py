@@ -37,14 +37,27 @@ class Binary:
 Trigger = Literal["drift", "metric_drop"]
 
 
+@dataclass(frozen=True)
+class Budget:
+    """At most so many trainings within any span of stream time, such as `Budget(10, per="30d")`."""
+
+    trainings: int
+    per: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retrain:
     """When a new model is trained; all times are stream time.
 
+    While a candidate is trained or in rollout, none is asked for. After drift, models are trained on what came
+    since, and again each time its labels have doubled.
+
     Args:
-        on: Triggers besides the schedule.
+        on: Triggers besides schedule and volume.
         at_most_every: Cool-down after a request, whatever its trigger.
         at_least_every: Schedule; None for no schedule.
+        every_labels: New final labels of the champion's predictions that ask for a model; None for no such trigger.
+        budget: Most trainings; None for no limit. Beyond it only a person may ask.
         min_labels: Fewest final labels in the training window; below it no request is made.
         window: Span of events, back from the newest mature label, a model is trained on.
     """
@@ -52,6 +65,8 @@ class Retrain:
     on: Sequence[Trigger] = ("drift", "metric_drop")
     at_most_every: str = "6h"
     at_least_every: str | None = None
+    every_labels: int | None = None
+    budget: Budget | None = None
     min_labels: int = 1_000
     window: str = "30d"
 
