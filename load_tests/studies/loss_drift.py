@@ -25,7 +25,8 @@ GATES, KNOWN = 20_000, 10**9
 CHANGES = ((0.1, 0.15, 500), (0.02, 0.05, 450), (0.3, 0.5, 120))
 STEP = 5
 """Labels that ours takes at a time after the rise: its delays are rounded up to them."""
-KSWIN_STREAMS = 2
+OURS = 100
+KSWIN_STREAMS = 1
 """It sees 17,000 errors a second."""
 
 Errors = NDArray[np.float64]
@@ -54,10 +55,10 @@ RIVER: dict[str, Callable[[], Updated]] = {
 
 
 def study(seeds: int) -> list[Figure]:
-    """River's detectors see as many streams as there are seeds, ours ten times as many."""
+    """River's detectors see as many streams as there are seeds, ours `OURS` times as many."""
     figures = []
     for name, gates in (("gates", GATES), ("known", KNOWN), ("first labels", 0)):
-        figures += _rows(f"ours, {name}", partial(_ours, gates), 10 * seeds, judged=gates > 0)
+        figures += _rows(f"ours, {name}", partial(_ours, gates), OURS * seeds, judged=gates > 0)
     for name, make in RIVER.items():
         streams = min(seeds, KSWIN_STREAMS) if name == "KSWIN" else seeds
         figures += _rows(f"river {name}", partial(_river, make), streams, judged=False)
