@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import drift as river_drift
 
-from tailrace.core.drift import PSIState, start_loss_detector
-from tailrace.core.monitors import ADWIN, PSI, PageHinkley
+from tailrace.core.loss_detectors import start_loss_detector
+from tailrace.core.monitors import ADWIN, PageHinkley
 
 SPECS = [ADWIN(), PageHinkley(threshold=5.0)]
 LOSSES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]), max_size=300)
@@ -96,63 +96,3 @@ def reference(values: np.ndarray) -> dict[str, object]:
     edges = np.unique(np.quantile(present, np.linspace(0, 1, 21)[1:-1]))
     counts = np.bincount(np.searchsorted(edges, present, side="right"), minlength=len(edges) + 1)
     return {"edges": edges.tolist(), "counts": counts.tolist(), "nulls": int(np.isnan(values).sum())}
-
-
-def psi_state(rng: np.random.Generator, snapshot: dict[str, object] | None = None) -> PSIState:
-    trained = rng.normal(size=20_000)
-    known = {"features": {"x": reference(trained)}, "score": reference(rng.random(20_000))}
-    return PSIState(PSI(alarm=0.02), ("x",), known, snapshot)
-
-
-def drifted(state: PSIState) -> set[str]:
-    return {finding.subject for finding in state.evaluate() if finding.value > finding.threshold}
-
-
-@pytest.mark.parametrize("rows", [250, 1_000, 5_000])
-def test_without_change_false_alarms_stay_at_their_rate(rows: int) -> None:
-    rng = np.random.default_rng(rows)
-    alarms = 0
-    for _ in range(200):
-        state = psi_state(rng)
-        state.observe(rng.normal(size=(rows, 1)).astype(np.float32), rng.random(rows))
-        alarms += bool(drifted(state))
-    assert alarms <= 3
-
-
-@pytest.mark.parametrize("shift", [0.3, 0.5])
-def test_shift_of_a_feature_is_found_and_named(shift: float) -> None:
-    rng = np.random.default_rng(1)
-    state = psi_state(rng)
-    state.observe(rng.normal(shift, size=(5_000, 1)).astype(np.float32), rng.random(5_000))
-    assert drifted(state) == {"x"}
-
-
-def test_values_that_go_missing_are_found() -> None:
-    rng = np.random.default_rng(2)
-    state = psi_state(rng)
-    rows = rng.normal(size=(5_000, 1)).astype(np.float32)
-    rows[:500] = np.nan
-    state.observe(rows, rng.random(5_000))
-    assert drifted(state) == {"x"}
-
-
-def test_few_rows_are_not_judged_and_no_reference_judges_nothing() -> None:
-    rng = np.random.default_rng(3)
-    state = psi_state(rng)
-    state.observe(np.full((199, 1), 9.0, dtype=np.float32), rng.random(199))
-    assert state.evaluate() == []
-    blind = PSIState(PSI(), ("x",), None)
-    blind.observe(np.zeros((1_000, 1), dtype=np.float32), rng.random(1_000))
-    assert blind.evaluate() == []
-
-
-def test_order_of_rows_does_not_matter_and_counts_survive_a_restart() -> None:
-    rng = np.random.default_rng(4)
-    rows, scores = rng.normal(size=(3_000, 1)).astype(np.float32), rng.random(3_000)
-    one = psi_state(np.random.default_rng(5))
-    one.observe(rows, scores)
-    half = psi_state(np.random.default_rng(5))
-    half.observe(rows[1_500:], scores[1_500:])
-    two = psi_state(np.random.default_rng(5), msgspec.json.decode(msgspec.json.encode(half.snapshot())))
-    two.observe(rows[:1_500], scores[:1_500])
-    assert one.evaluate() == two.evaluate()

@@ -151,7 +151,10 @@ class NaiveFeedback:
         if watermark is not None and watermark > self._reached:
             self._reached = watermark
             changes += self._count(self._join.advance(watermark))
-        outputs = [*letters, *(self._label(change) for change in changes)]
+            outputs = [(self._topics.alarms, a.subject.encode(), encode(a)) for a in self._monitor.advance(watermark)]
+        else:
+            outputs = []
+        outputs += [*letters, *(self._label(change) for change in changes)]
         tick_ms = self._reached // HOUR_MS * HOUR_MS
         if tick_ms > self._monitor.ticked_ms:
             outputs += self._tick(tick_ms)
@@ -167,6 +170,8 @@ class NaiveFeedback:
         judged = self._join.events[scored.event_id].judged
         if len(judged) > known:
             self._windows.predicted(scored)
+            if scored.variant != "shadow":
+                self._monitor.predicted(np.array([scored.event_time_ms]))
             for other in [j.prediction for j in judged[:known]]:
                 if scored.variant == "shadow" and other.variant != "shadow":
                     self._windows.paired(scored, other)
@@ -188,6 +193,9 @@ class NaiveFeedback:
 
     def _count(self, changes: list[Change]) -> list[Change]:
         for change in changes:
+            came = change.reason == "outcome" and change.label is not None and change.prediction.variant != "shadow"
+            if came and change.outcome_time_ms is not None:
+                self._monitor.joined(np.array([change.outcome_time_ms]), np.array([(change.label or 0.0) > 0.0]))
             if change.previous is not None:
                 self._windows.labelled(change.prediction, change.previous, -1)
             if change.status == "final" and change.label is not None:
@@ -245,4 +253,4 @@ def _judgement(change: Change, label: float) -> Judgements:
     of = change.prediction
     text = encode([of.prediction_id, of.event_id, of.key, of.entities])
     times = np.array([change.known_at_ms]), np.array([of.event_time_ms])
-    return Judgements(*times, [text], np.array([of.score]), np.array([label > 0.0]))
+    return Judgements(*times, [text], np.array([of.score]), np.array([label > 0.0]), [bytes(of.slices)])

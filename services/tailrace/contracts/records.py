@@ -145,11 +145,18 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     disagreements: int = 0
 
 
-AlarmKind = Literal["drift", "metric_drop", "freshness", "no_data", "service"]
+AlarmKind = Literal["drift", "metric_drop", "broken_join", "label_delay", "freshness", "no_data", "service"]
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """Something a person or the retraining policy should know (topic ALARMS)."""
+    """Something a person or the retraining policy should know (topic ALARMS).
+
+    `subject` is a metric, a feature, the score or a rate, `slice` "" for all of the traffic, else
+    "column=value". `since_ms` is when it began, as far as is known, in event time; `raised_at_ms` when it was
+    found. `value` passed `threshold`; `size` is how far it is from what was usual: the rise of a mean loss or
+    of a share, for a distribution the shift in ranges between the quartiles; 0 where the detector cannot tell.
+    While a `broken_join` or a `label_delay` stands, no new model is asked for.
+    """
 
     use_case: str
     kind: AlarmKind
@@ -161,14 +168,19 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     raised_at_ms: int
     detail: str
     resolved: bool = False
+    slice: str = ""
+    size: float = 0.0
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """How far one feature, or the score, is from the champion's training data (topic DRIFT, compacted).
 
     `value` is the detector's statistic over the `rows` predictions between `since_ms` and `measured_at_ms`,
-    epoch milliseconds of stream time; it speaks of drift above `threshold`. `edges` cut the line into bins;
-    `reference` and `current` count rows by bin, the last bin holding the missing values.
+    epoch milliseconds of stream time; above `threshold` it speaks of drift by itself. `edges` cut the line
+    into bins; `reference` and `current` count rows by bin, the last bin holding the missing values; where
+    `seasonal`, the reference is that of the same hours of the week. `ks` is the Kolmogorov-Smirnov distance,
+    `shift` the first Wasserstein distance in ranges between the quartiles, `p_value` how seldom chance alone
+    moves this subject as far. `signs` names what alarms: "PSI", "missing", "out_of_range", "unknown_category".
     """
 
     use_case: str
@@ -183,6 +195,11 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     edges: list[float]
     reference: list[int]
     current: list[int]
+    ks: float = 0.0
+    shift: float = 0.0
+    p_value: float = 1.0
+    seasonal: bool = False
+    signs: list[str] = []
 
 
 class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):
@@ -202,6 +219,19 @@ class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested
     train_from_ms: int | None = None
     champion: str = ""
     evidence: dict[str, str] = {}
+
+
+class RetrainHeld(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
+    """A model would be asked for, but the data are suspect: `trigger` and `reason` say what for, `because` why not.
+
+    Said once; the request follows when what holds it is over and there is still a reason.
+    """
+
+    use_case: str
+    trigger: str
+    reason: str
+    because: str
+    held_at_ms: int
 
 
 class TrainingStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
@@ -290,6 +320,7 @@ class RollbackRequested(msgspec.Struct, frozen=True, kw_only=True, tag="rollback
 
 RetrainingRecord = (
     RetrainRequested
+    | RetrainHeld
     | TrainingStarted
     | CandidateRegistered
     | CandidateRefused

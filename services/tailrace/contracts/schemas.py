@@ -31,6 +31,7 @@ CHANNELS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "alarms": (records.Alarm,),
     "retraining": (
         records.RetrainRequested,
+        records.RetrainHeld,
         records.TrainingStarted,
         records.CandidateRegistered,
         records.CandidateRefused,

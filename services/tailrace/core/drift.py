@@ -1,4 +1,4 @@
-"""Drift of features and scores: the population stability index, judged by its own law."""
+"""Drift of features and scores: what came since the last look against the champion's training data."""
 
 from __future__ import annotations
 
@@ -9,22 +9,45 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri
 
-from tailrace.core.loss_detectors import LossDetector, start_loss_detector
+from tailrace.core.drift_kernels import count_values
 from tailrace.core.monitors import PSI
-
-__all__ = ["LossDetector", "PSIFinding", "PSIState", "start_loss_detector"]
+from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, Reference, hour_of_week
+from tailrace.core.two_samples import ks, psi, rise, wasserstein
 
 MIN_ROWS = 200
-"""Rows below which no index is judged: its law is asymptotic."""
-SMOOTHING = 0.5
+"""Rows below which nothing is judged: the laws are asymptotic."""
+SEASON_ROWS = 2_000
+"""Rows that the training data must have at the same hours of the week to be compared with those alone."""
+GROUPS = 20
 SCORE = "score"
+SHIFT = 0.05
+"""Wasserstein distance, in ranges between the quartiles, from which a change matters."""
+SHARE = 0.005
+"""Rise of the share of missing or unknown values from which it matters."""
+MONTH_MS = 30 * 24 * HOUR_MS
+DISTRIBUTION, COUNTER = 0.48, 0.02
+"""Parts of the false alarms that are granted to each of two tests of the distribution, and of two counters."""
+
+Counts = NDArray[np.int64]
+
+
+class Sign(NamedTuple):
+    """One thing that may be wrong with a subject: how much, from where on it alarms, and how far that is from before."""
+
+    detector: str
+    drifted: bool
+    value: float
+    limit: float
+    size: float
+    detail: str
 
 
 class PSIFinding(NamedTuple):
-    """How far a subject's distribution is from the reference; drift where `value` > `threshold`.
+    """How far a subject is from the reference: `value` is its index, `signs` say whether that is drift.
 
-    `edges` cut the line into bins; `reference` and `current` count rows by bin, the last of which takes the
-    missing values.
+    `edges` cut the line into at most twenty bins; `reference` and `current` count rows by bin, the last of
+    which takes the missing values. `ks` in [0, 1] and `shift`, in ranges between the quartiles, are those of
+    the present values. `p_value` is that of the index and the distance together, for this subject alone.
     """
 
     subject: str
@@ -34,35 +57,15 @@ class PSIFinding(NamedTuple):
     edges: list[float]
     reference: list[int]
     current: list[int]
-
-
-class _Subject:
-    """Bins of one feature, or of the score: `edges` cut the line, one more bin takes the missing values."""
-
-    def __init__(self, reference: Mapping[str, Any]) -> None:
-        self.edges = np.asarray(reference["edges"], dtype=np.float64)
-        self.reference = np.append(np.asarray(reference["counts"], dtype=np.int64), int(reference["nulls"]))
-        self.counts = np.zeros_like(self.reference)
-
-    def observe(self, values: NDArray[np.floating]) -> None:
-        missing = np.isnan(values)
-        bins = np.searchsorted(self.edges, values[~missing], side="right")
-        self.counts += np.bincount(bins, minlength=len(self.counts))
-        self.counts[-1] += int(missing.sum())
-
-    def index(self) -> tuple[float, int]:
-        """Population stability index and the number of bins that hold anything at all."""
-        used = (self.reference + self.counts) > 0
-        was, is_now = self.reference[used] + SMOOTHING, self.counts[used] + SMOOTHING
-        was, is_now = was / was.sum(), is_now / is_now.sum()
-        return float(((is_now - was) * np.log(is_now / was)).sum()), int(used.sum())
+    ks: float
+    shift: float
+    p_value: float
+    seasonal: bool
+    signs: list[Sign]
 
 
 class PSIState:
-    """Counts of the present period against those of the champion's training data.
-
-    Without change the index follows (1/n + 1/m) times chi-square with bins - 1 degrees of freedom
-    (Yurdakul 2018, section 3), n and m the numbers of rows; a fixed bound means another thing at every n.
+    """Counts of the present look against those of the champion's training data.
 
     Args:
         spec: Bounds.
@@ -79,53 +82,179 @@ class PSIState:
         snapshot: Mapping[str, Any] | None = None,
     ) -> None:
         self._spec = spec
-        self._subjects: dict[str, _Subject] = {}
-        self._columns: dict[str, int] = {}
-        if reference:
-            known = reference["features"]
-            self._columns = {name: at for at, name in enumerate(names) if name in known}
-            self._subjects = {name: _Subject(known[name]) for name in self._columns}
-            self._subjects[SCORE] = _Subject(reference["score"])
+        known = Reference.read(reference or {})
+        places = {name: at for at, name in enumerate(names) if name in known.features}
+        self._names = list(places)
+        self._features = _Counters([known.features[name] for name in places], list(places.values()))
+        self._score = _Counters([known.score] if known.score is not None else [], [0])
+        # Loads the compiled loop now and not amid the traffic.
+        self.observe(np.empty((0, len(names)), np.float32), np.empty(0))
         for name, counts in (snapshot or {}).items():
-            subject = self._subjects.get(name)
-            if subject is not None and len(counts) == len(subject.counts):
-                subject.counts = np.asarray(counts, dtype=np.int64)
+            own = self._own(name)
+            # Up to format 1 values that are not known were not counted.
+            if own is not None and len(counts) in (len(own), len(own) - 1):
+                own[: len(counts)] = counts
 
-    def observe(self, matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> None:
+    def observe(self, matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> None:  # hot path
         """Counts rows.
 
         Args:
             matrix: float32 (n, d), NaN = missing.
             scores: float64 (n,).
         """
-        for name, at in self._columns.items():
-            self._subjects[name].observe(matrix[:, at])
-        if SCORE in self._subjects:
-            self._subjects[SCORE].observe(scores)
+        self._features.observe(matrix)
+        self._score.observe(scores.reshape(-1, 1))
 
-    def evaluate(self) -> list[PSIFinding]:
-        """Every subject with its index and the bound it has to pass, the larger of the two; none below `MIN_ROWS` rows."""
-        rows = self._rows()
-        if rows < MIN_ROWS:
+    def evaluate(self, since_ms: int, until_ms: int) -> list[PSIFinding]:
+        """Every subject with how far it is from the reference; none below `MIN_ROWS` rows.
+
+        Args:
+            since_ms: Event time of the beginning of the look, epoch milliseconds.
+            until_ms: Its end. The longer it is, the more of the false alarms it may make.
+        """
+        subjects = [*zip(self._names, self._features.parts(), strict=True)]
+        subjects += [(SCORE, part) for part in self._score.parts()]
+        if not subjects or int(subjects[-1][1][1][:-1].sum()) < MIN_ROWS:
             return []
-        found = []
-        for name, subject in self._subjects.items():
-            value, bins = subject.index()
-            spread = 1.0 / rows + 1.0 / max(int(subject.reference.sum()), 1)
-            law = spread * float(chdtri(max(bins - 1, 1), self._spec.false_alarms / len(self._subjects)))
-            threshold = max(self._spec.alarm, law)
-            bins_of = (subject.edges, subject.reference, subject.counts)
-            found.append(PSIFinding(name, value, threshold, rows, *(part.tolist() for part in bins_of)))
-        return found
+        share = min((until_ms - since_ms) / MONTH_MS, 1.0)
+        chance = self._spec.false_alarms * share / len(subjects)
+        hours = sorted({hour_of_week(at) for at in range(since_ms, until_ms, HOUR_MS)})[:HOURS_OF_WEEK]
+        return [_judge(self._spec, name, known, counts, hours, chance) for name, (known, counts) in subjects]
 
     def reset(self) -> None:
-        """Begins a new period."""
-        for subject in self._subjects.values():
-            subject.counts[:] = 0
+        """Begins a new look."""
+        self._features.counts[:] = 0
+        self._score.counts[:] = 0
 
     def snapshot(self) -> dict[str, Any]:
-        """Counts to store."""
-        return {name: subject.counts.tolist() for name, subject in self._subjects.items()}
+        """Counts to store: of each bin, of missing values, and of those that are not known."""
+        own = {name: self._own(name) for name in [*self._names, SCORE]}
+        return {name: counts.tolist() for name, counts in own.items() if counts is not None}
 
-    def _rows(self) -> int:
-        return int(self._subjects[SCORE].counts.sum()) if SCORE in self._subjects else 0
+    def _own(self, name: str) -> Counts | None:
+        if name == SCORE:
+            return next((counts for _, counts in self._score.parts()), None)
+        parts = dict(zip(self._names, self._features.parts(), strict=True))
+        return parts[name][1] if name in parts else None
+
+
+class _Counters:
+    """Counts of several columns, as one array for the compiled loop."""
+
+    def __init__(self, known: list[Distribution], columns: list[int]) -> None:
+        self._known = known
+        self._columns = np.array(columns[: len(known)], dtype=np.int64)
+        self._edges = np.array([edge for one in known for edge in one.edges], dtype=np.float64)
+        self._first_edge = np.cumsum([0, *(len(one.edges) for one in known)])
+        # What is not known to be the smallest or the largest is bounded by nothing.
+        self._low = np.array([_low(one) for one in known], dtype=np.float64)
+        self._high = np.array([np.inf if one.high is None else one.high for one in known], dtype=np.float64)
+        self.counts: Counts = np.zeros(len(self._edges) + 3 * len(known), np.int64)
+
+    def observe(self, matrix: NDArray[np.floating]) -> None:  # hot path
+        count_values(matrix, self._columns, self._edges, self._first_edge, self._low, self._high, self.counts)
+
+    def parts(self) -> list[tuple[Distribution, Counts]]:
+        """Of each column what is known of it, and its counts: a view."""
+        starts = self._first_edge + 3 * np.arange(len(self._first_edge))
+        return [
+            (known, self.counts[start:end])
+            for known, start, end in zip(self._known, starts[:-1], starts[1:], strict=True)
+        ]
+
+
+def _low(known: Distribution) -> float:
+    if known.kind == "category":
+        return np.nan
+    return -np.inf if known.low is None else known.low
+
+
+def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, hours: list[int], chance: float) -> PSIFinding:
+    reference, seasonal = _reference(known, hours)
+    present, missing, unknown = counts[:-2], int(counts[-2]), int(counts[-1])
+    groups = _groups(known)
+    was, is_now = _grouped(reference, groups), _grouped(counts[:-1], groups)
+    rows, reference_rows = int(counts[:-1].sum()), int(reference.sum())
+    index = psi(was, is_now)
+    distance = ks(reference[:-1], present) if known.kind == "number" else None
+    shift = _shift(known, reference[:-1], present)
+    law = float(chdtri(max(int(((was + is_now) > 0).sum()) - 1, 1), DISTRIBUTION * chance))
+    limit = max(spec.alarm, law * (1.0 / max(rows, 1) + 1.0 / max(reference_rows, 1)))
+    p_value = min(index.p_value, distance.p_value if distance else 1.0)
+    matters = index.value >= spec.alarm or shift >= SHIFT
+    drifted = p_value <= DISTRIBUTION * chance and matters
+    against = "the training data of the same hours of the week" if seasonal else "the training data"
+    detail = f"{name}: population stability index {index.value:.3f}, shift {shift:.2f} interquartile ranges against {against}"
+    nulls = rise(int(reference[-1]), reference_rows, missing, rows)
+    # Against the smallest and largest of the training data one of them counts as outside; so does a code seen once.
+    outside = rise(known.rare if known.kind == "category" else 1, sum(known.counts), unknown, rows - missing)
+    signs = [
+        Sign("PSI", drifted, index.value, limit, shift, detail),
+        _counter("missing", nulls.value, nulls.p_value, chance, f"{name}: {missing:,} of {rows:,} values are missing"),
+    ]
+    if known.low is not None:
+        what = "of no known category" if known.kind == "category" else "outside the range of the training data"
+        kind = "unknown_category" if known.kind == "category" else "out_of_range"
+        said = f"{name}: {unknown:,} of {rows - missing:,} values are {what}"
+        signs.append(_counter(kind, outside.value, outside.p_value, chance, said))
+    cuts = np.flatnonzero(np.diff(groups[:-1]))
+    edges = [known.edges[at] for at in cuts.tolist()]
+    return PSIFinding(
+        subject=name,
+        value=index.value,
+        threshold=limit,
+        rows=rows,
+        edges=edges,
+        reference=was.tolist(),
+        current=is_now.tolist(),
+        ks=distance.value if distance else 0.0,
+        shift=shift,
+        p_value=min(2.0 * p_value, 1.0),
+        seasonal=seasonal,
+        signs=signs,
+    )
+
+
+def _counter(detector: str, value: float, p_value: float, chance: float, detail: str) -> Sign:
+    return Sign(detector, p_value <= COUNTER * chance and value >= SHARE, value, SHARE, value, detail)
+
+
+def _reference(known: Distribution, hours: list[int]) -> tuple[Counts, bool]:
+    """Rows of the training data by bin and behind them the missing ones, and whether only those of some hours."""
+    if known.hours:
+        season = np.array([known.hours[hour] for hour in hours], dtype=np.int64).sum(axis=0)
+        if int(season.sum()) >= SEASON_ROWS:
+            return season, True
+    return np.array([*known.counts, known.nulls], dtype=np.int64), False
+
+
+def _groups(known: Distribution) -> Counts:
+    """To which of at most twenty groups of about as many training rows each bin belongs; the missing to one more."""
+    counts = np.array(known.counts, dtype=np.int64)
+    middles = np.cumsum(counts) - counts / 2.0
+    groups = np.unique(
+        np.minimum(middles * GROUPS / max(int(counts.sum()), 1), GROUPS - 1).astype(np.int64), return_inverse=True
+    )[1]
+    return np.append(groups, groups.max() + 1)
+
+
+def _grouped(counts: Counts, groups: Counts) -> Counts:
+    return np.bincount(groups, weights=counts).astype(np.int64)
+
+
+def _shift(known: Distribution, reference: Counts, present: Counts) -> float:
+    """Wasserstein distance in units of the range between the quartiles; 0 for categories, whose order means nothing."""
+    if known.kind == "category" or not known.edges:
+        return 0.0
+    edges = np.array(known.edges)
+    low = known.low if known.low is not None else edges[0]
+    high = known.high if known.high is not None else edges[-1]
+    scale = known.scale if known.scale is not None else _spread(known)
+    return wasserstein(reference, present, edges, low, high) / scale if scale else 0.0
+
+
+def _spread(known: Distribution) -> float:
+    """The range between the quartiles of a reference that does not say, as far as its bins tell."""
+    reached = np.cumsum(known.counts) / max(sum(known.counts), 1)
+    low, high = (min(int(np.searchsorted(reached, share)), len(known.edges) - 1) for share in (0.25, 0.75))
+    return known.edges[high] - known.edges[low]

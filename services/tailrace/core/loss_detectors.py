@@ -1,4 +1,4 @@
-"""Detectors of drift in the mean of a stream of losses: ADWIN and Page-Hinkley. Only a rise is drift."""
+"""Detectors of drift in the mean of a stream of losses. Only a rise is drift."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.e_detector import Baseline, EDetectorData, EDetectorState
 from tailrace.core.loss_kernels import COUNT, PH_MEAN, TOTAL, USED, adwin, empty_rows, page_hinkley
-from tailrace.core.monitors import ADWIN, PageHinkley
+from tailrace.core.monitors import ADWIN, EDetector, LossSpec, PageHinkley
 
 LOSS_CAP = 4.0
-"""Losses are cut off here for ADWIN, whose bound needs values of known range: one event that was thought
-impossible (log loss 16) would otherwise weigh as much as hundreds of ordinary misses."""
+"""Losses are cut off here for ADWIN and the e-detector, whose bounds need values of known range: one event that
+was thought impossible (log loss 16) would otherwise weigh as much as hundreds of ordinary misses."""
+LOSSES = ("accuracy", "brier", "log_loss")
+"""Metrics that are a mean over single predictions."""
 
 
 class LossDetector(Protocol):
@@ -21,28 +24,48 @@ class LossDetector(Protocol):
 
     @property
     def estimate(self) -> float:
-        """Mean of the losses it holds."""
+        """Mean of the losses it holds; of an alarm that stands, since the change."""
+
+    @property
+    def limit(self) -> float:
+        """Mean loss from which there is drift; 0 where the detector knows of none."""
+
+    @property
+    def standing(self) -> bool:
+        """Whether the newest alarm is known to stand still; False where the detector forgets it."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether no other detector of the same losses need decide beside it."""
 
     def update(self, values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> int | None:
         """Feeds losses in order.
 
         Args:
             values: float64 (n,), >= 0.
-            times_ms: int64 (n,), when each became known, epoch milliseconds.
+            times_ms: int64 (n,), epoch milliseconds, in whatever sense the caller wants to know since when.
 
         Returns:
-            Time of the first value at which drift was detected, else None. The detector begins anew
-            there and goes on with the rest.
+            Time of the value at which the first drift that was detected began, or, where the detector
+            cannot tell, at which it was detected; else None. The detector goes on with the rest.
         """
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data from which `start_loss_detector` goes on exactly."""
 
 
-def start_loss_detector(spec: ADWIN | PageHinkley, snapshot: dict[str, Any] | None = None) -> LossDetector:
-    """A detector that begins, or goes on from a snapshot."""
+def start_loss_detector(
+    spec: LossSpec, snapshot: dict[str, Any] | None = None, baseline: Baseline | None = None
+) -> LossDetector:
+    """A detector that begins, against the losses known of the champion, or goes on from a snapshot."""
     detector: LossDetector
-    if isinstance(spec, ADWIN):
+    if isinstance(spec, EDetector):
+        cap = LOSS_CAP if spec.metric == "log_loss" else 1.0
+        if snapshot:
+            detector = EDetectorState(spec, msgspec.convert(snapshot, EDetectorData), cap)
+        else:
+            detector = EDetectorState.begun(spec, baseline or Baseline(), cap)
+    elif isinstance(spec, ADWIN):
         detector = _AdwinState(spec, msgspec.convert(snapshot, _AdwinData) if snapshot else _AdwinData())
     else:
         data = msgspec.convert(snapshot, _PageHinkleyData) if snapshot else _PageHinkleyData()
@@ -52,13 +75,47 @@ def start_loss_detector(spec: ADWIN | PageHinkley, snapshot: dict[str, Any] | No
     return detector
 
 
+def losses(
+    metric: str, scores: NDArray[np.float64], positive: NDArray[np.bool_], threshold: float
+) -> NDArray[np.float64]:
+    """Loss of each prediction.
+
+    Args:
+        metric: One of `LOSSES`.
+        scores: float64 (n,), in (0, 1).
+        positive: bool (n,).
+        threshold: Decisions are positive from this score on.
+
+    Returns:
+        float64 (n,): larger is worse.
+    """
+    if metric == "brier":
+        return np.asarray((scores - positive) ** 2)
+    if metric == "accuracy":
+        return np.asarray((scores >= threshold) != positive, dtype=np.float64)
+    return np.asarray(-np.log(np.where(positive, scores, 1.0 - scores)))
+
+
+def baselines(scores: NDArray[np.float64], positive: NDArray[np.bool_], threshold: float) -> dict[str, Baseline]:
+    """What a champion's losses on held-out labels tell a detector, by metric; the log loss cut off at `LOSS_CAP`."""
+    return {name: Baseline.of(np.minimum(losses(name, scores, positive, threshold), LOSS_CAP)) for name in LOSSES}
+
+
+class _Forgetful:
+    """What is the same of detectors that begin anew at an alarm."""
+
+    limit = 0.0
+    standing = False
+    sure = True
+
+
 class _PageHinkleyData(msgspec.Struct):
     count: int = 0
     mean: float = 0.0
     excess: float = 0.0
 
 
-class _PageHinkleyState:
+class _PageHinkleyState(_Forgetful):
     """Page (1954), Hinkley (1971), against the running mean.
 
     The sum of what each loss exceeds the mean by, less `delta`, never below 0; drift where it passes
@@ -94,7 +151,7 @@ class _AdwinData(msgspec.Struct):
     ticks: int = 0
 
 
-class _AdwinState:
+class _AdwinState(_Forgetful):
     """Adaptive windowing: Bifet and Gavaldà (2007), the variant with exponential histograms (section 4).
 
     A window is cut where the means of its two parts differ by more than a bound of Bernstein's kind

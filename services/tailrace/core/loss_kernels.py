@@ -14,6 +14,7 @@ ROWS = 64
 """Rows of buckets: enough for 2**64 values."""
 COUNT, TOTAL, SQUARES, TICKS, USED = range(5)
 PH_COUNT, PH_MEAN, PH_EXCESS = range(3)
+SR, CUSUM, SINCE_COUNT, SINCE_TOTAL = range(4)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
@@ -119,3 +120,64 @@ def _cut(state, filled, sums, delta):  # type: ignore[no-untyped-def]  # compile
 def empty_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows without buckets: `filled` int64 (ROWS,), `sums` and `squares` float64 (ROWS, MAX_BUCKETS + 1)."""
     return np.zeros(ROWS, np.int64), np.zeros((ROWS, MAX_BUCKETS + 1)), np.zeros((ROWS, MAX_BUCKETS + 1))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]
+def e_detector(values, times, bets, mean, alarm_at, started, since, status):  # type: ignore[no-untyped-def]  # compiled  # hot path
+    """Feeds values in [0, 1] to an armed detector until it alarms or they end.
+
+    Args:
+        values: float64 (n,), in [0, 1].
+        times: int64 (n,), copied to `since` where a change may have begun.
+        bets: float64 (k,), of every alternative: each in (0, 1 / mean).
+        mean: What the conditional mean does not exceed without a change.
+        alarm_at: Sum of the statistics over the alternatives at which there is an alarm.
+        started: float64 (k, 4): Shiryaev-Roberts and CUSUM statistic, number and sum of the values since
+            the CUSUM statistic left 1; written.
+        since: int64 (k,), time of the first of those; written.
+        status: float64 (1,): sum of the Shiryaev-Roberts statistics; written.
+
+    Returns:
+        Number of values taken.
+    """
+    for at in range(values.size):
+        total = 0.0
+        for k in range(bets.size):
+            e_value = 1.0 + bets[k] * (values[at] - mean)
+            started[k, SR] = (started[k, SR] + 1.0) * e_value
+            total += started[k, SR]
+            if started[k, CUSUM] <= 1.0:
+                started[k, CUSUM] = 1.0
+                started[k, SINCE_COUNT] = 0.0
+                started[k, SINCE_TOTAL] = 0.0
+                since[k] = times[at]
+            started[k, CUSUM] *= e_value
+            started[k, SINCE_COUNT] += 1.0
+            started[k, SINCE_TOTAL] += values[at]
+        status[0] = total
+        if total >= alarm_at:
+            return at + 1
+    return values.size
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]
+def e_recovery(values, bet, mean, arm_at, state):  # type: ignore[no-untyped-def]  # compiled  # hot path
+    """Feeds values in [0, 1] until the mean is known to be below `mean` again, or they end.
+
+    Args:
+        values: float64 (n,), in [0, 1].
+        bet: In (0, 1 / (1 - mean)).
+        mean: The level to fall below.
+        arm_at: Shiryaev-Roberts statistic at which it has.
+        state: float64 (3,): the statistic, number and sum of the values since the alarm; written.
+
+    Returns:
+        Number of values taken.
+    """
+    for at in range(values.size):
+        state[0] = (state[0] + 1.0) * (1.0 + bet * (mean - values[at]))
+        state[1] += 1.0
+        state[2] += values[at]
+        if state[0] >= arm_at:
+            return at + 1
+    return values.size

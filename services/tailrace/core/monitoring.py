@@ -6,27 +6,48 @@ commute, and losses are fed to the detectors sorted by the time they became know
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Alarm, Drift, RetrainRequested
-from tailrace.core.drift import LossDetector, PSIFinding, PSIState, start_loss_detector
+from tailrace.contracts.records import Alarm, AlarmKind, Drift, RetrainHeld, RetrainRequested
+from tailrace.core.alarm_book import AlarmBook
+from tailrace.core.drift import PSIState
+from tailrace.core.drift_alarms import (
+    JOIN_DETECTOR,
+    drift_record,
+    feature_alarms,
+    join_alarms,
+    loss_alarms,
+    loss_detail,
+)
+from tailrace.core.e_detector import EDetectorState
+from tailrace.core.join_watch import JoinFinding, JoinWatch, JoinWatchData
 from tailrace.core.judged import Judged
-from tailrace.core.monitors import ADWIN, PSI, SMALLER_IS_BETTER, Detector, Metric, PageHinkley
+from tailrace.core.loss_watch import LossFinding, LossWatch, named
+from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, Detector, EDetector, Metric
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.reference import Reference
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
 from tailrace.core.vector_sample import VectorSample
 
+FORMAT = 2
 HOUR_MS = 3_600_000
 MATURE = 0.5
 """Share of final labels from which a day takes part in a comparison with the champion's figures.
 Below it a day would mostly speak of whatever kind of outcome is reported first."""
 MIN_FINAL = 200
 """Final labels below which a metric is too uncertain to raise an alarm."""
+HOLDS: frozenset[AlarmKind] = frozenset({"broken_join", "label_delay"})
+"""Kinds of alarms that speak of the labels and not of a model: while one stands, no model is asked for, whichever
+model serves."""
+MOST_LOOK_MS = 7 * DAY_MS
+"""A look at the features that would be longer than a week is spoken of as a week: time leapt."""
+MOST_SUSPECT = 100
+"""Spans without outcomes that are remembered."""
 
 
 class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,16 +77,37 @@ class Champion(msgspec.Struct, frozen=True):
     decided_at_ms: int = 0
 
 
-class MonitorSnapshot(msgspec.Struct, kw_only=True):
-    """State of a monitor as it is stored."""
+class Suspicion(NamedTuple):
+    """Something that is wrong with the labels, found outside of the monitor; it stands while it is handed in at ticks."""
 
-    format: int = 1
+    kind: AlarmKind
+    subject: str
+    detector: str
+    value: float
+    threshold: float
+    size: float
+    since_ms: int
+    detail: str
+
+
+class MonitorSnapshot(msgspec.Struct, kw_only=True):
+    """State of a monitor as it is stored.
+
+    Format 1 held the states of the loss detectors as a list in the order of the specs, in `losses`.
+    `suspect` holds spans of event time in which outcomes were missing, the newest last.
+    """
+
+    format: int = FORMAT
     ticked_ms: int = -1
     version: str = ""
     psi_since_ms: int = -1
     psi: dict[str, Any] | None = None
     sample: VectorSample = msgspec.field(default_factory=VectorSample)
     losses: list[dict[str, Any]] = []
+    detectors: dict[str, dict[str, Any]] = {}
+    joins: JoinWatchData = msgspec.field(default_factory=JoinWatchData)
+    suspect: list[tuple[int, int]] = []
+    held: str = ""
     drift: str = ""
     alarms: dict[str, Alarm] = {}
     retrain: RetrainState = msgspec.field(default_factory=RetrainState)
@@ -85,12 +127,15 @@ class Monitor:
     def __init__(self, spec: MonitorSpec, snapshot: MonitorSnapshot | None = None) -> None:
         self._spec = spec
         self._state = snapshot or MonitorSnapshot()
+        self._state.format = FORMAT
         self._champion: Champion | None = None
         self._waiting: list[Judged] = []
         self._psi_spec = next((d for d in spec.detectors if isinstance(d, PSI)), None)
-        self._loss_specs = [d for d in spec.detectors if isinstance(d, ADWIN | PageHinkley)]
+        self._loss_specs = [d for d in spec.detectors if not isinstance(d, PSI)]
         self._psi: PSIState | None = None
-        self._detectors: list[LossDetector] = []
+        self._losses: LossWatch | None = None
+        self._joins = JoinWatch(self._state.joins)
+        self._book = AlarmBook(spec.use_case, self._state.alarms)
         self.drops: dict[str, tuple[float, float]] = {}
 
     @property
@@ -130,11 +175,10 @@ class Monitor:
         if same and self._champion is not None:
             return []
         self._champion = champion
-        stored = self._state.losses if same else []
-        self._detectors = [
-            start_loss_detector(spec, stored[at] if at < len(stored) else None)
-            for at, spec in enumerate(self._loss_specs)
-        ]
+        stored = self._state.detectors or named(self._loss_specs, self._state.losses)
+        known = Reference.read(champion.reference)
+        self._losses = LossWatch(self._loss_specs, self._spec.threshold, known.losses, stored if same else {})
+        self._state.losses = []
         if self._psi_spec is not None:
             counts = self._state.psi if same else None
             self._psi = PSIState(self._psi_spec, self._spec.names, champion.reference, counts)
@@ -145,9 +189,10 @@ class Monitor:
         self._state.psi_since_ms = self._state.ticked_ms
         self._state.sample.rows = 0
         self._waiting = []
-        over = [msgspec.structs.replace(alarm, resolved=True) for alarm in self._state.alarms.values()]
-        self._state.alarms = {}
-        return over
+        gone = {name: alarm for name, alarm in self._state.alarms.items() if alarm.kind not in HOLDS}
+        for name in gone:
+            del self._state.alarms[name]
+        return [msgspec.structs.replace(alarm, resolved=True) for alarm in gone.values()]
 
     def vectors(self, matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> None:
         """Takes the champion's inputs, float32 (n, d) in plan order, and its scores, float64 (n,), of a `sample`."""
@@ -163,42 +208,91 @@ class Monitor:
         """Takes labels again after a restart, but for those that a tick has fed already."""
         self.judged(labels.taken(np.flatnonzero(labels.known_at_ms > self._state.ticked_ms)))
 
-    def tick(self, now_ms: int, windows: QualityWindows) -> list[Alarm | Drift | RetrainRequested]:
-        """Decides at `now_ms`, epoch milliseconds of stream time."""
+    def predicted(self, times_ms: NDArray[np.int64]) -> None:
+        """Takes the times of events that were scored by models with traffic, int64 (n,)."""
+        self._joins.predicted(times_ms)
+
+    def joined(self, times_ms: NDArray[np.int64], positive: NDArray[np.bool_]) -> None:
+        """Takes outcomes that found their prediction: their own times int64 (n,), and bool (n,) what they say."""
+        self._joins.joined(times_ms, positive)
+
+    def advance(self, watermark_ms: int) -> list[Alarm]:
+        """Judges the joins minute by minute up to a watermark; a broken one cannot wait for the next tick."""
+        return [alarm for finding in self._joins.advance(watermark_ms) for alarm in self._take_join(finding)]
+
+    def tick(
+        self, now_ms: int, windows: QualityWindows, suspicions: Sequence[Suspicion] = ()
+    ) -> list[Alarm | Drift | RetrainRequested | RetrainHeld]:
+        """Decides at `now_ms`, epoch milliseconds of stream time.
+
+        Args:
+            now_ms: The tick.
+            windows: Live quality.
+            suspicions: What is known to be wrong with the labels now.
+        """
         self._state.ticked_ms = now_ms
-        found = self._feed_losses(now_ms)
-        decided: list[Alarm | Drift | RetrainRequested] = [*found, *self._watch_metrics(now_ms, windows)]
+        decided: list[Alarm | Drift | RetrainRequested | RetrainHeld] = [*self._take(suspicions, now_ms)]
+        decided += self._feed_losses(now_ms)
+        decided += self._watch_metrics(now_ms, windows)
         decided += self._watch_features(now_ms)
         request = self._ask(now_ms, windows)
         return [*decided, request] if request is not None else decided
 
     def snapshot(self) -> MonitorSnapshot:
         """State to store."""
-        self._state.psi = self._psi.snapshot() if self._psi is not None else None
-        self._state.losses = [detector.snapshot() for detector in self._detectors]
+        self._state.psi = self._psi.snapshot() if self._psi is not None else self._state.psi
+        self._state.detectors = self._losses.snapshot() if self._losses is not None else self._state.detectors
+        self._state.joins = self._joins.snapshot()
         return self._state
+
+    def _take(self, suspicions: Sequence[Suspicion], now_ms: int) -> list[Alarm]:
+        alarms = []
+        for suspicion in suspicions:
+            alarms += self._book.level(True, now_ms, **suspicion._asdict())
+        there = {(suspicion.detector, suspicion.subject) for suspicion in suspicions}
+        for alarm in [alarm for alarm in self.alarms if alarm.kind in HOLDS and alarm.detector != JOIN_DETECTOR]:
+            if (alarm.detector, alarm.subject) not in there:
+                alarms += self._book.level(False, now_ms, detector=alarm.detector, subject=alarm.subject)
+        return alarms
+
+    def _take_join(self, finding: JoinFinding) -> list[Alarm]:
+        if finding.resolved and finding.subject == "join_rate":
+            self._state.suspect = [*self._state.suspect, (finding.since_ms, finding.found_ms)][-MOST_SUSPECT:]
+        return join_alarms(self._book, finding)
+
+    def _suspect(self) -> list[tuple[int, float]]:
+        """Spans of event time in which outcomes were missing; one that stands has no end."""
+        since_ms = self._joins.standing.get("join_rate")
+        open_span = [(since_ms, float("inf"))] if since_ms is not None else []
+        return [*((start, float(end)) for start, end in self._state.suspect), *open_span]
 
     def _feed_losses(self, now_ms: int) -> list[Alarm]:
         waiting = Judged.joined(self._waiting)
         due = waiting.known_at_ms <= now_ms
         self._waiting = [waiting.taken(np.flatnonzero(~due))]
-        if not due.any():
+        for start, end in self._suspect():
+            # What such labels say is not what happened.
+            for times in (waiting.known_at_ms, waiting.event_time_ms):
+                due &= (times < start) | (times >= end)
+        if self._losses is None or not due.any():
             return []
         taken = waiting.taken(np.flatnonzero(due)).in_order()
-        times, scores, positive = taken.known_at_ms, taken.scores, taken.positive
         self._state.retrain.observe(taken.event_time_ms)
-        alarms = []
-        for spec, detector in zip(self._loss_specs, self._detectors, strict=True):
-            at_ms = detector.update(_losses(spec.metric, scores, positive, self._spec.threshold), times)
-            if at_ms is not None:
-                name = type(spec).__name__
-                self._state.drift = f"{name} on {spec.metric} of version {self._state.version}"
-                alarm = self._alarm(
-                    "drift", spec.metric, name, detector.estimate, 0.0, at_ms, now_ms, self._state.drift
-                )
-                # It stands until another model serves: a detector that began anew knows nothing of the old level.
-                self._state.alarms[f"{name}|{spec.metric}"] = alarm
-                alarms.append(alarm)
+        found = self._losses.feed(taken)
+        return [alarm for finding in found for alarm in self._take_loss(finding, self._losses.decided, now_ms)]
+
+    def _take_loss(self, finding: LossFinding, decided: Collection[str], now_ms: int) -> list[Alarm]:
+        alarms = loss_alarms(self._book, finding, self._state.version, now_ms)
+        second_opinion = not isinstance(finding.spec, EDetector) and finding.spec.metric in decided
+        said = loss_detail(finding, self._state.version)
+        if finding.slice or second_opinion:
+            return alarms
+        if finding.since_ms is not None:
+            self._state.drift = said
+            if isinstance(finding.detector, EDetectorState):
+                self._state.retrain.changed(self._spec.retrain, finding.since_ms, finding.detector.changed)
+        elif any(alarm.resolved for alarm in alarms) and self._state.drift.startswith(said):
+            self._state.drift = ""
         return alarms
 
     def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
@@ -217,8 +311,9 @@ class Monitor:
             worse = value - baseline if metric.name in SMALLER_IS_BETTER else baseline - value
             self.drops[metric.name] = (worse, metric.drop)
             detail = f"{metric.name} {value:.4f} over {metric.window}, {baseline:.4f} at the gates"
-            alarm = self._level("metric_drop", metric.name, "gates", worse, metric.drop, now_ms, detail)
-            alarms += [alarm] if alarm is not None else []
+            fields: dict[str, Any] = {"kind": "metric_drop", "subject": metric.name, "detector": "gates"}
+            fields |= {"value": worse, "threshold": metric.drop, "size": worse, "since_ms": now_ms, "detail": detail}
+            alarms += self._book.level(worse > metric.drop, now_ms, **fields)
         return alarms
 
     def _sliding(self, span_ms: int, windows: QualityWindows) -> dict[str, float | None]:
@@ -230,6 +325,7 @@ class Monitor:
             and key.variant == "champion"
             and key.model_version == self._state.version
             and windows.maturity(key) >= MATURE
+            and not any(start < key.start_ms + DAY_MS and key.start_ms < end for start, end in self._suspect())
         ]
         if not mature:
             return {}
@@ -240,82 +336,21 @@ class Monitor:
         return windows.metrics(taken, self._spec.threshold)
 
     def _watch_features(self, now_ms: int) -> list[Alarm | Drift]:
-        since_ms = self._state.psi_since_ms
+        since_ms = max(self._state.psi_since_ms, now_ms - MOST_LOOK_MS)
         if self._psi is None or now_ms - since_ms < self._spec.psi_every_ms:
             return []
+        if self._state.psi_since_ms < 0:
+            since_ms = now_ms - self._spec.psi_every_ms
         self._state.psi_since_ms = now_ms
         self._state.sample.next_period()
         found: list[Alarm | Drift] = []
-        for psi in self._psi.evaluate():
-            found.append(self._drift(psi, since_ms, now_ms))
-            detail = f"{psi.subject}: population stability index {psi.value:.3f} against the training data"
-            alarm = self._level("drift", psi.subject, "PSI", psi.value, psi.threshold, now_ms, detail)
-            found += [alarm] if alarm is not None else []
+        for finding in self._psi.evaluate(since_ms, now_ms):
+            found.append(drift_record(self._spec.use_case, self._state.version, finding, since_ms, now_ms))
+            found += feature_alarms(self._book, finding, since_ms, now_ms)
         self._psi.reset()
         return found
 
-    def _drift(self, psi: PSIFinding, since_ms: int, now_ms: int) -> Drift:
-        return Drift(
-            use_case=self._spec.use_case,
-            subject=psi.subject,
-            detector="PSI",
-            value=psi.value,
-            threshold=psi.threshold,
-            rows=psi.rows,
-            since_ms=since_ms,
-            measured_at_ms=now_ms,
-            model_version=self._state.version,
-            edges=psi.edges,
-            reference=psi.reference,
-            current=psi.current,
-        )
-
-    def _level(
-        self,
-        kind: Literal["drift", "metric_drop"],
-        subject: str,
-        detector: str,
-        value: float,
-        limit: float,
-        now_ms: int,
-        detail: str,
-    ) -> Alarm | None:
-        """Raises when a value passes its limit, resolves when it is back; None while nothing changes."""
-        name = f"{detector}|{subject}"
-        active = self._state.alarms.get(name)
-        if value > limit and active is None:
-            alarm = self._alarm(kind, subject, detector, value, limit, now_ms, now_ms, detail)
-            self._state.alarms[name] = alarm
-            return alarm
-        if value <= limit and active is not None:
-            del self._state.alarms[name]
-            return msgspec.structs.replace(active, value=value, raised_at_ms=now_ms, detail=detail, resolved=True)
-        return None
-
-    def _alarm(
-        self,
-        kind: Literal["drift", "metric_drop"],
-        subject: str,
-        detector: str,
-        value: float,
-        limit: float,
-        since_ms: int,
-        now_ms: int,
-        detail: str,
-    ) -> Alarm:
-        return Alarm(
-            use_case=self._spec.use_case,
-            kind=kind,
-            subject=subject,
-            detector=detector,
-            value=value,
-            threshold=limit,
-            since_ms=since_ms,
-            raised_at_ms=now_ms,
-            detail=detail,
-        )
-
-    def _ask(self, now_ms: int, windows: QualityWindows) -> RetrainRequested | None:
+    def _ask(self, now_ms: int, windows: QualityWindows) -> RetrainRequested | RetrainHeld | None:
         drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
         evidence = Evidence(
             now_ms=now_ms,
@@ -325,9 +360,14 @@ class Monitor:
             metric_drop="; ".join(drops),
         )
         decided = self._state.retrain.decide(self._spec.retrain, evidence)
+        because = "; ".join(alarm.detail for alarm in self._state.alarms.values() if alarm.kind in HOLDS)
+        if decided is None or not because:
+            self._state.held = ""
         if decided is None:
             return None
         trigger, reason = decided
+        if because:
+            return self._hold(trigger, reason, because, now_ms)
         run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"
         self._state.retrain.requested(self._spec.retrain, evidence, run_id)
         self._state.drift = ""
@@ -342,6 +382,15 @@ class Monitor:
             train_from_ms=state.change_ms,
             champion=self._state.version,
             evidence=self._evidence(evidence),
+        )
+
+    def _hold(self, trigger: str, reason: str, because: str, now_ms: int) -> RetrainHeld | None:
+        """Says once per trigger that a model would be asked for now."""
+        if self._state.held == trigger:
+            return None
+        self._state.held = trigger
+        return RetrainHeld(
+            use_case=self._spec.use_case, trigger=trigger, reason=reason, because=because, held_at_ms=now_ms
         )
 
     def _evidence(self, evidence: Evidence) -> dict[str, str]:
@@ -365,14 +414,3 @@ class Monitor:
         return sum(
             final for key, final in counted.items() if key.start_ms + DAY_MS > newest_ms - self._spec.training_window_ms
         )
-
-
-def _losses(
-    metric: str, scores: NDArray[np.float64], positive: NDArray[np.bool_], threshold: float
-) -> NDArray[np.float64]:
-    """Loss of each prediction, float64 (n,): larger is worse."""
-    if metric == "brier":
-        return np.asarray((scores - positive) ** 2)
-    if metric == "accuracy":
-        return np.asarray((scores >= threshold) != positive, dtype=np.float64)
-    return np.asarray(-np.log(np.where(positive, scores, 1.0 - scores)))

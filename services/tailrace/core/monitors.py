@@ -74,16 +74,21 @@ SMALLER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
 
 
 class PSI(msgspec.Struct, frozen=True, tag=True):
-    """Population stability index of every feature and of the score, against the champion's training data.
+    """Every feature and the score against the champion's training data, at the same hours of the week if those tell.
 
-    An alarm needs both: the index above `alarm`, and above the 1 - `false_alarms` quantile of its
-    law without change, (1/n + 1/m) chi-square with bins - 1 degrees, Bonferroni-corrected.
+    Population stability index over twenty bins and Kolmogorov-Smirnov distance, each by its own law, together
+    with counters of missing values, of values outside the known range and of unknown categories. An alarm
+    needs both: more than chance explains, over all features and looks, and enough to matter.
+
+    Args:
+        every: Span of a look.
+        alarm: Index from which a change matters; so does a shift by a twentieth of the range between the quartiles.
+        false_alarms: Largest share of spans of 30 days with a false alarm on anything, in (0, 1).
     """
 
     every: str = "1d"
-    bins: int = 20
-    alarm: float = 0.2
-    false_alarms: float = 0.001
+    alarm: float = 0.02
+    false_alarms: float = 0.05
 
 
 class ADWIN(msgspec.Struct, frozen=True, tag=True):
@@ -102,4 +107,20 @@ class PageHinkley(msgspec.Struct, frozen=True, tag=True):
     threshold: float = 50.0
 
 
-Detector = PSI | ADWIN | PageHinkley
+class EDetector(msgspec.Struct, frozen=True, tag=True):
+    """Shiryaev-Roberts e-detector on the loss of final labels (Shin, Ramdas and Rinaldo 2023).
+
+    It alarms where the mean loss rises over the upper bound of the champion's losses at its gates, says since
+    when and how far, and resolves the alarm once the loss is back.
+
+    Args:
+        metric: "accuracy", "brier" or "log_loss"; a log loss counts at most 4.
+        run_length: Mean number of labels to a false alarm, at least.
+    """
+
+    metric: str = "accuracy"
+    run_length: int = 100_000
+
+
+LossSpec = EDetector | ADWIN | PageHinkley
+Detector = PSI | LossSpec

@@ -44,8 +44,8 @@ from tailrace.usecase.declaration import UseCase
 _RETRAINING: Any = RetrainingRecord
 _TOPIC_OF, _VALUE_OF = attrgetter("topic"), attrgetter("value")
 CLOCK_EVERY_MS = 1_000
-"""How often the monitor's state is stored between ticks. A crash loses that much of the feature counts
-that drift is judged by, and nothing else."""
+"""How often the monitor's state is stored between ticks. A crash loses that much of the counts
+that drift of features and broken joins are judged by, and nothing else."""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -236,6 +236,9 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
             parts.append(state.advance(watermark))
+            broken = state.monitor.advance(watermark)
+            outputs += self._alarms(broken)
+            self._clock_due = self._clock_due or bool(broken)
             self._metrics.watermark.set(watermark / 1000)
         outputs += self._labels(Changes.joined(parts))
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS

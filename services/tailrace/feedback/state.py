@@ -14,7 +14,7 @@ from tailrace.core.durations import milliseconds
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
 from tailrace.core.judged import Judged
-from tailrace.core.labels import FINAL
+from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
 from tailrace.core.monitoring import Champion, Monitor, MonitorSpec
 from tailrace.core.monitors import PSI
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey, pairs
@@ -80,6 +80,7 @@ class FeedbackState:
         changes = self._join.predict(arrivals)
         table, rows = self.table, self._join.added[-1]
         self.windows.predicted(table, rows)
+        self.monitor.predicted(table.event_time_ms[rows[self._has_traffic(rows)]])
         chained = rows[table.head[rows] != rows]
         if chained.size:
             self.windows.paired(table, *pairs(table, chained))
@@ -138,10 +139,18 @@ class FeedbackState:
         self.windows.labelled(table, replaced.rows, replaced.previous, -1)
         final = changes.taken((changes.status == FINAL) & ~np.isnan(changes.label))
         self.windows.labelled(table, final.rows, final.label)
+        came = (changes.reason == OUTCOME) & (changes.outcome_time_ms != NO_TIME) & ~np.isnan(changes.label)
+        joined = changes.taken(came & self._has_traffic(changes.rows))
+        self.monitor.joined(joined.outcome_time_ms, joined.label > 0.0)
         first = final.taken(np.isnan(final.previous))
         mine = first.taken(self._is_champions(first.rows))
         self.monitor.judged(Judged.of(table, mine.rows, mine.known_at_ms, mine.label))
         return changes
+
+    def _has_traffic(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows are predictions that apps see: bool (n,)."""
+        seen = [cohort.variant != "shadow" for cohort in self.table.cohorts]
+        return np.array(seen, dtype=np.bool_)[self.table.cohort[rows]]
 
     def _champions(self, rows: Rows) -> Rows:
         return rows[self._is_champions(rows)]

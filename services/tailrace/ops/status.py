@@ -15,6 +15,8 @@ DEGRADED_SHARE = 0.01
 DEAD_LETTER_SHARE = 0.01
 ESSENTIAL = ("features", "inference", "feedback")
 """Without these no predictions are made, or nobody learns how good they are."""
+INPUT_DETECTORS = frozenset({"PSI", "missing", "out_of_range", "unknown_category"})
+"""Detectors of features and the score, told in one sentence."""
 
 Level = Literal["healthy", "degraded", "down", "waiting"]
 
@@ -70,8 +72,10 @@ def _amiss(evidence: Evidence) -> list[str]:
         if lag.seconds > LAG_S:
             found.append(f"{stage} is {lag.seconds:.0f} s behind ({lag.records:,} records)")
     found += [f"{service} {why}" for service, why in evidence.unwell if service not in ESSENTIAL]
-    found += [f"{alarm.kind.replace('_', ' ')}: {alarm.detail}" for alarm in evidence.alarms if alarm.detector != "PSI"]
-    drifted = [alarm.subject for alarm in evidence.alarms if alarm.detector == "PSI"]
+    of_inputs = [alarm for alarm in evidence.alarms if alarm.detector in INPUT_DETECTORS]
+    others = [alarm for alarm in evidence.alarms if alarm not in of_inputs]
+    found += [f"{alarm.kind.replace('_', ' ')}: {alarm.detail}" for alarm in others]
+    drifted = list(dict.fromkeys(alarm.subject for alarm in of_inputs))
     if drifted:
         found.append(f"drift: {len(drifted)} inputs are not as in training ({', '.join(drifted[:3])})")
     if evidence.failed_run:

@@ -18,6 +18,7 @@ from tailrace.contracts.records import (
     Drift,
     Heartbeat,
     Quality,
+    RetrainHeld,
     RetrainingRecord,
     RetrainRequested,
     RoutingTable,
@@ -46,7 +47,7 @@ class LoopView:
         self._topics = topics
         self._quality: dict[bytes, Quality] = {}
         self._drift: dict[str, Drift] = {}
-        self._active: dict[tuple[str, str, str], Alarm] = {}
+        self._active: dict[tuple[str, str, str, str], Alarm] = {}
         self._alarms: deque[Alarm] = deque(maxlen=KEPT)
         self._runs: dict[str, dict[str, Any]] = {}
         self._registered: dict[str, CandidateRegistered] = {}
@@ -155,7 +156,7 @@ class LoopView:
 
     def _take_alarm(self, alarm: Alarm) -> None:
         self._alarms.append(alarm)
-        name = (alarm.kind, alarm.subject, alarm.detector)
+        name = (alarm.kind, alarm.subject, alarm.detector, alarm.slice)
         if alarm.resolved:
             self._active.pop(name, None)
         else:
@@ -167,6 +168,10 @@ class LoopView:
                 self._runs.setdefault(record.run_id, {**msgspec.to_builtins(record), "state": "requested"})
                 if len(self._runs) > 5 * KEPT:
                     del self._runs[next(iter(self._runs))]
+            case RetrainHeld():
+                run_id = f"held-{record.held_at_ms}"
+                held = {"run_id": run_id, "requested_at_ms": record.held_at_ms, "outcome": f"held: {record.because}"}
+                self._runs[run_id] = {**msgspec.to_builtins(record), **held, "state": "held"}
             case TrainingStarted():
                 self._run(record.run_id, "training", started_at_ms=record.started_at_ms)
             case CandidateRegistered():

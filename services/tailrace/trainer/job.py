@@ -20,6 +20,8 @@ from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import CandidateRefused, CandidateRegistered, GateResult, RetrainRequested, Variant
 from tailrace.core.durations import milliseconds
+from tailrace.core.e_detector import Baseline
+from tailrace.core.loss_detectors import baselines
 from tailrace.core.metrics import metrics_of
 from tailrace.core.recall import CHANGES, Past, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
@@ -140,7 +142,8 @@ def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> Ca
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
-    return _register(settings, use_case, job, exported, executor, data, metrics, gates, len(split.gates.labels))
+    losses = baselines(on_grid(scores), split.gates.labels, use_case.plan.threshold)
+    return _register(settings, use_case, job, exported, executor, data, metrics, gates, len(split.gates.labels), losses)
 
 
 def _data(settings: Settings, use_case: UseCase, request: RetrainRequested) -> DataSet:
@@ -217,6 +220,7 @@ def _register(
     metrics: dict[str, float | None],
     gates: list[GateResult],
     gate_rows: int,
+    losses: dict[str, Baseline],
 ) -> CandidateRegistered:
     request, plan = job.request, use_case.plan
     scores: NDArray[np.float64] = on_grid(executor.run(data.rows))
@@ -240,7 +244,7 @@ def _register(
             model=exported,
             runtime="onnx",
             plan=plan,
-            reference=reference_of(plan, data.rows, scores),
+            reference=reference_of(plan, data.rows, scores, data.times_ms, losses),
             metrics=metrics,
         )
         known = {name: value for name, value in metrics.items() if value is not None}

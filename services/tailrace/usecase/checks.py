@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from tailrace.contracts.topics import Topics
-from tailrace.core.monitors import NAMES, PSI
+from tailrace.core.loss_detectors import LOSSES
+from tailrace.core.monitors import NAMES, PSI, EDetector
 from tailrace.usecase.findings import IDENTITIES, NUMBERS, Findings
 from tailrace.usecase.policies import AtLeast, NotWorse, Shadow
 from tailrace.usecase.sources import Topic
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 TRAINERS = ("boosting", "torch")
 TRIGGERS = ("drift", "metric_drop")
-LOSSES = ("accuracy", "brier", "log_loss")
-"""Metrics that are a mean over single predictions, so that a detector can follow them one by one."""
 
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _TRAINER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -97,10 +96,13 @@ def check_monitor(use_case: UseCase, findings: Findings) -> None:
         if isinstance(detector, PSI):
             # Decisions fall at full hours of stream time.
             findings.duration(f"{place} every", detector.every, whole="1h")
-            if detector.bins < 2:
-                findings.add(f"{place} bins", f"{detector.bins!r} must be 2 or greater")
+            findings.share(f"{place} false_alarms", detector.false_alarms)
+            if not detector.alarm >= 0:
+                findings.add(f"{place} alarm", f"{detector.alarm!r} must be 0 or greater")
         else:
             findings.known(f"{place} metric", detector.metric, LOSSES, what="loss of single predictions")
+            if isinstance(detector, EDetector) and detector.run_length < 1:
+                findings.add(f"{place} run_length", f"{detector.run_length!r} must be 1 or greater")
 
 
 def check_policies(use_case: UseCase, findings: Findings) -> None:

@@ -1,5 +1,5 @@
 """Drift detectors, as use cases name them: `tr.drift.PSI(every="1d")`."""
 
-from tailrace.core.monitors import ADWIN, PSI, PageHinkley
+from tailrace.core.monitors import ADWIN, PSI, EDetector, PageHinkley
 
-__all__ = ["ADWIN", "PSI", "PageHinkley"]
+__all__ = ["ADWIN", "PSI", "EDetector", "PageHinkley"]

@@ -66,7 +66,7 @@ export function drift(state) {
   fill("drift", ["feature", "index", "limit", "rows", "measured"],
     found.map(d => [
       button(d.subject, () => { chosen.subject = d.subject; distribution(found); }, { class: "link", "data-key": `drift-${d.subject}` }),
-      element("span", [d.value.toFixed(3), d.value > d.threshold ? " drifted" : ""], { class: d.value > d.threshold ? "beyond" : "" }),
+      element("span", [d.value.toFixed(3), d.signs.length ? ` drifted (${d.signs.join(", ")})` : ""], { class: d.signs.length ? "beyond" : "" }),
       d.threshold.toFixed(3), number(d.rows), minute(d.measured_at_ms)]),
     "Nothing measured yet: it starts with the first champion, and needs PSI among the monitors of the use case.");
   distribution(found);
@@ -104,7 +104,7 @@ export function retraining(state) {
 
 export function alarms(state) {
   fill("alarms", ["raised", "kind", "subject", "value", "limit", "detail"], state.alarms.map(a =>
-    [minute(a.raised_at_ms), a.kind.replace("_", " ") + (a.resolved ? " (resolved)" : ""), a.subject, a.value.toFixed(3), a.threshold.toFixed(3), a.detail]),
+    [minute(a.raised_at_ms), a.kind.replace("_", " ") + (a.resolved ? " (resolved)" : ""), a.slice ? `${a.subject} (${a.slice})` : a.subject, a.value.toFixed(3), a.threshold.toFixed(3), a.detail]),
     "No alarm was ever raised.");
 }
 

@@ -1,0 +1,60 @@
+"""What a champion's training data looked like: its bundle's `reference.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from tailrace.core.e_detector import Baseline
+
+HOURS_OF_WEEK = 168
+HOUR_MS = 3_600_000
+MONDAY_MS = 4 * 24 * HOUR_MS
+"""The first Monday of 1970, 00:00 UTC."""
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True):
+    """Values of one feature, or of the score.
+
+    `edges` cut the line into bins, a value on an edge counting above it; those of a category are its known
+    codes. `counts` has one entry more than `edges`; `nulls` counts missing values. `low` and `high` are the
+    smallest and the largest value, `scale` the range between the quartiles (the standard deviation where
+    that is 0); None where an older release did not say. `rare` counts codes that were seen once only. `hours`
+    holds by hour of the week, Monday 00:00 UTC first, `counts` and behind them `nulls`; [] where the training
+    data are too few to tell.
+    """
+
+    edges: list[float]
+    counts: list[int]
+    nulls: int
+    kind: Literal["number", "category"] = "number"
+    low: float | None = None
+    high: float | None = None
+    scale: float | None = None
+    rare: int = 0
+    hours: list[list[int]] = []
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """Format 2. Format 1 had neither a number nor what has a default here.
+
+    `losses` are those of the champion on the rows of its gates, by metric.
+    """
+
+    format: int = 1
+    rows: int = 0
+    features: dict[str, Distribution] = {}
+    score: Distribution | None = None
+    losses: dict[str, Baseline] = {}
+
+    @staticmethod
+    def read(reference: Mapping[str, Any]) -> Reference:
+        """Reads what a bundle holds; empty: nothing is known."""
+        return msgspec.convert(reference, Reference)
+
+
+def hour_of_week(time_ms: int) -> int:
+    """Hour of the week of a time in epoch milliseconds, in [0, 168); 0 is Monday 00:00 to 01:00 UTC."""
+    return (time_ms - MONDAY_MS) // HOUR_MS % HOURS_OF_WEEK
