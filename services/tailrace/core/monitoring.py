@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.contracts.records import Alarm, Drift, RetrainRequested
+from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.drift import LossDetector, PSIFinding, PSIState, start_loss_detector
 from tailrace.core.judged import Judged
 from tailrace.core.monitors import ADWIN, PSI, SMALLER_IS_BETTER, Detector, Metric, PageHinkley
@@ -26,6 +27,8 @@ MATURE = 0.5
 Below it a day would mostly speak of whatever kind of outcome is reported first."""
 MIN_FINAL = 200
 """Final labels below which a metric is too uncertain to raise an alarm."""
+_DELAY = "log_rank|label_delay"
+"""Name of the alarm that speaks of the labels, and of no model: it stands whatever model serves."""
 
 
 class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,9 +140,9 @@ class Monitor:
         self._state.drift = ""
         self._state.psi_since_ms = self._state.ticked_ms
         self._waiting = []
-        over = [msgspec.structs.replace(alarm, resolved=True) for alarm in self._state.alarms.values()]
-        self._state.alarms = {}
-        return over
+        over = {name: alarm for name, alarm in self._state.alarms.items() if name != _DELAY}
+        self._state.alarms = {name: alarm for name, alarm in self._state.alarms.items() if name not in over}
+        return [msgspec.structs.replace(alarm, resolved=True) for alarm in over.values()]
 
     def vectors(self, matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> None:
         """Takes the champion's inputs, float32 (n, d) in plan order, and its scores, float64 (n,)."""
@@ -155,12 +158,15 @@ class Monitor:
         """Takes labels again after a restart, but for those that a tick has fed already."""
         self.judged(labels.taken(np.flatnonzero(labels.known_at_ms > self._state.ticked_ms)))
 
-    def tick(self, now_ms: int, windows: QualityWindows) -> list[Alarm | Drift | RetrainRequested]:
-        """Decides at `now_ms`, epoch milliseconds of stream time."""
+    def tick(
+        self, now_ms: int, windows: QualityWindows, delay: DelayDrift | None = None
+    ) -> list[Alarm | Drift | RetrainRequested]:
+        """Decides at `now_ms`, epoch milliseconds of stream time; `delay` is a change of how late labels come."""
         self._state.ticked_ms = now_ms
         found = self._feed_losses(now_ms)
         decided: list[Alarm | Drift | RetrainRequested] = [*found, *self._watch_metrics(now_ms, windows)]
         decided += self._watch_features(now_ms)
+        decided += self._watch_delay(now_ms, delay)
         request = self._ask(now_ms, windows)
         return [*decided, request] if request is not None else decided
 
@@ -245,6 +251,28 @@ class Monitor:
         self._psi.reset()
         return found
 
+    def _watch_delay(self, now_ms: int, delay: DelayDrift | None) -> list[Alarm]:
+        """Raises when labels come later or sooner than they did, resolves when they no longer do."""
+        standing = self._state.alarms.get(_DELAY)
+        if delay is not None and standing is None:
+            alarm = self._alarm(
+                "drift",
+                "label_delay",
+                "log_rank",
+                delay.size,
+                MATERIAL,
+                delay.since_ms,
+                now_ms,
+                f"labels come {'later' if delay.later else 'sooner'} than they did: the older delays misjudge how many "
+                f"are still to come by {delay.size:.1%} on average",
+            )
+            self._state.alarms[_DELAY] = alarm
+            return [alarm]
+        if delay is None and standing is not None:
+            del self._state.alarms[_DELAY]
+            return [msgspec.structs.replace(standing, value=0.0, raised_at_ms=now_ms, resolved=True)]
+        return []
+
     def _drift(self, psi: PSIFinding, since_ms: int, now_ms: int) -> Drift:
         return Drift(
             use_case=self._spec.use_case,
@@ -314,6 +342,7 @@ class Monitor:
             labels=self._labels(windows),
             drift=self._state.drift,
             metric_drop="; ".join(drops),
+            hold=self._state.alarms[_DELAY].detail if _DELAY in self._state.alarms else "",
         )
         decided = self._state.retrain.decide(self._spec.retrain, evidence)
         if decided is None:

@@ -39,7 +39,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What is known at a tick.
 
     `labels` counts final labels within the training window; `drift` and `metric_drop` hold the reason
-    in words, "" where there is none.
+    in words, "" where there is none. `hold` says why labels cannot be trusted to replace a champion by, "" if
+    they can.
     """
 
     now_ms: int
@@ -47,6 +48,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     labels: int
     drift: str = ""
     metric_drop: str = ""
+    hold: str = ""
 
 
 class RetrainState(msgspec.Struct):
@@ -94,6 +96,8 @@ class RetrainState(msgspec.Struct):
     def _trigger(self, spec: RetrainSpec, evidence: Evidence, since_ms: int | None) -> tuple[Trigger, str] | None:
         if not evidence.has_champion:
             return "initial", f"no champion yet and {evidence.labels} labels"
+        if evidence.hold:
+            return None
         if evidence.drift and "drift" in spec.on:
             return "drift", evidence.drift
         if evidence.metric_drop and "metric_drop" in spec.on:

@@ -42,6 +42,8 @@ _RETRAINING: Any = RetrainingRecord
 CLOCK_EVERY_MS = 1_000
 """How often the monitor's state is stored between ticks. A crash loses that much of the feature counts
 that drift is judged by, and nothing else."""
+READ_EVERY_MS = 6 * HOUR_MS
+"""How often windows that wait for labels are published though nothing in them changed but their age."""
 
 
 class Vector(Scored, frozen=True, gc=False):
@@ -254,7 +256,8 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         state.forget(tick_ms)
         outputs += self._changelog.expired(state.watermark_ms)
-        for decided in state.monitor.tick(tick_ms, state.windows):
+        readings, since_ms = state.readings(), state.monitor.ticked_ms
+        for decided in state.monitor.tick(tick_ms, state.windows, readings.drift):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
             elif isinstance(decided, Drift):
@@ -262,13 +265,15 @@ class FeedbackProcessor:
                 outputs.append(Output(self._topics.drift, decided.subject.encode(), encode(decided)))
             else:
                 outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))
-        for key in state.take_changed_windows():
+        for key in state.take_changed_windows(readings if tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS else ()):
             record = state.windows.record(
                 key,
                 use_case=plan.use_case,
                 label_name=label_name(self._use_case),
                 threshold=plan.threshold,
                 watermark_ms=tick_ms,
+                provisional=readings.provisional(key),
+                estimate=readings.estimate(key),
             )
             outputs.append(Output(self._topics.quality, key.text().encode(), encode(record)))
         self._gauges.tick(state, plan.threshold)
