@@ -6,8 +6,8 @@ itself with weights that grow with the delay, since among the outcomes that have
 may at first look like sooner ones.
 
 Predictions since a change have seen no delay longer than they are old. What they cannot tell yet is what the older
-delays say once those longer than some hinge are stretched so as to fit what they do tell: an accelerated failure
-time (Cox and Oakes 1984, section 5.2) of the slow outcomes alone, or of all where the hinge is 0.
+delays say once the slow among them are stretched so as to fit what they do tell: an accelerated failure time (Cox
+and Oakes 1984, section 5.2) of the slow outcomes, which are all outcomes where the two kinds part at 0.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from tailrace.core.label_delay import (
     DAY_MS,
@@ -42,7 +43,10 @@ MATERIAL = 0.02
 LEAST_AT_RISK = 200
 """Outcomes from which predictions since a change speak for themselves at a step; below, the stretched curve does."""
 STARTS = (np.array([-3.0, 0.5]), np.array([-8.0, 0.5]))
-"""Where the fit begins: a hinge at a twentieth of the attribution window, and one near 0."""
+"""Where the fit begins: slow and fast part at a twentieth of the attribution window, or near 0."""
+STEEPNESS = 3.0
+"""How sharply slow outcomes part from fast ones: the logarithm of the ratio of their mean delays, here 20, where both
+are exponential. From 2 to 5 the rate three days after a change moved by 2 %."""
 LEAST_SINCE = 500
 """Outcomes since a change below which nothing is fitted to them, and no change is called."""
 
@@ -92,7 +96,8 @@ def find_drift(delays: Delays, window_ms: int) -> DelayDrift | None:
     if size < MATERIAL:
         return None
     later = _mean_delay(curve) > _mean_delay(older)
-    return DelayDrift(since_day * DAY_MS, float(statistic[at]), size, later, curve)
+    since_ms = since_day * DAY_MS
+    return DelayDrift(since_ms, float(statistic[at]), size, later, curve.after(older, since_ms))
 
 
 def _statistics(events: Counts, at_risk: Counts) -> Floats:
@@ -129,7 +134,6 @@ def _stretched(older: DelayCurve, events: Counts, at_risk: Counts) -> DelayCurve
 
     Maximum likelihood of the two parameters: a step's outcomes are binomial among those at risk of it.
     """
-
     # Where hardly any of the older outcomes had come, their few cannot tell a fit from another.
     used = (older.shares[:, :-1] >= 2.0 * LEAST_SHARE) & (EDGES_MS[:-1] < older.window_ms)
     late_ones, others = events[used], (at_risk - events)[used]
@@ -159,19 +163,22 @@ def _minimum(loss: Callable[[Floats], float], start: Floats) -> Floats:
 
 
 def _factors(older: DelayCurve, parameters: Floats) -> Floats:
-    """Factors of the older curve once its delays are stretched, float64 (s, STEPS).
+    """Factors of the older curve once its slow outcomes are stretched, float64 (s, STEPS).
 
-    Parameters are the logarithms of the hinge, in attribution windows, and of the stretch beyond it.
+    Parameters are the logarithms of the delay at which an outcome is as likely slow as fast, in attribution windows,
+    and of the factor by which slow ones are stretched.
     """
-    hinge = older.window_ms * float(np.exp(np.clip(parameters[0], -12.0, 0.0)))
+    middle = older.window_ms * float(np.exp(np.clip(parameters[0], -12.0, 0.0)))
     factor = float(np.exp(np.clip(parameters[1], -4.0, 4.0)))
     edges = np.minimum(EDGES_MS, older.window_ms).astype(np.float64)
-    was = np.minimum(np.where(edges < hinge, edges, hinge + (edges - hinge) / factor), older.window_ms)
+    is_slow = expit(STEEPNESS * ((edges[1:] + edges[:-1]) / 2.0 / middle - 1.0))
+    slow = np.cumsum(np.diff(older.shares, axis=1) * is_slow, axis=1)
+    slow = np.concatenate([np.zeros((len(slow), 1)), slow], axis=1)
     used = int(np.searchsorted(edges, older.window_ms))
-    place = np.interp(was, edges[: used + 1], np.arange(used + 1.0))
+    place = np.interp(edges / factor, edges[: used + 1], np.arange(used + 1.0))
     low = np.minimum(place.astype(np.int64), STEPS - 1)
     part = place - low
-    shares = older.shares[:, low] * (1.0 - part) + older.shares[:, low + 1] * part
+    shares = older.shares - slow + slow[:, low] * (1.0 - part) + slow[:, low + 1] * part
     return np.asarray(np.clip(shares[:, :-1] / np.maximum(shares[:, 1:], 1e-12), 0.0, 1.0))
 
 

@@ -87,7 +87,8 @@ class DelayCurve(NamedTuple):
 
     `stratum` int64 (CELLS,), the stratum of each score cell; `window_ms`, the age from which F is 1; `shares`
     float64 (s, STEPS + 1), F at the edges; `kept` float64 (s, STEPS), its factors F(e[k]) / F(e[k + 1]);
-    `variances` float64 (s, STEPS), of the logarithm of each factor, by Greenwood's formula.
+    `variances` float64 (s, STEPS), of the logarithm of each factor, by Greenwood's formula. Where the delays have
+    changed, predictions before `since_ms` have strata of their own, the second half of s.
     """
 
     stratum: NDArray[np.int64]
@@ -95,11 +96,27 @@ class DelayCurve(NamedTuple):
     shares: NDArray[np.float64]
     kept: NDArray[np.float64]
     variances: NDArray[np.float64]
+    since_ms: int = 0
 
-    def at(self, score: NDArray[np.float64], age_ms: NDArray[np.int64]) -> Aged:
-        """F of predictions with scores float64 (n,) at ages int64 (n,)."""
+    def after(self, older: DelayCurve, since_ms: int) -> DelayCurve:
+        """This curve for predictions since a time, and an older one with the same strata for those before."""
+        return DelayCurve(
+            self.stratum,
+            self.window_ms,
+            np.concatenate([self.shares, older.shares]),
+            np.concatenate([self.kept, older.kept]),
+            np.concatenate([self.variances, older.variances]),
+            since_ms,
+        )
+
+    def strata(self, cell: NDArray[np.int64], time_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Strata of predictions with scores in cells int64 (n,), made at int64 (n,) epoch milliseconds."""
+        return np.asarray(self.stratum[cell] + np.where(time_ms < self.since_ms, len(self.shares) // 2, 0))
+
+    def at(self, cell: NDArray[np.int64], time_ms: NDArray[np.int64], now_ms: int) -> Aged:
+        """F now of predictions as above."""
         edges = np.minimum(EDGES_MS, self.window_ms)
-        stratum = self.stratum[cell_of(score)]
+        stratum, age_ms = self.strata(cell, time_ms), now_ms - time_ms
         step = np.minimum(np.searchsorted(edges, age_ms, side="right") - 1, STEPS - 1)
         step = np.maximum(step, 0)
         width = np.maximum(edges[step + 1] - edges[step], 1)

@@ -52,7 +52,7 @@ def estimate(scores: Histogram, older: Histogram, *, threshold: float) -> Readin
     for name, by in influences(scores.bins, n, positives, threshold=threshold).items():
         moved = n * (by.positive - by.negative)
         variance = float(moved**2 @ (rate * (1.0 - rate) / n))
-        variance += float(np.bincount(level, weights=moved) ** 2 @ spread)
+        variance += float(np.bincount(level, weights=moved, minlength=len(spread)) ** 2 @ spread)
         value = values[name] or 0.0
         allowance = ALLOWANCE.get(name, RELATIVE_ALLOWANCE * value) if name != "mean_score" else 0.0
         half = Z95 * float(np.sqrt(variance)) + allowance

@@ -111,17 +111,17 @@ class Readings:
             reason = self._failure(WindowKey(0, *key[1:]))
             if reason:
                 return Reading(withheld=reason)
-        return self._guess(key)
+        return self.guess(key)
 
     def _failure(self, of_model: WindowKey) -> str:
         if of_model not in self._failures:
             newest = self._matured(of_model)[: -JUDGED_WINDOWS - 1 : -1]
             threshold = self._spec.threshold
-            compared = [(self._guess(key), self._windows.metrics([key], threshold)) for key in newest]
+            compared = [(self.guess(key), self._windows.metrics([key], threshold)) for key in newest]
             self._failures[of_model] = failed(compared)
         return self._failures[of_model]
 
-    def _guess(self, key: WindowKey) -> Reading:
+    def guess(self, key: WindowKey) -> Reading:
         """The estimate by the labels that were known when the window ended: labels of its own never change it."""
         wait_ms = self._spec.window_ms + self._spec.lateness_ms
         older = [other for other in self._matured(key) if other.start_ms <= key.start_ms - wait_ms]
@@ -209,7 +209,7 @@ class Readings:
         told = np.ones(len(mine.rows), np.bool_)
         cells = mine.bins // CELL_WIDTH
         for positive, curve in self.curves.items():
-            too_young = mine.age_ms < youngest(curve)[curve.stratum[cells]]
+            too_young = mine.age_ms < youngest(curve)[curve.strata(cells, self._now_ms - mine.age_ms)]
             told &= ~too_young if self._spec.by_absence else ~(too_young & (mine.outcome == int(positive)))
         return told
 
@@ -217,8 +217,8 @@ class Readings:
         """Outcomes that have come, in an order that depends on themselves alone."""
         order = which[np.lexsort((mine.outcome[which], mine.bins[which], mine.age_ms[which]))]
         positive = mine.outcome[order] == 1
-        score, age_ms = self._table.score[mine.rows[order]], mine.age_ms[order]
-        of_class = [(flag, curve.at(score, age_ms)) for flag, curve in self.curves.items()]
+        cells, times_ms = mine.bins[order] // CELL_WIDTH, self._now_ms - mine.age_ms[order]
+        of_class = [(flag, curve.at(cells, times_ms, self._now_ms)) for flag, curve in self.curves.items()]
         aged = of_class[0][1]
         for flag, other in of_class[1:]:
             aged = Aged._make(np.where(positive == flag, new, old) for new, old in zip(other, aged, strict=True))
