@@ -71,7 +71,7 @@ def _turned(seed: int) -> tuple[float, bool]:
 
 def _stream(seed: int, shift: float, *, turned: bool) -> tuple[Stream, NDArray[np.float64], NDArray[np.bool_]]:
     rng = np.random.default_rng(seed)
-    weights = rng.normal(0.0, 0.8, WIDTH)
+    weights = rng.choice([-1.0, 1.0], WIDTH) * np.linspace(1.2, 0.4, WIDTH)
     known = rng.normal(0.0, 1.0, (20_000, WIDTH))
     model = HistGradientBoostingClassifier(max_iter=80, max_leaf_nodes=15, learning_rate=0.08, random_state=seed)
     model.fit(known, rng.random(len(known)) < _truth(known, weights))
@@ -82,7 +82,7 @@ def _stream(seed: int, shift: float, *, turned: bool) -> tuple[Stream, NDArray[n
     rate = _truth(rows, weights)
     if turned:
         other = weights.copy()
-        other[:2] = -other[:2]
+        other[1:3] = -other[1:3]
         rate = np.where(after, _truth(rows, other), rate)
     score, label = on_grid(model.predict_proba(rows)[:, 1]), rng.random(len(rows)) < rate
     time_ms = START_MS + (np.arange(len(rows)) + 0.5) / PER_DAY * DAY_MS

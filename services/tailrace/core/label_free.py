@@ -28,10 +28,9 @@ RELATIVE_ALLOWANCE = 0.05
 """What an estimate may be wrong by besides chance: under shifts of the inputs of up to one standard deviation the
 mean error is .008 to .011. Absolute by metric, and relative for all others."""
 JUDGED_BY = ("base_rate", "log_loss", "roc_auc", "accuracy")
-FAR = 2.0
-"""Half-widths of the interval by which the newest matured window alone withdraws the estimate; one is enough where
-most of the last `JUDGED_WINDOWS` agree."""
 JUDGED_WINDOWS = 3
+"""Newest matured windows of which one that lay outside its interval withdraws the estimate: once a concept has
+turned, as many windows must be right again."""
 
 
 def estimate(scores: Histogram, older: Histogram, *, threshold: float) -> Reading:
@@ -66,13 +65,11 @@ def failed(compared: Sequence[tuple[Reading, dict[str, float | None]]]) -> str:
     Args:
         compared: Of the newest matured windows, the newest first: what was estimated, and the final metrics.
     """
-    recent = compared[:JUDGED_WINDOWS]
-    for name in JUDGED_BY:
-        misses = [_miss(name, *pair) for pair in recent]
-        often = sum(miss > 1.0 for miss in misses) >= 2
-        if misses and misses[0] > (1.0 if often else FAR):
-            said, was = recent[0][0].metrics[name], recent[0][1][name]
-            return f"of the newest window with all its labels it had said {name} {said:.4f}; it was {was:.4f}"
+    for reading, final in compared[:JUDGED_WINDOWS]:
+        for name in JUDGED_BY:
+            if _miss(name, reading, final) > 1.0:
+                said, was = reading.metrics[name], final[name]
+                return f"{name} of a window that has its labels by now was {was:.4f}; {said:.4f} was estimated"
     return ""
 
 

@@ -126,22 +126,27 @@ def metrics_of(scores: NDArray[np.floating], labels: NDArray[np.generic], thresh
 
     Args:
         scores: float (n,), probabilities in [0, 1] without NaN.
-        labels: bool, int or float (n,), 0 or 1 each.
+        labels: bool, int or float (n,), 0 or 1 each; or more than 1, where a positive label stands for others still
+            to come, which are taken away from the negative ones.
         threshold: Decisions are positive from this score on.
 
     Returns:
         Every name of `METRIC_NAMES`; None where the data cannot tell.
 
     Raises:
-        ValueError: lengths differ, a score is no probability, or a label is neither 0 nor 1.
+        ValueError: lengths differ, a score is no probability, or a label is not 0, 1 or more.
     """
     truth = np.asarray(labels, dtype=np.float64).reshape(-1)
     flat = np.asarray(scores, dtype=np.float64).reshape(-1)
-    if flat.shape != truth.shape or not bool(np.all((truth == 0.0) | (truth == 1.0))):
-        raise ValueError(f"needs one label, 0 or 1, per score; got {truth.shape[0]} for {flat.shape[0]}")
+    if flat.shape != truth.shape or not bool(np.all((truth == 0.0) | (truth >= 1.0))):
+        raise ValueError(
+            f"needs one label, 0 or 1, or what one stands for, per score; got {truth.shape[0]} for {flat.shape[0]}"
+        )
     positions = bin_of(flat)
     n = np.bincount(positions, minlength=BINS).astype(np.int64)
-    positives = np.bincount(positions[truth == 1.0], minlength=BINS).astype(np.int64)
+    positives: Masses = np.bincount(positions, weights=truth, minlength=BINS)
+    if bool(np.all((truth == 0.0) | (truth == 1.0))):
+        positives = positives.astype(np.int64)
     bins = np.flatnonzero(n).astype(np.int64)
     return metrics_of_counts(bins, n[bins], positives[bins], threshold=threshold)
 
