@@ -25,7 +25,7 @@ from tailrace.trainer.boosting import fit
 from tailrace.trainer.models import Calibration
 from tailrace.usecase.load import load_use_case
 
-WIDTH, SPAN, DAYS, FIRST = 6, 7, 24, 16
+WIDTH, SPAN, DAYS, FIRST = 6, 7, 20, 16
 PER_DAY = 12_000
 WINDOW_MS = SPAN * DAY_MS
 METHODS = ("oracle", "wait", "naive", "weighted")

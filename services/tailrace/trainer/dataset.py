@@ -79,25 +79,26 @@ def load(directory: Path, *, fingerprint: str, window: Window) -> DataSet:
 
 
 class _State(NamedTuple):
-    """What is known of the labels of n predictions: masks bool, and when, int64 epoch milliseconds."""
+    """What is known of the labels of n predictions: masks bool; when the outcome was, int64 epoch ms, -1 for none."""
 
     final: NDArray[np.bool_]
     censored: NDArray[np.bool_]
     positive: NDArray[np.bool_]
-    known_at_ms: NDArray[np.int64]
+    outcome_ms: NDArray[np.int64]
 
     @staticmethod
     def of(newest: pa.Table, codes: NDArray[np.int64], of_served: NDArray[np.int64]) -> _State:
         """From the newest version of each label, by ascending code."""
         label = newest["label"].to_numpy()
         final = newest["final"].to_numpy() & ~np.isnan(label)
-        censored = newest["censored"].to_numpy(zero_copy_only=False).astype(np.bool_)
+        # Files of older releases have no such columns, or no value in them.
+        censored = _filled(newest, "censored", value=False).astype(np.bool_)
         # A last row stands for predictions of which nothing is known.
         at = np.searchsorted(codes, of_served)
         at = np.where(np.append(codes, -1)[at] == of_served, at, len(codes))
-        known_at_ms = np.append(_column(newest, "known_at_ms"), 0)[at]
+        outcome_ms = np.append(_filled(newest, "outcome_time_ms", value=-1), -1)[at]
         return _State(
-            np.append(final, False)[at], np.append(censored, False)[at], np.append(label > 0.0, False)[at], known_at_ms
+            np.append(final, False)[at], np.append(censored, False)[at], np.append(label > 0.0, False)[at], outcome_ms
         )
 
 
@@ -108,8 +109,6 @@ def _read(directory: Path, fingerprint: str, window: Window) -> tuple[pa.Table |
     first_ms = window.until_ms - window.span_ms - window.wait_ms - DAY_MS
     last_ms = min(window.until_ms, newest_ms)
     labels = read_days(labels_of(directory), first_ms, last_ms)
-    if labels is not None and "censored" not in labels.column_names:
-        labels = labels.append_column("censored", pa.array(np.zeros(labels.num_rows, np.bool_)))
     return read_days(predictions_of(directory, fingerprint), first_ms, last_ms), labels
 
 
@@ -117,8 +116,8 @@ def _weighted(target: NDArray[np.float64], served: pa.Table, state: _State, wind
     """Targets of predictions whose labels are still coming as well: y / F(age), NaN where too few come that early."""
     times, score = _column(served, "event_time_ms"), served["score"].to_numpy()
     closed = times + window.wait_ms <= window.until_ms
-    delay_ms = state.known_at_ms - times
-    came = state.positive & (times <= window.until_ms) & (delay_ms < window.attribution_ms)
+    delay_ms = state.outcome_ms - times
+    came = state.positive & (state.outcome_ms >= 0) & (delay_ms < window.attribution_ms)
     delays = Delays.of(times[came], score[came], delay_ms[came], closed[came], window.until_ms)
     drift = find_drift(delays, window.attribution_ms)
     curve = drift.curve if drift is not None else learn(delays, window.attribution_ms)
@@ -133,6 +132,12 @@ def _codes(first: pa.ChunkedArray, second: pa.ChunkedArray) -> NDArray[np.int64]
     """Numbers for the ids of both columns, equal where the ids are."""
     both = pa.chunked_array([*first.chunks, *second.chunks], type=pa.string()).combine_chunks()
     return np.asarray(both.dictionary_encode().indices.to_numpy(), dtype=np.int64)
+
+
+def _filled(table: pa.Table, name: str, *, value: int) -> NDArray[np.int64]:
+    if name not in table.column_names:
+        return np.full(table.num_rows, value, np.int64)
+    return np.asarray(table[name].fill_null(value).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _column(table: pa.Table, name: str) -> NDArray[np.int64]:

@@ -51,6 +51,7 @@ class LabelRow(msgspec.Struct, frozen=True, gc=False):
     status: str
     known_at_ms: int
     variant: str
+    outcome_time_ms: int | None = None
 
 
 class Lake:
@@ -211,6 +212,7 @@ def _labels(rows: list[LabelRow]) -> pa.Table:
             "final": pa.array([row.status == "final" for row in kept], pa.bool_()),
             "censored": pa.array([row.status == "censored" for row in kept], pa.bool_()),
             "known_at_ms": pa.array([row.known_at_ms for row in kept], pa.int64()),
+            "outcome_time_ms": pa.array([row.outcome_time_ms for row in kept], pa.int64()),
         }
     )
 
