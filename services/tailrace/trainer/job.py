@@ -24,7 +24,7 @@ from tailrace.core.metrics import metrics_of
 from tailrace.core.recall import CHANGES, Past, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
 from tailrace.core.scoring import on_grid
-from tailrace.core.validation import GateSpec, judge, parity
+from tailrace.core.validation import GateSpec, calibrated, judge, parity
 from tailrace.errors import ImmatureLabels, TailraceError
 from tailrace.trainer.dataset import Window, load
 from tailrace.trainer.models import Calibration, TrainedModel
@@ -137,7 +137,10 @@ def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> Ca
     exported = calibration.append_to(model.to_onnx())
     executor = OnnxExecutor(exported, width=len(use_case.plan.order), threads=settings.threads)
     scores = executor.run(split.gates.rows)
-    gates = [parity(calibration(model.predict(split.gates.rows)), scores)]
+    gates = [
+        parity(calibration(model.predict(split.gates.rows)), scores),
+        calibrated(executor.run(split.calibration.rows), split.calibration.answers),
+    ]
     metrics = metrics_of(on_grid(scores), split.gates.answers, use_case.plan.threshold)
     gates += judge(_gates(use_case), metrics, _champion_metrics(settings, use_case, job.champion, split.gates), scores)
     failed = [gate for gate in gates if not gate.passed]
