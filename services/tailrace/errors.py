@@ -4,6 +4,7 @@ TailraceError
 ├── UseCaseError        a declaration is wrong: refuse to start, list every finding
 ├── ConfigError         a setting is wrong or has no effect: refuse to start (exit code 78)
 ├── BadRecord           one record is bad: dead-letter it, go on
+├── ImmatureLabels      labels are no sample of what they will be: train nothing on them, wait
 ├── Retryable           an outside system is away: back off, try again
 │   ├── BrokerUnavailable
 │   ├── StoreUnavailable
@@ -56,6 +57,10 @@ class BadRecord(TailraceError):
         self.reason = reason
         self.detail = detail
         super().__init__(f"{reason}: {detail}")
+
+
+class ImmatureLabels(TailraceError):
+    """The labels that have come are no sample of those still to come; a model would learn who is reported first."""
 
 
 class Retryable(TailraceError):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tailrace.core.validation import GateSpec, judge, parity
+from tailrace.core.validation import GateSpec, calibrated, judge, parity
 
 SCORES = np.array([0.1, 0.2, 0.7])
 GOOD: dict[str, float | None] = {"log_loss": 0.30, "pr_auc": 0.60, "calibration": 1.0}
@@ -62,3 +62,12 @@ def test_scores_that_are_all_the_same_or_not_finite_fail(scores: np.ndarray) -> 
 def test_export_may_differ_by_rounding_only() -> None:
     assert parity(SCORES, SCORES + 9e-5).passed
     assert not parity(SCORES, SCORES + 2e-4).passed
+
+
+@pytest.mark.parametrize(("mean", "passed"), [(0.209, True), (0.2, True), (0.189, False), (0.22, False)])
+def test_candidate_that_predicts_more_or_fewer_than_there_are_is_refused(mean: float, passed: bool) -> None:
+    targets = np.array([0.0, 0.0, 0.0, 1.0, 0.0] * 20)
+    assert passed == calibrated(np.full(100, mean), targets).passed
+    # An outcome that stands for two counts as two.
+    assert calibrated(np.full(100, 0.4), 2.0 * targets).passed
+    assert not calibrated(np.full(100, 0.4), np.zeros(100, bool)).passed

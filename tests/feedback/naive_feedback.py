@@ -22,6 +22,7 @@ from tailrace.core.quality import DAY_MS, WindowKey
 from tailrace.core.scoring import bin_of_score
 from tailrace.core.watermarks import Watermarks, watermark_of
 from tailrace.errors import BadRecord
+from tailrace.feedback.processor import READ_EVERY_MS
 from tailrace.feedback.state import _kept_ms, join_spec, monitor_spec
 from tailrace.usecase.declaration import UseCase
 
@@ -101,11 +102,14 @@ class NaiveWindows:
         bins = sorted(place for place in n if n[place])
         return bins, [n[place] for place in bins], [hits[place] for place in bins]
 
-    def _keys(self, prediction: Scored) -> list[WindowKey]:
+    def keys_of(self, prediction: Scored) -> list[WindowKey]:
         day = prediction.event_time_ms // DAY_MS * DAY_MS
         slices = msgspec.json.decode(prediction.slices, type=dict[str, str])
         parts = ["", *(f"{column}={value}" for column, value in slices.items())]
-        keys = [WindowKey(day, prediction.variant, prediction.model_version, part) for part in parts]
+        return [WindowKey(day, prediction.variant, prediction.model_version, part) for part in parts]
+
+    def _keys(self, prediction: Scored) -> list[WindowKey]:
+        keys = self.keys_of(prediction)
         for key in keys:
             self.cells.setdefault(key, {})
         self.changed.update(keys)
@@ -208,6 +212,7 @@ class NaiveFeedback:
     def _tick(self, tick_ms: int) -> list[Record]:
         topics = self._topics
         outputs: list[Record] = []
+        since_ms = self._monitor.ticked_ms
         self._join.forget()
         self._windows.drop_before(tick_ms - _kept_ms(self._use_case))
         for decided in self._monitor.tick(tick_ms, self._windows):  # type: ignore[arg-type]  # its twin
@@ -218,11 +223,25 @@ class NaiveFeedback:
             else:
                 outputs.append((topics.retraining, decided.use_case.encode(), encode(decided)))
         whole = [key for key in self._windows if key.slice == "" and key.variant != "shadow"]
-        for key in sorted(self._windows.changed | set(whole and [max(whole)])):
+        waiting = self._waiting() if tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS else set()
+        for key in sorted(self._windows.changed | set(whole and [max(whole)]) | waiting):
             record = self._windows.record(key, self._use_case, tick_ms)
             outputs.append((topics.quality, key.text().encode(), encode(record)))
         self._windows.changed.clear()
         return outputs
+
+    def _waiting(self) -> set[WindowKey]:
+        """Windows of predictions that wait for their label."""
+        return {
+            key
+            for event in self._join.events.values()
+            for judged in event.judged
+            if not event.closed
+            and judged.prediction.activated
+            and not judged.prediction.blocked
+            and judged.prediction.event_time_ms <= self._reached
+            for key in self._windows.keys_of(judged.prediction)
+        }
 
     def _label(self, change: Change) -> Record:
         of = change.prediction

@@ -189,6 +189,33 @@ def test_killed_worker_goes_on_as_if_nothing_had_happened(seed: int) -> None:
     assert calm.requests() == killed.requests()
 
 
+def days_of(world: World, days: int, per_day: int) -> list[Message]:
+    """Predictions of some days and frauds reported within hours or days, in order of time, an hour at a time."""
+    rng = np.random.default_rng(7)
+    found = []
+    for at in range(days * per_day):
+        at_ms = int(at / per_day * DAY_MS)
+        found.append((at_ms, world.predict(at, score=float(rng.uniform(0.05, 0.95)), at_ms=at_ms)))
+        if rng.random() < 0.4:
+            came_ms = at_ms + int(rng.exponential(0.6 * DAY_MS))
+            found.append((came_ms, world.report(at, at_ms=came_ms)))
+    return [message for at_ms, message in sorted(found, key=lambda one: one[0]) if at_ms < days * DAY_MS]
+
+
+def test_killed_worker_reads_windows_that_wait_for_labels_as_if_nothing_had_happened() -> None:
+    calm, killed = World(), World()
+    messages = days_of(calm, 5, 150)
+    for at in range(0, len(messages), 200):
+        for world in (calm, killed):
+            world.send(*messages[at : at + 200])
+        killed.restart()
+    for world in (calm, killed):
+        world.send(*world.watermark(5 * DAY_MS))
+    assert figures(calm) == figures(killed)
+    readings = [q.provisional for q in calm.quality().values() if q.slice == "" and q.provisional is not None]
+    assert 2 == sum(reading.withheld == "" for reading in readings)
+
+
 def test_nothing_is_kept_of_events_that_can_no_longer_change() -> None:
     world = World()
     messages, _ = stream(world, 100)

@@ -115,6 +115,22 @@ class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
 
 
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a window's metrics before its labels are final.
+
+    `intervals` holds [low, high] for some of `metrics`: with 95 % the final value will lie there. `effective`
+    is the number of positive labels that would tell as much; `arrived` the share of the labels that matter
+    (the positive ones, where a prediction without outcome becomes negative) that have come, in [0, 1], None
+    where that cannot be told. `withheld` says why there are no metrics, "" where there are.
+    """
+
+    metrics: dict[str, float | None] = {}
+    intervals: dict[str, list[float]] = {}
+    effective: float = 0.0
+    arrived: float | None = None
+    withheld: str = ""
+
+
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """How good one model was in one window (topic QUALITY, compacted, the newest holds).
 
@@ -123,6 +139,10 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     `predictions` counts all predictions of the window; `maturity` = final labels / predictions.
     `slice` is "" for the whole, else "column=value". For a shadow, `paired` counts the events that
     the champion scored too, and `disagreements` those on which the two decisions differ.
+
+    There are three readings of a window. `metrics` speaks of final labels; its `intervals` of what as many others
+    would show. `provisional`, None once every label is final, corrects for the labels that are still to come.
+    `estimate` needs no labels of the window: it supposes that scores mean what they meant when older labels came.
     """
 
     use_case: str
@@ -143,6 +163,9 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     watermark_ms: int
     paired: int = 0
     disagreements: int = 0
+    intervals: dict[str, list[float]] = {}
+    provisional: Reading | None = None
+    estimate: Reading | None = None
 
 
 AlarmKind = Literal["drift", "metric_drop", "broken_join", "label_delay", "freshness", "no_data", "service"]

@@ -189,8 +189,12 @@ class JoinTable:
 
     def live(self) -> Rows:
         """All rows in use, in order of arrival: int64 (n,)."""
-        used = np.flatnonzero(self.serial[: self._end] >= 0)
+        used = self.in_use()
         return used[np.argsort(self.serial[used], kind="stable")]
+
+    def in_use(self) -> Rows:
+        """All rows in use, in the order of their numbers: int64 (n,)."""
+        return np.flatnonzero(self.serial[: self._end] >= 0)
 
     def _take(self, texts: Sequence[bytes]) -> Rows:
         again = min(len(self._free), len(texts))

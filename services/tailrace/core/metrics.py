@@ -34,6 +34,8 @@ METRIC_NAMES = (
 """Keys of `Quality.metrics`, in order; a value is None where the data cannot tell."""
 
 Counts = NDArray[np.int64]
+Masses = NDArray[np.int64] | NDArray[np.float64]
+"""Counts, or what they are expected or estimated to be."""
 
 
 class ScoreHistogram:
@@ -124,22 +126,27 @@ def metrics_of(scores: NDArray[np.floating], labels: NDArray[np.generic], thresh
 
     Args:
         scores: float (n,), probabilities in [0, 1] without NaN.
-        labels: bool, int or float (n,), 0 or 1 each.
+        labels: bool, int or float (n,), 0 or 1 each; or more than 1, where a positive label stands for others still
+            to come, which are taken away from the negative ones.
         threshold: Decisions are positive from this score on.
 
     Returns:
         Every name of `METRIC_NAMES`; None where the data cannot tell.
 
     Raises:
-        ValueError: lengths differ, a score is no probability, or a label is neither 0 nor 1.
+        ValueError: lengths differ, a score is no probability, or a label is not 0, 1 or more.
     """
     truth = np.asarray(labels, dtype=np.float64).reshape(-1)
     flat = np.asarray(scores, dtype=np.float64).reshape(-1)
-    if flat.shape != truth.shape or not bool(np.all((truth == 0.0) | (truth == 1.0))):
-        raise ValueError(f"needs one label, 0 or 1, per score; got {truth.shape[0]} for {flat.shape[0]}")
+    if flat.shape != truth.shape or not bool(np.all((truth == 0.0) | (truth >= 1.0))):
+        raise ValueError(
+            f"needs one label, 0 or 1, or what one stands for, per score; got {truth.shape[0]} for {flat.shape[0]}"
+        )
     positions = bin_of(flat)
     n = np.bincount(positions, minlength=BINS).astype(np.int64)
-    positives = np.bincount(positions[truth == 1.0], minlength=BINS).astype(np.int64)
+    positives: Masses = np.bincount(positions, weights=truth, minlength=BINS)
+    if bool(np.all((truth == 0.0) | (truth == 1.0))):
+        positives = positives.astype(np.int64)
     bins = np.flatnonzero(n).astype(np.int64)
     return metrics_of_counts(bins, n[bins], positives[bins], threshold=threshold)
 
@@ -163,19 +170,19 @@ def merge(qualities: Iterable[Quality], *, threshold: float | None = None) -> di
 
 
 def metrics_of_counts(
-    bins: Counts, n: Counts, positives: Counts, *, threshold: float | None
+    bins: Counts, n: Masses, positives: Masses, *, threshold: float | None
 ) -> dict[str, float | None]:
     """Metrics of a score histogram.
 
     Args:
         bins: int64 (k,), grid positions, ascending, distinct.
-        n: int64 (k,), labels at each, >= 0.
-        positives: int64 (k,), positive labels at each, in [0, n].
+        n: int64 (k,), labels at each, > 0; or float64 (k,), where labels are weighted or expected.
+        positives: (k,) of the same kind, positive labels at each. As weights they may exceed `n` at a position.
         threshold: Decisions are positive from this score on; None leaves the metrics of decisions None.
     """
-    total, hits = int(n.sum()), int(positives.sum())
+    total, hits = n.sum().item(), positives.sum().item()
     result: dict[str, float | None] = dict.fromkeys(METRIC_NAMES)
-    if total == 0:
+    if total <= 0:
         return result
     scores = score_of(bins)
     misses = n - positives
@@ -186,10 +193,10 @@ def metrics_of_counts(
     result["calibration_error"] = _calibration_error(scores, n, positives) / total
     result["mean_score"] = predicted / total
     result["base_rate"] = hits / total
-    if hits:
+    if hits > 0:
         result["calibration"] = predicted / hits
         result["pr_auc"] = _average_precision(n, positives)
-    if hits and hits < total:
+    if 0 < hits < total:
         below = np.cumsum(misses) - misses
         result["roc_auc"] = float(positives @ (below + misses / 2.0)) / (hits * (total - hits))
     if threshold is not None:
@@ -197,28 +204,27 @@ def metrics_of_counts(
     return result
 
 
-def _calibration_error(scores: NDArray[np.float64], n: Counts, positives: Counts) -> float:
+def _calibration_error(scores: NDArray[np.float64], n: Masses, positives: Masses) -> float:
     """Sum over ten equal bins of |predicted - observed| positives."""
     cells = np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     gaps = np.bincount(cells, weights=n * scores - positives, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum())
 
 
-def _average_precision(n: Counts, positives: Counts) -> float:
+def _average_precision(n: Masses, positives: Masses) -> float:
     """Sum of precision times gained recall over falling thresholds, as scikit-learn defines it."""
     taken, found = np.cumsum(n[::-1]), np.cumsum(positives[::-1])
-    precision = found / np.maximum(taken, 1)
-    return float(positives[::-1] @ precision) / int(found[-1])
+    return float(positives[::-1] @ (found / taken)) / float(found[-1])
 
 
-def _of_decisions(decided: NDArray[np.bool_], n: Counts, positives: Counts) -> dict[str, float | None]:
-    total, hits = int(n.sum()), int(positives.sum())
-    alarms, right = int(n[decided].sum()), int(positives[decided].sum())
+def _of_decisions(decided: NDArray[np.bool_], n: Masses, positives: Masses) -> dict[str, float | None]:
+    total, hits = n.sum().item(), positives.sum().item()
+    alarms, right = n[decided].sum().item(), positives[decided].sum().item()
     wrong = alarms - right
     missed = hits - right
     return {
         "accuracy": (total - wrong - missed) / total,
         "precision": right / alarms if alarms else None,
         "recall": right / hits if hits else None,
-        "f1": 2 * right / (2 * right + wrong + missed) if right + wrong + missed else None,
+        "f1": 2 * right / (alarms + hits) if alarms + hits else None,
     }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Alarm, AlarmKind, Drift, RetrainHeld, RetrainRequested
 from tailrace.core.alarm_book import AlarmBook
+from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.drift import PSIState
 from tailrace.core.drift_alarms import (
     JOIN_DETECTOR,
@@ -88,6 +89,18 @@ class Suspicion(NamedTuple):
     size: float
     since_ms: int
     detail: str
+
+    @staticmethod
+    def of_delay(delay: DelayDrift) -> Suspicion:
+        """Labels that come later or sooner than they did."""
+        word = "later" if delay.later else "sooner"
+        detail = (
+            f"labels come {word} than they did: the older delays misjudge how many are still to come by "
+            f"{delay.size:.1%} on average"
+        )
+        return Suspicion(
+            "label_delay", "label_delay", "log_rank", delay.size, MATERIAL, delay.size, delay.since_ms, detail
+        )
 
 
 class MonitorSnapshot(msgspec.Struct, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -9,10 +10,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quality
-from tailrace.core.join_table import DECIDED, Cohort, JoinTable, Rows
+from tailrace.contracts.records import Quality, Reading
+from tailrace.core.influence import sampling_intervals
+from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, Cohort, JoinTable, Rows
+from tailrace.core.label_delay import CELLS, STEPS, Delays, bin_of_delay, cell_of
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import ScoreHistogram
+from tailrace.core.provisional import Histogram
 from tailrace.core.scoring import bin_of
 
 DAY_MS = 86_400_000
@@ -32,7 +36,7 @@ class WindowKey(NamedTuple):
 
 
 class WindowCounts(msgspec.Struct):
-    """Counts of one window as they are stored."""
+    """Counts of one window as they are stored; `delays` counts outcomes by class, score cell and delay as one number."""
 
     predictions: int = 0
     paired: int = 0
@@ -40,12 +44,14 @@ class WindowCounts(msgspec.Struct):
     bins: list[int] = []
     n: list[int] = []
     positives: list[int] = []
+    delays: dict[int, int] = {}
 
 
 class _Window:
-    __slots__ = ("disagreements", "histogram", "paired", "predictions")
+    __slots__ = ("delays", "disagreements", "histogram", "paired", "predictions")
 
     def __init__(self) -> None:
+        self.delays: Counter[int] = Counter()
         self.predictions = 0
         self.paired = 0
         self.disagreements = 0
@@ -94,6 +100,29 @@ class QualityWindows:
         final = rows[table.status[rows] == FINAL]
         self.labelled(table, final, table.label[final])
 
+    def add_delays(self, table: JoinTable, rows: Rows) -> None:
+        """Counts how late the outcomes of whole events came, all of which are there."""
+        head = table.head[rows]
+        seen = table.closed[head] & (table.outcome[head] == ASSERTED)
+        seen &= (table.flags[rows] & (ACTIVATED | BLOCKED)) == ACTIVATED
+        rows, head = rows[seen], head[seen]
+        delay = bin_of_delay(table.outcome_time_ms[head] - table.event_time_ms[rows])
+        code = ((table.value[head] > 0.0) * CELLS + cell_of(table.score[rows])) * STEPS + delay
+        for windows, which in self._groups(table, rows):
+            windows[0].delays.update(code[which].tolist())
+
+    def delays(self, positive: bool, first_ms: int) -> Delays:
+        """Delays of the traffic's outcomes of one class, of days from `first_ms` on."""
+        found = [
+            (key.start_ms // DAY_MS, code, count)
+            for key, window in self._windows.items()
+            if window.delays and key.start_ms >= first_ms and key.variant != "shadow"
+            for code, count in window.delays.items()
+            if (code >= CELLS * STEPS) == positive
+        ]
+        day, code, count = np.array(sorted(found), dtype=np.int64).reshape(-1, 3).T
+        return Delays(day, code // STEPS % CELLS, code % STEPS, np.full(len(day), STEPS), count)
+
     def __iter__(self) -> Iterator[WindowKey]:
         return iter(self._windows)
 
@@ -111,7 +140,8 @@ class QualityWindows:
         """Counts of one window, to be stored."""
         window = self._windows[key]
         bins, n, positives = window.histogram.sparse()
-        return WindowCounts(window.predictions, window.paired, window.disagreements, bins, n, positives)
+        counts = (window.predictions, window.paired, window.disagreements)
+        return WindowCounts(*counts, bins, n, positives, dict(sorted(window.delays.items())))
 
     def restore(self, key: WindowKey, counts: WindowCounts) -> None:
         """Adds stored counts."""
@@ -120,6 +150,14 @@ class QualityWindows:
         window.paired += counts.paired
         window.disagreements += counts.disagreements
         window.histogram.add_sparse(counts.bins, counts.n, counts.positives)
+        window.delays.update(counts.delays)
+
+    def histogram(self, keys: Iterable[WindowKey]) -> Histogram:
+        """Final labels over several windows together."""
+        total = ScoreHistogram()
+        for key in keys:
+            total.add_histogram(self._windows[key].histogram)
+        return Histogram(*(np.array(column, dtype=np.int64) for column in total.sparse()))
 
     def final(self, key: WindowKey) -> int:
         """Final labels in a window."""
@@ -137,7 +175,17 @@ class QualityWindows:
             total.add_histogram(self._windows[key].histogram)
         return total.metrics(threshold=threshold)
 
-    def record(self, key: WindowKey, *, use_case: str, label_name: str, threshold: float, watermark_ms: int) -> Quality:
+    def record(
+        self,
+        key: WindowKey,
+        *,
+        use_case: str,
+        label_name: str,
+        threshold: float,
+        watermark_ms: int,
+        provisional: Reading | None = None,
+        estimate: Reading | None = None,
+    ) -> Quality:
         """What QUALITY says of a window."""
         window = self._windows[key]
         bins, n, positives = window.histogram.sparse()
@@ -160,6 +208,9 @@ class QualityWindows:
             watermark_ms=watermark_ms,
             paired=window.paired,
             disagreements=window.disagreements,
+            intervals=sampling_intervals(*self.histogram([key]), threshold=threshold),
+            provisional=provisional,
+            estimate=estimate,
         )
 
     def _groups(self, table: JoinTable, rows: Rows) -> Iterator[tuple[list[_Window], NDArray[np.int64]]]:
@@ -181,10 +232,7 @@ class QualityWindows:
         """Windows that a day's predictions of a cohort count in."""
         known = self._of_cohort.get((start_ms, cohort))
         if known is None:
-            slices = msgspec.json.decode(cohort.slices, type=dict[str, str])
-            parts = ["", *(f"{column}={value}" for column, value in slices.items())]
-            keys = [WindowKey(start_ms, cohort.variant, cohort.model_version, part) for part in parts]
-            known = self._of_cohort[start_ms, cohort] = [(key, self._at(key)) for key in keys]
+            known = self._of_cohort[start_ms, cohort] = [(key, self._at(key)) for key in keys_of(start_ms, cohort)]
         self.changed.update([key for key, _ in known])
         return [window for _, window in known]
 
@@ -194,6 +242,13 @@ class QualityWindows:
         if window is None:
             window = self._windows[key] = _Window()
         return window
+
+
+def keys_of(start_ms: int, cohort: Cohort) -> list[WindowKey]:
+    """Windows that a day's predictions of a cohort count in, the whole first."""
+    slices = msgspec.json.decode(cohort.slices, type=dict[str, str])
+    parts = ["", *(f"{column}={value}" for column, value in slices.items())]
+    return [WindowKey(start_ms, cohort.variant, cohort.model_version, part) for part in parts]
 
 
 def pairs(table: JoinTable, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:

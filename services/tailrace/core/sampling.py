@@ -7,7 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+COMPLETE = 0.98
+"""Share of an hour's predictions with labels from which it counts as complete before its windows have closed."""
+MISSING = 0.05
+"""Share of closed predictions that may lack a label, as those do that were evicted."""
 HELD_ROWS = 2_000
 HELD_SHARES = (0.05, 0.1)
 """How much is held back, once to calibrate and once for the gates: `HELD_ROWS` and a whole day of events, but within
@@ -18,17 +23,25 @@ days (docs/adr/0007)."""
 class DataSet(NamedTuple):
     """Rows in time order.
 
-    `rows` float32 (n, d) in plan order, NaN = missing; `labels` bool (n,); `times_ms` int64 (n,).
+    `rows` float32 (n, d) in plan order, NaN = missing; `labels` bool (n,); `times_ms` int64 (n,). `targets`
+    float64 (n,), None where every label is final: 0 or 1 for those that are, and else how many positive labels
+    one that has come stands for, 1 or more, or 0 while none has.
     """
 
     rows: NDArray[np.float32]
     labels: NDArray[np.bool_]
     times_ms: NDArray[np.int64]
+    targets: NDArray[np.float64] | None = None
+
+    @property
+    def answers(self) -> NDArray[np.bool_] | NDArray[np.float64]:
+        """What a model is fitted to: the targets where there are any, else the labels."""
+        return self.labels if self.targets is None else self.targets
 
     def since(self, time_ms: int) -> DataSet:
         """Rows from a time on."""
         first = int(np.searchsorted(self.times_ms, time_ms))
-        return DataSet(self.rows[first:], self.labels[first:], self.times_ms[first:])
+        return _part(self, first, len(self.labels))
 
 
 class Split(NamedTuple):
@@ -39,34 +52,87 @@ class Split(NamedTuple):
     gates: DataSet
 
 
-def final_labels(
-    codes: NDArray[np.int64],
-    versions: NDArray[np.int64],
-    labels: NDArray[np.float64],
-    final: NDArray[np.bool_],
-    known_at_ms: NDArray[np.int64],
-    until_ms: int,
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Predictions whose label was final at a time, from all label versions there are.
+def newest_labels(
+    codes: NDArray[np.int64], versions: NDArray[np.int64], known_at_ms: NDArray[np.int64], until_ms: int
+) -> NDArray[np.int64]:
+    """The label version of each prediction that held at a time, from all there are.
 
     Args:
         codes: int64 (m,), number of the prediction each version speaks of.
         versions: int64 (m,); the highest that was known holds.
-        labels: float64 (m,), NaN where there is none; positive when above 0.
-        final: bool (m,).
         known_at_ms: int64 (m,), epoch milliseconds of stream time.
         until_ms: Later versions are not looked at.
 
     Returns:
-        Codes int64 (k,), ascending and distinct, and their labels bool (k,).
+        Positions int64 (k,), by ascending code.
     """
     known = np.flatnonzero(known_at_ms <= until_ms)
     order = known[np.lexsort((versions[known], codes[known]))]
     newest = np.ones(len(order), dtype=np.bool_)
     newest[:-1] = codes[order][1:] != codes[order][:-1]
-    taken = order[newest]
-    taken = taken[final[taken] & ~np.isnan(labels[taken])]
-    return codes[taken], labels[taken] > 0.0
+    return order[newest]
+
+
+class Maturity(NamedTuple):
+    """How far the labels of predictions have come; masks bool (n,) of the predictions.
+
+    `mature` are those that can be trained on: their windows have closed, or all their hour has its labels. `early`
+    have a final label while others of their hour still wait: labels of those reported first. `missing` should have
+    a label, since their windows have closed, and have none.
+    """
+
+    mature: NDArray[np.bool_]
+    early: NDArray[np.bool_]
+    missing: NDArray[np.bool_]
+
+
+def maturity(
+    times_ms: NDArray[np.int64],
+    final: NDArray[np.bool_],
+    censored: NDArray[np.bool_],
+    *,
+    until_ms: int,
+    wait_ms: int,
+) -> Maturity:
+    """Which predictions have the labels that they will have, so that no class of them is there before the other.
+
+    Args:
+        times_ms: int64 (n,), when the predictions were made.
+        final: bool (n,), whether their labels are final.
+        censored: bool (n,), whether it is known that they will never have one.
+        until_ms: Stream time.
+        wait_ms: How long a label can take to become final.
+    """
+    closed = times_ms + wait_ms <= until_ms
+    answered = final | censored
+    _, hour = np.unique(times_ms // HOUR_MS, return_inverse=True)
+    served, known = np.bincount(hour), np.bincount(hour, weights=answered)
+    complete = (known >= COMPLETE * served)[hour]
+    mature = final & (closed | complete)
+    return Maturity(mature, final & ~mature, closed & ~answered)
+
+
+def biased(found: Maturity, positive: NDArray[np.bool_]) -> str:
+    """Why labels are no sample of what they will be, "" if they are.
+
+    Args:
+        found: How far they have come.
+        positive: bool (n,), whether a label is positive; False where there is none.
+    """
+    expected = int(found.mature.sum() + found.missing.sum())
+    missing = int(found.missing.sum())
+    if missing > MISSING * expected:
+        return (
+            f"{missing} of {expected} predictions whose attribution window has closed have no label: those that have "
+            "one are no sample of them; let feedback catch up with its topics, or see what it evicted"
+        )
+    if not found.mature.any() and found.early.any():
+        share = float(positive[found.early].mean())
+        return (
+            f"all {int(found.early.sum())} final labels ({share:.0%} positive) are of hours in which other predictions "
+            "still wait for theirs: a model would learn who is reported first; wait until their windows have closed"
+        )
+    return ""
 
 
 def split_by_time(data: DataSet) -> Split:
@@ -80,4 +146,5 @@ def split_by_time(data: DataSet) -> Split:
 
 
 def _part(data: DataSet, start: int, end: int) -> DataSet:
-    return DataSet(data.rows[start:end], data.labels[start:end], data.times_ms[start:end])
+    targets = None if data.targets is None else data.targets[start:end]
+    return DataSet(data.rows[start:end], data.labels[start:end], data.times_ms[start:end], targets)

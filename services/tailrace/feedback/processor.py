@@ -30,7 +30,7 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
-from tailrace.core.monitoring import HOUR_MS, Champion
+from tailrace.core.monitoring import HOUR_MS, Champion, Suspicion
 from tailrace.core.watermarks import EventTimeBounds, PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.changelog import Changelog, Clock
@@ -46,6 +46,8 @@ _TOPIC_OF, _VALUE_OF = attrgetter("topic"), attrgetter("value")
 CLOCK_EVERY_MS = 1_000
 """How often the monitor's state is stored between ticks. A crash loses that much of the counts
 that drift of features and broken joins are judged by, and nothing else."""
+READ_EVERY_MS = 6 * HOUR_MS
+"""How often windows that wait for labels are published though nothing in them changed but their age."""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -258,7 +260,9 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         state.forget(tick_ms)
         outputs += self._changelog.expired(state.watermark_ms)
-        for decided in state.monitor.tick(tick_ms, state.windows):
+        readings, since_ms = state.readings(), state.monitor.ticked_ms
+        suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
+        for decided in state.monitor.tick(tick_ms, state.windows, suspicions):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
             elif isinstance(decided, Drift):
@@ -266,13 +270,15 @@ class FeedbackProcessor:
                 outputs.append(Output(self._topics.drift, decided.subject.encode(), encode(decided)))
             else:
                 outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))
-        for key in state.take_changed_windows():
+        for key in state.take_changed_windows(readings if tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS else ()):
             record = state.windows.record(
                 key,
                 use_case=plan.use_case,
                 label_name=label_name(self._use_case),
                 threshold=plan.threshold,
                 watermark_ms=tick_ms,
+                provisional=readings.provisional(key),
+                estimate=readings.estimate(key),
             )
             outputs.append(Output(self._topics.quality, key.text().encode(), encode(record)))
         self._gauges.tick(state, plan.threshold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
 from tailrace.core.monitoring import Champion, Monitor, MonitorSpec
 from tailrace.core.monitors import PSI
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey, pairs
+from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
 from tailrace.feedback.changelog import Changelog, Restored
 from tailrace.usecase.declaration import UseCase
@@ -41,6 +42,7 @@ class FeedbackState:
         clock = restored.clock if restored is not None else None
         self.watermark_ms = clock.watermark_ms if clock is not None else -1
         self._kept_ms = _kept_ms(use_case)
+        self._reading_spec = reading_spec(use_case)
         self._join = JoinState(join_spec(use_case), self.watermark_ms)
         self.windows = QualityWindows()
         self._settled = QualityWindows()
@@ -106,6 +108,7 @@ class FeedbackState:
         join, table = self._join, self.table
         gone = join.take_gone()
         self._settled.add_rows(table, gone)
+        self._settled.add_delays(table, gone)
         added, touched = (np.concatenate([np.empty(0, np.int64), *rows]) for rows in (join.added, join.touched))
         outputs = list(changelog.batch(table, added, np.unique(touched), gone))
         table.remove(gone)
@@ -117,14 +120,22 @@ class FeedbackState:
         self._dropped = []
         return outputs
 
+    def readings(self) -> Readings:
+        """What can be said now of windows whose labels are still coming."""
+        return Readings(self._reading_spec, self.windows, self._settled, self.table, self.watermark_ms)
+
     def take_side(self) -> list[Unattributed]:
         """Outcomes that judge nothing, since the last call."""
         side, self._join.side = self._join.side, []
         return side
 
-    def take_changed_windows(self) -> list[WindowKey]:
-        """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen."""
-        changed = set(self.windows.changed)
+    def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
+        """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen.
+
+        Args:
+            waiting: Others to be published as well.
+        """
+        changed = self.windows.changed | set(waiting)
         whole = [key for key in self.windows if key.slice == "" and key.variant != "shadow"]
         if whole:
             changed.add(max(whole))
@@ -185,6 +196,12 @@ def join_spec(use_case: UseCase) -> JoinSpec:
         if_absent=label.if_absent,
         closes_at_outcome=label.closes == "outcome",
     )
+
+
+def reading_spec(use_case: UseCase) -> ReadingSpec:
+    """How the labels of a use case come, in plain numbers."""
+    spec = join_spec(use_case)
+    return ReadingSpec(spec.window_ms, spec.lateness_ms, spec.if_absent is not None, use_case.plan.threshold)
 
 
 def monitor_spec(use_case: UseCase) -> MonitorSpec:

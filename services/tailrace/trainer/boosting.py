@@ -42,9 +42,9 @@ class Boosting:
 
 def fit(
     rows: NDArray[np.float32],
-    labels: NDArray[np.bool_],
+    labels: NDArray[np.bool_] | NDArray[np.float64],
     validation_rows: NDArray[np.float32],  # noqa: ARG001  # every trainer takes them; this one never stops early
-    validation_labels: NDArray[np.bool_],  # noqa: ARG001  # as above
+    validation_labels: NDArray[np.bool_] | NDArray[np.float64],  # noqa: ARG001  # as above
     *,
     plan: Plan,  # noqa: ARG001  # trees need not know which columns are categories
     seed: int,
@@ -63,7 +63,14 @@ def fit(
         early_stopping=False,
         random_state=seed,
     )
-    return Boosting(model.fit(rows, labels), rows.shape[1])
+    if labels.dtype == np.bool_:
+        return Boosting(model.fit(rows, labels), rows.shape[1])
+    # A target is a positive row of its weight and a negative one of what is missing to 1. Trees take no weights
+    # below 0; what that adds to the negatives, the calibration on targets takes away again.
+    both = np.concatenate([np.flatnonzero(labels > 0.0), np.flatnonzero(labels < 1.0)])
+    positive = np.arange(len(both)) < int((labels > 0.0).sum())
+    weights = np.where(positive, labels[both], 1.0 - labels[both])
+    return Boosting(model.fit(rows[both], positive, sample_weight=weights), rows.shape[1])
 
 
 def _rename_input(model: onnx.ModelProto, name: str) -> None:

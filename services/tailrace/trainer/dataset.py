@@ -3,63 +3,141 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tailrace.core.sampling import DataSet, final_labels
+from tailrace.core.delay_drift import find_drift
+from tailrace.core.label_delay import LEAST_SHARE, Delays, cell_of, learn
+from tailrace.core.sampling import DataSet, biased, maturity, newest_labels
+from tailrace.errors import ImmatureLabels
 from tailrace.trainer.lake import DAY_MS, labels_of, newest_day_ms, predictions_of, read_days
 
 EMPTY = DataSet(np.empty((0, 0), np.float32), np.empty(0, np.bool_), np.empty(0, np.int64))
 
 
-def load(directory: Path, *, fingerprint: str, until_ms: int, span_ms: int, longest_wait_ms: int) -> DataSet:
-    """Rows whose label was final at `until_ms`, of the span that ends with the newest of them.
+class Window(NamedTuple):
+    """What of the lake is trained on.
+
+    `until_ms` is the stream time of the request, epoch milliseconds; `span_ms` the training window; `attribution_ms`
+    and `lateness_ms` say how long a label can take to become final; `weighted` takes labels that are not final yet
+    as well, weighted by how many more of their age are still to come.
+    """
+
+    until_ms: int
+    span_ms: int
+    attribution_ms: int
+    lateness_ms: int
+    weighted: bool = False
+
+    @property
+    def wait_ms(self) -> int:
+        """How long a label can take to become final, milliseconds."""
+        return self.attribution_ms + self.lateness_ms
+
+
+def load(directory: Path, *, fingerprint: str, window: Window) -> DataSet:
+    """Rows whose labels had matured, of the span that ends with the newest of them.
 
     The result depends on what the topics hold up to that stream time, and on nothing else.
 
     Args:
         directory: The lake.
         fingerprint: Plan; rows of other plans mean something else.
-        until_ms: Stream time of the request, epoch milliseconds.
-        span_ms: Training window, milliseconds.
-        longest_wait_ms: How long a label can take to become final, milliseconds.
+        window: What of them.
+
+    Raises:
+        ImmatureLabels: those that have come are no sample of those to come.
     """
-    newest_ms = newest_day_ms(predictions_of(directory, fingerprint))
-    if newest_ms is None:
-        return EMPTY
-    first_ms = until_ms - span_ms - longest_wait_ms - DAY_MS
-    served = read_days(predictions_of(directory, fingerprint), first_ms, min(until_ms, newest_ms))
-    labels = read_days(labels_of(directory), first_ms, min(until_ms, newest_ms))
+    served, labels = _read(directory, fingerprint, window)
     if served is None or labels is None:
         return EMPTY
     codes = _codes(served["prediction_id"], labels["prediction_id"])
     of_served, of_labels = codes[: served.num_rows], codes[served.num_rows :]
-    known, truth = final_labels(
-        of_labels,
-        _column(labels, "label_version"),
-        labels["label"].to_numpy(),
-        labels["final"].to_numpy(),
-        _column(labels, "known_at_ms"),
-        until_ms,
-    )
-    times = _column(served, "event_time_ms")
     _, first_of_each = np.unique(of_served, return_index=True)
-    taken = first_of_each[np.isin(of_served[first_of_each], known)]
+    of_served, served = of_served[first_of_each], served.take(pa.array(first_of_each))
+    times = _column(served, "event_time_ms")
+    known = newest_labels(of_labels, _column(labels, "label_version"), _column(labels, "known_at_ms"), window.until_ms)
+    state = _State.of(labels.take(pa.array(known)), of_labels[known], of_served)
+    found = maturity(times, state.final, state.censored, until_ms=window.until_ms, wait_ms=window.wait_ms)
+    reason = biased(found, state.positive)
+    if reason:
+        raise ImmatureLabels(reason)
+    target = np.where(found.mature, state.positive.astype(np.float64), np.nan)
+    if window.weighted:
+        target = _weighted(target, served, state, window)
+    taken = np.flatnonzero(~np.isnan(target) & (times <= window.until_ms))
     if not taken.size:
         return EMPTY
-    taken = taken[times[taken] > times[taken].max() - span_ms]
+    taken = taken[times[taken] > times[taken].max() - window.span_ms]
     ids = served["prediction_id"].to_numpy(zero_copy_only=False).astype(str)[taken]
     taken = taken[np.lexsort((ids, times[taken]))]
-    matrix = _matrix(served.take(pa.array(taken)))
-    return DataSet(matrix, truth[np.searchsorted(known, of_served[taken])], times[taken])
+    targets = target[taken] if window.weighted else None
+    return DataSet(_matrix(served.take(pa.array(taken))), target[taken] > 0.0, times[taken], targets)
+
+
+class _State(NamedTuple):
+    """What is known of the labels of n predictions: masks bool; when the outcome was, int64 epoch ms, -1 for none."""
+
+    final: NDArray[np.bool_]
+    censored: NDArray[np.bool_]
+    positive: NDArray[np.bool_]
+    outcome_ms: NDArray[np.int64]
+
+    @staticmethod
+    def of(newest: pa.Table, codes: NDArray[np.int64], of_served: NDArray[np.int64]) -> _State:
+        """From the newest version of each label, by ascending code."""
+        label = newest["label"].to_numpy()
+        final = newest["final"].to_numpy() & ~np.isnan(label)
+        # Files of older releases have no such columns, or no value in them.
+        censored = _filled(newest, "censored", value=False).astype(np.bool_)
+        # A last row stands for predictions of which nothing is known.
+        at = np.searchsorted(codes, of_served)
+        at = np.where(np.append(codes, -1)[at] == of_served, at, len(codes))
+        outcome_ms = np.append(_filled(newest, "outcome_time_ms", value=-1), -1)[at]
+        return _State(
+            np.append(final, False)[at], np.append(censored, False)[at], np.append(label > 0.0, False)[at], outcome_ms
+        )
+
+
+def _read(directory: Path, fingerprint: str, window: Window) -> tuple[pa.Table | None, pa.Table | None]:
+    newest_ms = newest_day_ms(predictions_of(directory, fingerprint))
+    if newest_ms is None:
+        return None, None
+    first_ms = window.until_ms - window.span_ms - window.wait_ms - DAY_MS
+    last_ms = min(window.until_ms, newest_ms)
+    labels = read_days(labels_of(directory), first_ms, last_ms)
+    return read_days(predictions_of(directory, fingerprint), first_ms, last_ms), labels
+
+
+def _weighted(target: NDArray[np.float64], served: pa.Table, state: _State, window: Window) -> NDArray[np.float64]:
+    """Targets of predictions whose labels are still coming as well: y / F(age), NaN where too few come that early."""
+    times, score = _column(served, "event_time_ms"), served["score"].to_numpy()
+    closed = times + window.wait_ms <= window.until_ms
+    delay_ms = state.outcome_ms - times
+    came = state.positive & (state.outcome_ms >= 0) & (delay_ms < window.attribution_ms)
+    delays = Delays.of(times[came], score[came], delay_ms[came], closed[came], window.until_ms)
+    drift = find_drift(delays, window.attribution_ms)
+    curve = drift.curve if drift is not None else learn(delays, window.attribution_ms)
+    if curve is None:
+        return target
+    share = curve.at(cell_of(score), times, window.until_ms).share
+    still = np.isnan(target) & ~closed & ~state.censored & (share >= LEAST_SHARE)
+    return np.where(still, state.positive / np.maximum(share, LEAST_SHARE), target)
 
 
 def _codes(first: pa.ChunkedArray, second: pa.ChunkedArray) -> NDArray[np.int64]:
     """Numbers for the ids of both columns, equal where the ids are."""
     both = pa.chunked_array([*first.chunks, *second.chunks], type=pa.string()).combine_chunks()
     return np.asarray(both.dictionary_encode().indices.to_numpy(), dtype=np.int64)
+
+
+def _filled(table: pa.Table, name: str, *, value: int) -> NDArray[np.int64]:
+    if name not in table.column_names:
+        return np.full(table.num_rows, value, np.int64)
+    return np.asarray(table[name].fill_null(value).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _column(table: pa.Table, name: str) -> NDArray[np.int64]:

@@ -26,9 +26,9 @@ from tailrace.core.metrics import metrics_of
 from tailrace.core.recall import CHANGES, Past, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
 from tailrace.core.scoring import on_grid
-from tailrace.core.validation import GateSpec, judge, parity
-from tailrace.errors import TailraceError
-from tailrace.trainer.dataset import load
+from tailrace.core.validation import GateSpec, calibrated, judge, parity
+from tailrace.errors import ImmatureLabels, TailraceError
+from tailrace.trainer.dataset import Window, load
 from tailrace.trainer.models import Calibration, TrainedModel
 from tailrace.trainer.reference import reference_of
 from tailrace.usecase.declaration import UseCase
@@ -73,7 +73,7 @@ def run_job(settings: Settings, job: Job) -> CandidateRegistered | CandidateRefu
 
 def _candidate(settings: Settings, job: Job) -> CandidateRegistered:
     use_case = load_use_case(settings.use_cases, job.request.use_case)
-    data = _data(settings, use_case, job.request)
+    data = _data(settings, use_case, job.request, weighted=use_case.retrain.immature == "weight")
     return _recall(settings, use_case, job, data) or _train(settings, use_case, job, _of_concept(data, job.request))
 
 
@@ -82,6 +82,9 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     former = {record.model_version: record for record in job.former if "gate_rows" in record.lineage}
     if job.champion is None or not former or job.request.trigger not in CHANGES:
         return None
+    if data.targets is not None:
+        # Losses one by one are compared, and a label that is still to come has none yet.
+        data = _data(settings, use_case, job.request, weighted=False)
     newest = _newest(data, job.request)
     scores = {version: _scores_of(settings, use_case, it, newest.rows) for version, it in former.items()}
     champion = _scores_of(settings, use_case, job.champion, newest.rows)
@@ -126,18 +129,21 @@ def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> Ca
             raise _Refused(f"the {len(part.labels)} rows to {name} hold one class only; wait for more labels")
     model = _trainer(settings, use_case)(
         split.fit.rows,
-        split.fit.labels,
+        split.fit.answers,
         split.calibration.rows,
-        split.calibration.labels,
+        split.calibration.answers,
         plan=use_case.plan,
         seed=use_case.model.seed,
     )
-    calibration = Calibration(model.predict(split.calibration.rows), split.calibration.labels)
+    calibration = Calibration(model.predict(split.calibration.rows), split.calibration.answers)
     exported = calibration.append_to(model.to_onnx())
     executor = OnnxExecutor(exported, width=len(use_case.plan.order), threads=settings.threads)
     scores = executor.run(split.gates.rows)
-    gates = [parity(calibration(model.predict(split.gates.rows)), scores)]
-    metrics = metrics_of(on_grid(scores), split.gates.labels, use_case.plan.threshold)
+    gates = [
+        parity(calibration(model.predict(split.gates.rows)), scores),
+        calibrated(executor.run(split.calibration.rows), split.calibration.answers),
+    ]
+    metrics = metrics_of(on_grid(scores), split.gates.answers, use_case.plan.threshold)
     gates += judge(_gates(use_case), metrics, _champion_metrics(settings, use_case, job.champion, split.gates), scores)
     failed = [gate for gate in gates if not gate.passed]
     if failed:
@@ -146,15 +152,20 @@ def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> Ca
     return _register(settings, use_case, job, exported, executor, data, metrics, gates, len(split.gates.labels), losses)
 
 
-def _data(settings: Settings, use_case: UseCase, request: RetrainRequested) -> DataSet:
+def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, weighted: bool) -> DataSet:
     label = use_case.label
-    data = load(
-        settings.state_dir.expanduser() / "lake" / use_case.name,
-        fingerprint=use_case.plan.fingerprint,
+    window = Window(
         until_ms=request.train_until_ms,
         span_ms=milliseconds(use_case.retrain.window),
-        longest_wait_ms=milliseconds(label.matures_after) + milliseconds(label.topic.lateness),
+        attribution_ms=milliseconds(label.matures_after),
+        lateness_ms=milliseconds(label.topic.lateness),
+        weighted=weighted,
     )
+    folder = settings.state_dir.expanduser() / "lake" / use_case.name
+    try:
+        data = load(folder, fingerprint=use_case.plan.fingerprint, window=window)
+    except ImmatureLabels as error:
+        raise _Refused(str(error)) from error
     if len(data.labels) < LEAST_ROWS:
         raise _Refused(f"{len(data.labels)} rows with a final label; at least {LEAST_ROWS} are needed")
     return data
@@ -188,7 +199,7 @@ def _champion_metrics(
 ) -> dict[str, float | None] | None:
     """Metrics of the champion on the gate rows; None where there is none, or it serves another plan."""
     scores = _scores_of(settings, use_case, champion, gates.rows) if champion is not None else None
-    return metrics_of(scores, gates.labels, use_case.plan.threshold) if scores is not None else None
+    return metrics_of(scores, gates.answers, use_case.plan.threshold) if scores is not None else None
 
 
 def _scores_of(
@@ -230,6 +241,7 @@ def _register(
         "rows": str(len(data.labels)),
         "positives": str(int(data.labels.sum())),
         "gate_rows": str(gate_rows),
+        "immature": use_case.retrain.immature,
         "plan": plan.fingerprint,
         "use_case_version": str(use_case.version),
         "trainer": use_case.model.train,

@@ -51,6 +51,7 @@ class LabelRow(msgspec.Struct, frozen=True, gc=False):
     status: str
     known_at_ms: int
     variant: str
+    outcome_time_ms: int | None = None
 
 
 class Lake:
@@ -174,7 +175,8 @@ def read_days(root: Path, first_ms: int, last_ms: int) -> pa.Table | None:
     """
     days = range(first_ms // DAY_MS, last_ms // DAY_MS + 1)
     files = [path for day in days for path in sorted((root / f"date={_date(day)}").glob("*.parquet"))]
-    return pa.concat_tables([pq.read_table(path) for path in files]) if files else None
+    # Files of older releases lack columns that came later.
+    return pa.concat_tables([pq.read_table(path) for path in files], promote_options="default") if files else None
 
 
 def newest_day_ms(root: Path) -> int | None:
@@ -208,7 +210,9 @@ def _labels(rows: list[LabelRow]) -> pa.Table:
             "label_version": pa.array([row.label_version for row in kept], pa.int64()),
             "label": pa.array([row.label for row in kept], pa.float64()),
             "final": pa.array([row.status == "final" for row in kept], pa.bool_()),
+            "censored": pa.array([row.status == "censored" for row in kept], pa.bool_()),
             "known_at_ms": pa.array([row.known_at_ms for row in kept], pa.int64()),
+            "outcome_time_ms": pa.array([row.outcome_time_ms for row in kept], pa.int64()),
         }
     )
 

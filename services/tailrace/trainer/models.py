@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 CLIP = 1e-6
@@ -19,7 +21,9 @@ class TrainedModel(Protocol):
     """A fitted model.
 
     A trainer is a function `fit(rows, labels, validation_rows, validation_labels, *, plan, seed)`:
-    float32 (n, d) in plan order with NaN for missing values, and bool (n,), in time order.
+    float32 (n, d) in plan order with NaN for missing values, and bool (n,), in time order. Where the use case
+    weights immature labels, float64 (n,) targets stand in their place: how many positive labels a row stands for,
+    possibly more than 1, of which as many negative ones are to be taken away.
     """
 
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -34,17 +38,16 @@ class Calibration:
 
     Args:
         scores: float64 (n,), uncalibrated probabilities of rows that the model was not fitted to.
-        labels: bool (n,), both classes.
+        labels: bool (n,), both classes; or targets, float64 (n,), as `TrainedModel` has them.
     """
 
-    def __init__(self, scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> None:
-        fitted = LogisticRegression(C=1e3).fit(_logits(scores).reshape(-1, 1), labels)
-        slope = float(fitted.coef_[0, 0])
+    def __init__(self, scores: NDArray[np.float64], labels: NDArray[np.bool_] | NDArray[np.float64]) -> None:
+        slope, intercept = _platt(_logits(scores), labels)
         # A slope of 0 or less would turn the order of the scores around; then only the mean is moved.
         if slope <= 0.05:
             slope, offset = 1.0, _offset(scores, labels)
         else:
-            offset = float(fitted.intercept_[0])
+            offset = intercept
         self.slope = slope
         self.offset = offset
 
@@ -89,6 +92,23 @@ def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
-def _offset(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+def _platt(logits: NDArray[np.float64], labels: NDArray[np.bool_] | NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and intercept of greatest likelihood."""
+    if labels.dtype == np.bool_:
+        fitted = LogisticRegression(C=1e3).fit(logits.reshape(-1, 1), labels)
+        return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        # log(1 + exp(z)) - q z stays convex in z for targets q above 1, which a library's weights would not allow.
+        z = parameters[0] * logits + parameters[1]
+        gap = expit(z) - labels
+        value = float((np.logaddexp(0.0, z) - labels * z).mean())
+        return value, np.array([float((gap * logits).mean()), float(gap.mean())])
+
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS")
+    return float(found.x[0]), float(found.x[1])
+
+
+def _offset(scores: NDArray[np.float64], labels: NDArray[np.bool_] | NDArray[np.float64]) -> float:
     rate = float(np.clip(labels.mean(), CLIP, 1.0 - CLIP))
     return float(np.log(rate / (1.0 - rate)) - _logits(scores).mean())

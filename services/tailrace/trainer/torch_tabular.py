@@ -123,9 +123,9 @@ def to_onnx(module: nn.Module, width: int, opset: int) -> bytes:
 
 def fit(
     rows: NDArray[np.float32],
-    labels: NDArray[np.bool_],
+    labels: NDArray[np.bool_] | NDArray[np.float64],
     validation_rows: NDArray[np.float32],
-    validation_labels: NDArray[np.bool_],
+    validation_labels: NDArray[np.bool_] | NDArray[np.float64],
     *,
     plan: Plan,
     seed: int,

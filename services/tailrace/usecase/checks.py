@@ -110,6 +110,9 @@ def check_policies(use_case: UseCase, findings: Findings) -> None:
     retrain = use_case.retrain
     for trigger in retrain.on:
         findings.known("retrain.on", trigger, TRIGGERS, what="trigger")
+    findings.known("retrain.immature", retrain.immature, ("drop", "weight"), what="treatment of immature labels")
+    if retrain.immature == "weight" and use_case.label.if_absent is None:
+        findings.add("retrain.immature", 'must be "drop" where the absence of an outcome says nothing (if_absent=None)')
     pause = findings.duration("retrain.at_most_every", retrain.at_most_every, zero=True)
     findings.duration("retrain.window", retrain.window)
     if retrain.at_least_every is not None:

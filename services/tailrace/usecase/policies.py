@@ -60,6 +60,9 @@ class Retrain:
         budget: Most trainings; None for no limit. Beyond it only a person may ask.
         min_labels: Fewest final labels in the training window; below it no request is made.
         window: Span of events, back from the newest mature label, a model is trained on.
+        immature: Labels that may still change: "drop" them, or "weight" those that have come by how many of their
+            age are still to come, so that the newest days are trained on too. A trainer of one's own then gets
+            float64 targets of 0 or more in place of bool labels; the loss of a row is linear in them.
     """
 
     on: Sequence[Trigger] = ("drift", "metric_drop")
@@ -69,6 +72,7 @@ class Retrain:
     budget: Budget | None = None
     min_labels: int = 1_000
     window: str = "30d"
+    immature: Literal["drop", "weight"] = "drop"
 
 
 @dataclass(frozen=True)
