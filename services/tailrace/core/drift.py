@@ -171,7 +171,7 @@ def _low(known: Distribution) -> float:
 
 def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, hours: list[int], chance: float) -> PSIFinding:
     reference, seasonal = _reference(known, hours)
-    present, missing, unknown = counts[:-2], int(counts[-2]), int(counts[-1])
+    present = counts[:-2]
     groups = _groups(known)
     was, is_now = _grouped(reference, groups), _grouped(counts[:-1], groups)
     rows, reference_rows = int(counts[:-1].sum()), int(reference.sum())
@@ -185,18 +185,10 @@ def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, hours: lis
     drifted = p_value <= DISTRIBUTION * chance and matters
     against = "the training data of the same hours of the week" if seasonal else "the training data"
     detail = f"{name}: population stability index {index.value:.3f}, shift {shift:.2f} interquartile ranges against {against}"
-    nulls = rise(int(reference[-1]), reference_rows, missing, rows)
-    # Against the smallest and largest of the training data one of them counts as outside; so does a code seen once.
-    outside = rise(known.rare if known.kind == "category" else 1, sum(known.counts), unknown, rows - missing)
     signs = [
         Sign("PSI", drifted, index.value, limit, shift, detail),
-        _counter("missing", nulls.value, nulls.p_value, chance, f"{name}: {missing:,} of {rows:,} values are missing"),
+        *_counters(name, known, counts, reference, chance),
     ]
-    if known.low is not None:
-        what = "of no known category" if known.kind == "category" else "outside the range of the training data"
-        kind = "unknown_category" if known.kind == "category" else "out_of_range"
-        said = f"{name}: {unknown:,} of {rows - missing:,} values are {what}"
-        signs.append(_counter(kind, outside.value, outside.p_value, chance, said))
     cuts = np.flatnonzero(np.diff(groups[:-1]))
     edges = [known.edges[at] for at in cuts.tolist()]
     return PSIFinding(
@@ -213,6 +205,23 @@ def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, hours: lis
         seasonal=seasonal,
         signs=signs,
     )
+
+
+def _counters(name: str, known: Distribution, counts: Counts, reference: Counts, chance: float) -> list[Sign]:
+    """Signs of missing values and of values that are not known."""
+    rows, missing, unknown = int(counts[:-1].sum()), int(counts[-2]), int(counts[-1])
+    nulls = rise(int(reference[-1]), int(reference.sum()), missing, rows)
+    said = f"{name}: {missing:,} of {rows:,} values are missing"
+    signs = [_counter("missing", nulls.value, nulls.p_value, chance, said)]
+    if known.low is not None:
+        category = known.kind == "category"
+        # Against the smallest and largest of the training data one of them counts as outside; so does a code seen once.
+        outside = rise(known.rare if category else 1, sum(known.counts), unknown, rows - missing)
+        what = "of no known category" if category else "outside the range of the training data"
+        said = f"{name}: {unknown:,} of {rows - missing:,} values are {what}"
+        detector = "unknown_category" if category else "out_of_range"
+        signs.append(_counter(detector, outside.value, outside.p_value, chance, said))
+    return signs
 
 
 def _counter(detector: str, value: float, p_value: float, chance: float, detail: str) -> Sign:
