@@ -7,9 +7,10 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.join_records import Reduction, Reports
+from tailrace.core.join_records import Reports
 from tailrace.core.join_table import NO_OUTCOME, JoinTable, Rows
 from tailrace.core.outcome_table import OutcomeTable, Said
+from tailrace.core.reductions import Reduction
 
 
 def enter_single(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, LEFT, RETRACTED
+from tailrace.core.reductions import Reduction, Touch
 
 _LINES = msgspec.json.Encoder()
-
-Reduction = Literal["any", "sum", "max", "last"]
-"""How several outcomes of one event become one label; see `OutcomeTable.reduced`."""
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +21,8 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     `closes_at_outcome` makes the first outcome final at once; `if_absent` False makes a prediction
     without outcome negative, None censors it; `max_events` is the hard cap of the state. `reduce` None: all
     outcomes of an event are revisions of one; else outcomes have ids, and those that hold are reduced to one label.
+    `entity` names the entity that outcomes speak of, None where they speak of events; `attribution` says which of
+    its predictions they judge.
     """
 
     window_ms: int
@@ -33,6 +33,8 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     if_absent: bool | None = False
     closes_at_outcome: bool = False
     reduce: Reduction | None = None
+    entity: str | None = None
+    attribution: Touch = "every_touch"
     max_events: int = 2_000_000
 
 

@@ -97,10 +97,14 @@ class JoinState:
         self._early.update(new.event_ids[at] for at in chained if table.outcome[heads[at]] != NO_OUTCOME)
         return self._settle(rows[late]) if late else Changes.none()
 
-    def observe(self, new: Reports) -> Changes:  # hot path
-        """Takes outcomes; gives the changes they cause. One without prediction is held."""
-        get = self.table.index.get
-        heads = np.array([get(event_id, -1) for event_id in new.event_ids], dtype=np.int64)
+    def observe(self, new: Reports, heads: Rows | None = None) -> Changes:  # hot path
+        """Takes outcomes; gives the changes they cause. One without prediction is held.
+
+        `heads`, int64 (n,), are the first rows of their events, where the caller knows them.
+        """
+        if heads is None:
+            get = self.table.index.get
+            heads = np.array([get(event_id, -1) for event_id in new.event_ids], dtype=np.int64)
         missing = np.flatnonzero(heads < 0)
         self._make_room([new.event_ids[at] for at in missing.tolist()])
         aside: list[tuple[int, str]] = []

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.join_records import Reduction
 from tailrace.core.join_table import ASSERTED, FIRST_CAPACITY, LEFT, RETRACTED, Rows
+from tailrace.core.reductions import Reduction
 
 _COLUMNS: dict[str, Any] = {
     "head": np.int64,

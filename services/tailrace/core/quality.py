@@ -137,7 +137,16 @@ class QualityWindows:
             total.add_histogram(self._windows[key].histogram)
         return total.metrics(threshold=threshold)
 
-    def record(self, key: WindowKey, *, use_case: str, label_name: str, threshold: float, watermark_ms: int) -> Quality:
+    def record(
+        self,
+        key: WindowKey,
+        *,
+        use_case: str,
+        label_name: str,
+        threshold: float,
+        watermark_ms: int,
+        auxiliary: bool = False,
+    ) -> Quality:
         """What QUALITY says of a window."""
         window = self._windows[key]
         bins, n, positives = window.histogram.sparse()
@@ -160,6 +169,7 @@ class QualityWindows:
             watermark_ms=watermark_ms,
             paired=window.paired,
             disagreements=window.disagreements,
+            auxiliary=auxiliary,
         )
 
     def _groups(self, table: JoinTable, rows: Rows) -> Iterator[tuple[list[_Window], NDArray[np.int64]]]:
