@@ -107,10 +107,13 @@ class Attribution:
             self._aside(key, outcome, self._why_not(heads, outcome, watermark_ms))
         share = 1.0 / len(targets) if self.spec.attribution == "linear" and targets.size else 1.0
         made = [msgspec.structs.replace(outcome, value=outcome.value * share)] * len(targets)
-        taken_back = msgspec.structs.replace(outcome, retract=True, value=0.0)
-        # What an earlier revision said of predictions that this one does not judge is taken back.
+        # What an earlier revision said of predictions that this one does not judge is taken back, as of its own time.
         names += [text.event_id for text in table.read(withdrawn)]
-        return np.concatenate([targets, withdrawn]), names, made + [taken_back] * len(withdrawn)
+        since_ms = outcomes.time_ms[outcomes.find(withdrawn, [outcome.outcome_id] * len(withdrawn))]
+        made += [
+            msgspec.structs.replace(outcome, retract=True, value=0.0, time_ms=time_ms) for time_ms in since_ms.tolist()
+        ]
+        return np.concatenate([targets, withdrawn]), names, made
 
     def _targets(self, table: JoinTable, heads: Rows, outcome: Outcome) -> tuple[Rows, list[str]]:
         """Events that an outcome judges, by event time and id: int64 (n,) first rows, and ids."""

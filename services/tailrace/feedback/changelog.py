@@ -31,6 +31,7 @@ _BATCH = b"batch:"
 _HELD = b"held:"
 _WINDOW = b"window:"
 _MONITOR = b"monitor"
+_WATERMARK = b"watermark"
 
 
 class Clock(msgspec.Struct):
@@ -126,7 +127,7 @@ class Changelog:
             elif key.startswith(_WINDOW):
                 window = msgspec.json.decode(key[len(_WINDOW) :], type=WindowKey)
                 windows[window] = msgspec.json.decode(value, type=WindowCounts)
-            elif not key.startswith((_BATCH, _MONITOR, _LABEL)):
+            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL)):
                 raise ValueError(f"key {key!r} is of another format than {FORMAT}")
         numbers = sorted(key for key in newest if key.startswith(_BATCH))
         decoder = msgspec.msgpack.Decoder(Batch)
@@ -161,6 +162,11 @@ def write_clock(topic: str, clock: Clock) -> Output:
     return Output(topic, _MONITOR, encode(clock), 0)
 
 
+def write_watermark(topic: str, watermark_ms: int) -> Output:
+    """Stream time alone as a record of the topic: what is late must be late after a restart too."""
+    return Output(topic, _WATERMARK, b"%d" % watermark_ms, 0)
+
+
 def read_clock(topic: str, newest: Mapping[bytes, bytes], label: str) -> Clock | None:
     """Stream time and the monitor's state; None where nothing is kept yet.
 
@@ -172,12 +178,14 @@ def read_clock(topic: str, newest: Mapping[bytes, bytes], label: str) -> Clock |
     Raises:
         StateCorrupt: the record cannot be read, is of a later format, or another label judged the model.
     """
-    if _MONITOR not in newest:
-        return None
     try:
+        reached_ms = int(newest.get(_WATERMARK, b"-1"))
+        if _MONITOR not in newest:
+            return Clock(reached_ms, MonitorSnapshot(), label) if reached_ms >= 0 else None
         clock = msgspec.json.decode(newest[_MONITOR], type=Clock)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise _unreadable(topic, str(error)) from error
+    clock.watermark_ms = max(clock.watermark_ms, reached_ms)
     if clock.format > FORMAT:
         raise _unreadable(topic, f"format {clock.format}, this release writes {FORMAT}")
     if clock.label not in ("", label):

@@ -31,7 +31,7 @@ from tailrace.core.labels import REASONS
 from tailrace.core.monitoring import HOUR_MS, Champion
 from tailrace.core.watermarks import Watermarks, watermark_of
 from tailrace.errors import BadRecord
-from tailrace.feedback.changelog import Changelog, Clock, abandoned, newest_of, read_clock, write_clock
+from tailrace.feedback.changelog import Changelog, Clock, abandoned, newest_of, read_clock, write_clock, write_watermark
 from tailrace.feedback.gauges import Gauges
 from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.label_writer import LabelWriter
@@ -214,6 +214,7 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
             state.advance(watermark)
+            outputs.append(write_watermark(self._topics.feedback_changelog, watermark))
             self._metrics.watermark.set(watermark / 1000)
         outputs += self._labels(state.take_changes())
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS
@@ -223,7 +224,7 @@ class FeedbackProcessor:
         for label, changelog in zip(state.labels, self._changelogs, strict=True):
             outputs += label.store(changelog)
         for declared, label in zip(self._use_case.labels, state.labels, strict=True):
-            outputs += [self._unattributed(declared.topic.name, side, now_ms) for side in label.take_side()]
+            outputs += [self._unattributed(declared, side, now_ms) for side in label.take_side()]
         if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms
             clock = Clock(state.watermark_ms, state.monitor.snapshot(), self._use_case.label.name)
@@ -282,11 +283,11 @@ class FeedbackProcessor:
             outputs += writer.records(label.table, changed)
         return outputs
 
-    def _unattributed(self, topic: str, side: Unattributed, now_ms: int) -> Output:
+    def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:
         """An outcome that judges nothing is kept as a dead letter: its own bytes are gone, its content is not."""
         self._metrics.dead_letters.labels(side.reason).inc()
-        message = Message(topic, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
-        error = BadRecord(side.reason, f"outcome of {side.event_id!r} judges no prediction")
+        message = Message(label.topic.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
+        error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
         return dead_letter(self._topics, "feedback", message, error, now_ms)
 
     def _new_changelogs(self) -> list[Changelog]:
