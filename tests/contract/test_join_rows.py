@@ -41,10 +41,10 @@ class Row:
     """One row being played."""
 
     def __init__(self, driver: Driver, name: str, *steps: Step) -> None:
-        self._driver, self._name = driver, f"{name}-{next(begins)}"
-        play(driver, APART_S * int(self._name.rpartition("-")[2]), self._name, steps)
-        self.said = labels(driver, self._name)
-        self.aside = unattributed(driver, self._name)
+        self.name = f"{name}-{next(begins)}"
+        play(driver, APART_S * int(self.name.rpartition("-")[2]), self.name, steps)
+        self.said = labels(driver, self.name)
+        self.aside = unattributed(driver, self.name)
 
     def of(self, prediction: str = "a", label: str = "value") -> Said:
         return self.said.get((prediction, label), [])
@@ -220,6 +220,8 @@ def test_row_24_outcome_from_the_future_is_dead_lettered_and_moves_no_time(drive
     far = Step("reports", 500 * DAY_S, {"offer_id": "a", "value": 1.0})
     row = Row(driver, "24", p(), far, wm(109))
     assert [] == row.of()
+    letters = driver.read(f"{driver.use_case.name}.dead-letters")
+    assert 1 == sum(row.name.encode() in (value or b"") for _, value in letters)
 
 
 def test_rows_25_and_26_versions_are_contiguous_whoever_was_killed_or_rebalanced(driver: Driver) -> None:
