@@ -144,3 +144,27 @@ def _retraining(declared: UseCase) -> Message:
     """A record after which the clock is stored at once."""
     ended = b'{"type":"refused","run_id":"r","use_case":"shop","refused_at_ms":0,"reason":"","gates":[]}'
     return Message(Topics(declared.name).retraining, 0, 0, WALL_MS, b"", ended, [])
+
+
+def test_outcomes_that_are_read_before_the_predictions_that_wait_for_them_do_not_lead_time(tmp_path: Path) -> None:
+    declared = use_case(tmp_path)
+    names = (TOPICS.predictions, TOPICS.shadow, declared.label.topic.name)
+    early_ms = WALL_MS - 9 * 86_400_000
+    prediction = first_prediction(declared, early_ms)
+    judged = msgspec.json.decode(prediction.value or b"", type=Prediction).event_id
+    times = [early_ms + 1_000, WALL_MS - 86_400_000]
+    said = [{"payment_id": judged, "loss": 2.5, "at_ms": at_ms, "revision": 0, "withdrawn": False} for at_ms in times]
+    said[1]["payment_id"] = "another"
+    outcomes = [Message(names[2], 0, at, WALL_MS, b"", encode(one), []) for at, one in enumerate(said)]
+
+    def reasons(waiting: bool) -> list[str]:
+        made = processor(declared)
+        made.assigned([Assigned(name, 0, -1, "", waiting and name != TOPICS.shadow) for name in names])
+        outputs = [o for batch in (outcomes, [prediction], []) for o in made.process(batch, WALL_MS)]
+        labels = [
+            msgspec.json.decode(o.value or b"", type=LabelledPrediction) for o in outputs if o.topic == TOPICS.labels
+        ]
+        return [f"{label.status} {label.label}" for label in labels]
+
+    assert [] == reasons(waiting=False), "the outcome was given up for an orphan"
+    assert ["provisional 2.5"] == reasons(waiting=True)

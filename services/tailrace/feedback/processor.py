@@ -31,12 +31,12 @@ from tailrace.core.labels import REASONS
 from tailrace.core.monitoring import HOUR_MS, Champion
 from tailrace.core.watermarks import Watermarks, watermark_of
 from tailrace.errors import BadRecord
-from tailrace.feedback.changelog import Changelog, Clock, abandoned, newest_of, read_clock, write_clock, write_watermark
 from tailrace.feedback.gauges import Gauges
 from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.label_writer import LabelWriter
 from tailrace.feedback.outcomes import OutcomeReader
-from tailrace.feedback.state import FeedbackState, horizon_ms, reports_of
+from tailrace.feedback.state import FeedbackState, reports_of
+from tailrace.feedback.store import StateStore
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.sources import Label
@@ -79,11 +79,10 @@ class FeedbackProcessor:
         self._use_case = use_case
         self._topics = Topics(use_case.name)
         self._outcomes = {topic.name: OutcomeReader(topic) for topic in use_case.outcome_topics}
-        self._read_changelog = read_changelog
+        self._store = StateStore(use_case, read_changelog)
         self._follow = follow
         self._metrics = metrics
         self._gauges = Gauges(metrics)
-        self._changelogs = self._new_changelogs()
         self._label_writers = [
             LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
             for label in use_case.labels
@@ -98,16 +97,21 @@ class FeedbackProcessor:
         self._committed: dict[tuple[str, int], int] = {}
         self._state = FeedbackState(use_case)
         self._marks = self._watermarks()
-        self._abandoned: list[Output] = []
+        self._waiting: set[tuple[str, int]] = set()
+        self._held_back = False
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Restores everything from the changelog, as of the last commit."""
         for at in partitions:
             known = decode(FollowedEpoch, at.metadata.encode()) if at.metadata else FollowedEpoch()
             self._committed[at.topic, at.partition] = known.epoch
-        self._restore()
+            self._waiting.discard((at.topic, at.partition))
+            if at.waiting and at.topic != self._topics.retraining:
+                self._waiting.add((at.topic, at.partition))
+        self._state = self._store.restore()
         self._marks = self._watermarks()
         self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None)
+        self._held_back = False
         for reader in self._outcomes.values():
             reader.forget()
         if self._champion is not None:
@@ -118,6 +122,7 @@ class FeedbackProcessor:
         """Forgets partitions."""
         for at in partitions:
             self._committed.pop(at, None)
+            self._waiting.discard(at)
 
     def metadata(self, topic: str, partition: int) -> str:
         """Epoch of the routing table that is followed, as JSON."""
@@ -131,6 +136,11 @@ class FeedbackProcessor:
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
         """Takes a micro-batch and, where stream time has come to a new hour, decides."""
         outputs: list[Output] = []
+        if not self._held_back:
+            # Read first, a topic of outcomes would lead stream time past predictions that wait in another.
+            self._held_back = True
+            for topic, partition in self._waiting:
+                self._marks.assign(topic, partition, now_ms)
         followed = self._follow()
         if followed is not None:
             self._epoch, self._champion = followed
@@ -214,22 +224,18 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
             state.advance(watermark)
-            outputs.append(write_watermark(self._topics.feedback_changelog, watermark))
             self._metrics.watermark.set(watermark / 1000)
         outputs += self._labels(state.take_changes())
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS
         if watermark is not None and tick_ms > state.monitor.ticked_ms:
             outputs += self._tick(tick_ms)
             self._clock_due = True
-        for label, changelog in zip(state.labels, self._changelogs, strict=True):
-            outputs += label.store(changelog)
+        outputs += self._store.write(state)
         for declared, label in zip(self._use_case.labels, state.labels, strict=True):
             outputs += [self._unattributed(declared, side, now_ms) for side in label.take_side()]
         if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms
-            clock = Clock(state.watermark_ms, state.monitor.snapshot(), self._use_case.label.name)
-            outputs += [write_clock(self._topics.feedback_changelog, clock), *self._abandoned]
-            self._abandoned = []
+            outputs += self._store.write_clock(state)
         self._metrics.open_predictions.set(state.open_events)
         return outputs
 
@@ -237,8 +243,7 @@ class FeedbackProcessor:
         state, plan = self._state, self._use_case.plan
         outputs: list[Output] = []
         state.forget(tick_ms)
-        for changelog in self._changelogs:
-            outputs += changelog.expired(state.watermark_ms)
+        outputs += self._store.expired(state.watermark_ms)
         for decided in state.monitor.tick(tick_ms, state.windows):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
@@ -289,20 +294,6 @@ class FeedbackProcessor:
         message = Message(label.topic.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
         error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
         return dead_letter(self._topics, "feedback", message, error, now_ms)
-
-    def _new_changelogs(self) -> list[Changelog]:
-        topic, first = self._topics.feedback_changelog, self._use_case.label
-        return [
-            Changelog(topic, horizon_ms(label), "" if label is first else label.name) for label in self._use_case.labels
-        ]
-
-    def _restore(self) -> None:
-        topic, use_case = self._topics.feedback_changelog, self._use_case
-        newest = newest_of(self._read_changelog())
-        self._changelogs = self._new_changelogs()
-        restored = [changelog.restore(newest) for changelog in self._changelogs]
-        self._state = FeedbackState(use_case, restored, read_clock(topic, newest, use_case.label.name))
-        self._abandoned = list(abandoned(topic, newest, [label.name for label in use_case.auxiliary_labels]))
 
     def _watermarks(self) -> Watermarks:
         topics, lateness = self._topics, milliseconds(self._use_case.requests.lateness)
