@@ -207,7 +207,7 @@ def serve(settings: Settings, declared: UseCase, kills: int) -> tuple[float, int
     child = _start(settings, killed)
     try:
         while (done := _done(settings, topics.group("feedback"), names)) < sum(ends.values()):
-            if killed < kills and done > (killed + 1) * sum(ends.values()) / (kills + 1):
+            if killed < kills and done > killed * sum(ends.values()) / kills:
                 child.kill()
                 killed += 1
                 child = _start(settings, killed)
@@ -245,7 +245,7 @@ def compare(settings: Settings, declared: UseCase, of: World) -> list[Figure]:
             gaps += said.label_version != versions[at][place] + 1
             versions[at][place] = said.label_version
             found[at][place] = said.label if said.status == "final" and said.label is not None else np.nan
-    figures = [Figure("versions missing or twice", gaps, 0)]
+    figures = [Figure("versions missing or twice", int(gaps), 0)]
     quality = [
         msgspec.json.decode(v, type=Quality)
         for v in {m.key: m.value for m in read_topic(settings, topics.quality)}.values()
