@@ -107,8 +107,8 @@ class World:
     """Feedback that a stream is fed to."""
 
     def __init__(self, declared: UseCase, stream: Stream, *, negatives_too: bool = False) -> None:
-        self.state = FeedbackState(declared, None)
-        self._stream, self._changelog = stream, Changelog("", horizon_ms(declared))
+        self.state = FeedbackState(declared)
+        self._stream, self._changelog = stream, Changelog("", horizon_ms(declared.label))
         told = np.flatnonzero(stream.label | negatives_too)
         self._outcomes = told[np.argsort((stream.time_ms + stream.delay_ms)[told], kind="stable")]
         self._fed = self._told = 0
@@ -125,17 +125,18 @@ class World:
         self._told = end
         if told.size:
             state.observe(
+                0,
                 Reports(
                     [f"v{at}" for at in told.tolist()],
                     times[end - len(told) : end],
                     np.zeros(len(told), np.bool_),
                     stream.label[told].astype(np.float64),
                     times[end - len(told) : end],
-                )
+                ),
             )
         state.advance(now_ms)
         state.forget(now_ms)
-        state.store(self._changelog)
+        state.labels[0].store(self._changelog)
 
 
 def _arrivals(stream: Stream, which: NDArray[np.int64]) -> Arrivals:

@@ -86,9 +86,13 @@ class NaiveJoin:
             return []
         if not self._eligible(state.judged[0].prediction, [outcome]):
             return []
-        if state.outcomes and not self._wins(outcome, state.outcomes[0]):
-            return []
-        state.outcomes = [outcome]
+        for held in state.outcomes:
+            if held.outcome_id == outcome.outcome_id or self.spec.reduce is None:
+                if not self._wins(outcome, held):
+                    return []
+                state.outcomes.remove(held)
+                break
+        state.outcomes.append(outcome)
         return [c for judged in state.judged for c in self._settle(state, judged)]
 
     def advance(self, watermark_ms: int) -> list[Change]:
@@ -137,7 +141,9 @@ class NaiveJoin:
         last_ms = end_ms + self.spec.correction_ms
         inside = [o for o in outcomes if first_ms <= o.time_ms < (last_ms if o.retract else end_ms)]
         self._aside(of.event_id, [o for o in outcomes if o not in inside], "out_of_window")
-        return [max(inside, key=msgspec.structs.astuple)] if inside else []
+        if self.spec.reduce is None:
+            return [max(inside, key=rank)] if inside else []
+        return list({o.outcome_id: o for o in sorted(inside, key=rank)}.values())
 
     def _wins(self, new: Outcome, held: Outcome) -> bool:
         if new == held:
@@ -146,11 +152,12 @@ class NaiveJoin:
             self.counts["stale_revision"] += 1
         elif new.revision == held.revision:
             self.counts["conflict"] += 1
-        return msgspec.structs.astuple(new) > msgspec.structs.astuple(held)
+        return rank(new) > rank(held)
 
     def _settle(self, state: Event, judged: Judged) -> list[Change]:
-        prediction, outcome = judged.prediction, state.outcomes[0] if state.outcomes else None
-        known = outcome is not None and not outcome.retract
+        prediction, outcome = judged.prediction, reduced(state.outcomes, self.spec.reduce)
+        known = outcome is not None and not outcome.retract and not outcome.left
+        latest_ms = max((o.time_ms for o in state.outcomes), default=0)
         label = outcome.value if outcome is not None and known else None
         status = "provisional" if known else "pending"
         if prediction.blocked or not prediction.activated:
@@ -158,14 +165,15 @@ class NaiveJoin:
         elif known and (state.closed or self.spec.closes_at_outcome):
             status = "final"
         elif state.closed:
-            label, status = (None, "censored") if self.spec.if_absent is None else (0.0, "final")
+            left = outcome is not None and outcome.left
+            label, status = (None, "censored") if self.spec.if_absent is None or left else (0.0, "final")
         if (label, status) == (judged.label, judged.status):
             return []
         reason, previous = _reason(judged, status, outcome), judged.final
         judged.version, judged.label, judged.status = judged.version + 1, label, status
         end_ms = prediction.event_time_ms + self.spec.window_ms + self.spec.lateness_ms
         at_end = outcome is None or reason in ("timeout", "window_closed", "censored")
-        known_ms = end_ms if at_end or outcome is None else outcome.time_ms
+        known_ms = end_ms if at_end or outcome is None else latest_ms
         outcome_ms = outcome.time_ms if outcome is not None and known else None
         return [Change(prediction, judged.version, label, status, reason, known_ms, outcome_ms, previous)]
 
@@ -184,6 +192,37 @@ class NaiveJoin:
             self.side.append(Unattributed(event_id, outcome, reason))
 
 
+def rank(outcome: Outcome) -> tuple[int, int, float, int]:
+    """The greater counts."""
+    kind = 2 if outcome.retract else 3 if outcome.left else 1
+    return outcome.revision, kind, outcome.value, outcome.time_ms
+
+
+def reduced(outcomes: list[Outcome], rule: str | None) -> Outcome | None:
+    """What several outcomes of an event come to together."""
+    live = [o for o in outcomes if not o.retract and not o.left]
+    left = [o for o in outcomes if o.left and not o.retract]
+    if rule is None or not outcomes:
+        return outcomes[0] if outcomes else None
+    if not live:
+        return (
+            max(left or outcomes, key=lambda o: o.time_ms)
+            if rule in ("sum", "last")
+            else by_worth(left or outcomes, rule)
+        )
+    if rule == "sum":
+        return Outcome(0, False, sum(o.value for o in live), max(o.time_ms for o in live))
+    if rule == "last":
+        return max(live, key=lambda o: (o.time_ms, o.outcome_id))
+    best = by_worth(live, rule)
+    return msgspec.structs.replace(best, value=float(best.value > 0)) if rule == "any" else best
+
+
+def by_worth(outcomes: list[Outcome], rule: str) -> Outcome:
+    """The earliest of the greatest."""
+    return max(outcomes, key=lambda o: (o.value > 0 if rule == "any" else o.value, -o.time_ms))
+
+
 def same(one: Scored, other: Scored) -> bool:
     """Whether two predictions say the same; JSON is compared as it came."""
     return [bytes(v) if isinstance(v, msgspec.Raw) else v for v in msgspec.structs.astuple(one)] == [
@@ -194,7 +233,7 @@ def same(one: Scored, other: Scored) -> bool:
 def _reason(judged: Judged, status: str, outcome: Outcome | None) -> str:
     if status == "censored":
         return "censored"
-    if outcome is not None and outcome.retract and judged.version:
+    if outcome is not None and (outcome.retract or outcome.left) and judged.version:
         return "retract"
     if judged.status in ("final", "censored"):
         return "correction"

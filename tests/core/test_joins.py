@@ -170,8 +170,19 @@ scored = st.builds(
     st.sampled_from([True, True, True, False]),
     st.sampled_from([False, False, False, True]),
 )
+values = st.sampled_from([0.0, 1.0, 2.5, -1.0])
+ids = st.sampled_from(["x", "y", "z"])
+kinds = st.sampled_from([(False, False), (False, False), (True, False), (False, True)])
 reported = st.tuples(
-    events, st.builds(Outcome, st.sampled_from([0, 0, 1, 2]), st.booleans(), st.sampled_from([0.0, 1.0, 2.5]), times)
+    events,
+    st.builds(
+        lambda revision, kind, value, time_ms, name: Outcome(revision, kind[0], value, time_ms, name, kind[1]),
+        st.sampled_from([0, 0, 1, 2]),
+        kinds,
+        values,
+        times,
+        ids,
+    ),
 )
 batch = st.tuples(st.lists(scored, max_size=8), st.lists(reported, max_size=12), st.none() | times, st.booleans())
 specs = st.builds(
@@ -179,12 +190,17 @@ specs = st.builds(
     st.just(SPEC),
     if_absent=st.sampled_from([False, False, None]),
     closes_at_outcome=st.booleans(),
+    reduce=st.sampled_from([None, "any", "sum", "max", "last"]),
 )
 
 
 @given(st.lists(batch, max_size=8), specs)
 def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batches: list[Any], spec: JoinSpec) -> None:
     naive, columns = NaiveJoin(spec), JoinState(spec)
+    if spec.reduce is None:
+        batches = [
+            (p, [(e, msgspec.structs.replace(o, outcome_id="", left=False)) for e, o in r], *x) for p, r, *x in batches
+        ]
     versions: dict[str, int] = {}
     for predictions, reports, watermark_ms, forgets in batches:
         expected = [change for one in predictions for change in naive.predict(one)]

@@ -112,7 +112,7 @@ def test_before_any_window_has_closed_the_provisional_reading_is_withheld() -> N
 
 def test_reading_does_not_depend_on_the_rows_that_predictions_stand_in() -> None:
     calm, other = fed()[0], fed()[0]
-    table = other.state.table
+    table = other.state.labels[0].table
     live = table.in_use()
     swapped = np.random.default_rng(0).permutation(live)
     for name in ("event_time_ms", "score", "cohort", "flags", "label", "status", "outcome", "value", "outcome_time_ms"):
@@ -126,7 +126,7 @@ def test_reading_does_not_depend_on_the_rows_that_predictions_stand_in() -> None
 
 def test_delays_of_forgotten_predictions_are_stored_and_restored_exactly() -> None:
     world, _ = fed()
-    settled, again = world.state._settled, QualityWindows()
+    settled, again = world.state.labels[0]._settled, QualityWindows()
     for window in settled:
         again.restore(window, decode(WindowCounts, encode(settled.counts(window))))
     before, after = settled.delays(True, 0), again.delays(True, 0)

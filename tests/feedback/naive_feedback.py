@@ -23,7 +23,7 @@ from tailrace.core.scoring import bin_of_score
 from tailrace.core.watermarks import Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.processor import READ_EVERY_MS
-from tailrace.feedback.state import _kept_ms, join_spec, monitor_spec
+from tailrace.feedback.state import join_spec, kept_ms, monitor_spec
 from tailrace.usecase.declaration import UseCase
 
 Record = tuple[str, bytes | None, bytes | None]
@@ -126,7 +126,7 @@ class NaiveFeedback:
 
     def __init__(self, use_case: UseCase, champion: Champion) -> None:
         self._use_case, self._topics = use_case, Topics(use_case.name)
-        self._join, self._windows = NaiveJoin(join_spec(use_case)), NaiveWindows()
+        self._join, self._windows = NaiveJoin(join_spec(use_case.label)), NaiveWindows()
         self._monitor = Monitor(monitor_spec(use_case))
         self._monitor.serve(champion)
         outcomes = use_case.label.topic.name
@@ -214,7 +214,7 @@ class NaiveFeedback:
         outputs: list[Record] = []
         since_ms = self._monitor.ticked_ms
         self._join.forget()
-        self._windows.drop_before(tick_ms - _kept_ms(self._use_case))
+        self._windows.drop_before(tick_ms - kept_ms(self._use_case, self._use_case.label))
         for decided in self._monitor.tick(tick_ms, self._windows):  # type: ignore[arg-type]  # its twin
             if isinstance(decided, Alarm):
                 outputs.append((topics.alarms, decided.subject.encode(), encode(decided)))

@@ -26,7 +26,8 @@ PLACES = [(topic, partition) for topic in (TOPICS.predictions, TOPICS.shadow, RE
 class Worker:
     """Feedback in memory, with the metadata that was committed beside its changelog."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, waiting: bool = False) -> None:
+        self._waiting = waiting
         self.use_case = use_case(folder)
         self.outputs: list[Output] = []
         self.metadata: dict[tuple[str, int], str] = {}
@@ -35,7 +36,7 @@ class Worker:
     def restart(self) -> None:
         changelog = [(o.key or b"", o.value) for o in self.outputs if o.topic == TOPICS.feedback_changelog]
         self.processor = FeedbackProcessor(self.use_case, lambda: changelog, lambda: None, Metrics("disordered"))
-        self.processor.assigned([Assigned(*at, -1, self.metadata.get(at, "")) for at in PLACES])
+        self.processor.assigned([Assigned(*at, -1, self.metadata.get(at, ""), self._waiting) for at in PLACES])
 
     def take(self, *messages: Message, now_ms: int = NOW_MS) -> dict[str, str]:
         """Takes a batch and commits it; gives the labels it makes, by event, with the reason."""
@@ -125,8 +126,14 @@ def test_time_goes_on_by_the_wall_clock_after_a_restart_when_all_traffic_has_sto
     assert worker.take(now_ms=NOW_MS + IDLE_AFTER_MS) == {"a": "timeout", "b": "timeout"}
 
 
-def test_partition_that_was_never_read_holds_stream_time_back_until_it_is_idle(tmp_path: Path) -> None:
-    worker = Worker(tmp_path)
+def test_partition_whose_records_were_never_read_holds_stream_time_back_until_it_is_idle(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, waiting=True)
     assert worker.take(predicted("a", 0, THEN_MS), predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS)) == {}
     last = predicted("c", 0, NOW_MS + IDLE_AFTER_MS)
     assert worker.take(last, now_ms=NOW_MS + IDLE_AFTER_MS) == {"a": "timeout"}
+
+
+def test_partition_without_any_record_holds_nothing_back(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, waiting=False)
+    read = (predicted("a", 0, THEN_MS), predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS))
+    assert worker.take(*read) == {"a": "timeout"}

@@ -74,7 +74,7 @@ def _expected(names: Iterable[str], kind: str, allowed: Callable[[str], bool]) -
 
 
 def _names(streams: Streams) -> list[str]:
-    return [streams.topic(stream) for stream in get_args(Stream)]
+    return [streams.topics(stream)[0] for stream in get_args(Stream)]
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -245,7 +245,7 @@ def test_all_findings_come_at_once_in_the_order_of_the_declaration() -> None:
         ),
         (
             {"features": tr.GroupBy(disputes, by="payment_id", windows=["1h"]).aggregate(tr.Count())},
-            "is neither the requests topic nor the label of this use case",
+            "is neither the requests topic nor the label of this use case that judges models",
         ),
         (
             {

@@ -62,7 +62,8 @@ class AccessPlan(msgspec.Struct, frozen=True):
 
 def streams_of(use_case: UseCase) -> Streams:
     """Topic names of a use case, for `contracts.access`."""
-    return Streams(use_case.name, use_case.requests.name, use_case.label.topic.name)
+    first, *more = (topic.name for topic in use_case.outcome_topics)
+    return Streams(use_case.name, use_case.requests.name, first, tuple(more))
 
 
 def wanted(streams: Iterable[Streams], prefix: str = PREFIX) -> list[UserGrant]:

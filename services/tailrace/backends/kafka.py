@@ -94,6 +94,16 @@ def admin(settings: Settings, **overrides: Any) -> AdminClient:
     return AdminClient(client_options(settings) | overrides)
 
 
+def is_waiting(client: Consumer, at: TopicPartition) -> bool:
+    """Whether a partition holds records behind a committed offset; blocks for a round trip.
+
+    Raises:
+        KafkaException: the broker does not say.
+    """
+    first, end = client.get_watermark_offsets(at, timeout=30)
+    return bool(end > max(at.offset, first))
+
+
 def to_messages(records: Iterable[confluent_kafka.Message]) -> list[Message]:  # hot path
     """`to_message` of each record."""
     new = tuple.__new__  # half the cost of the constructor of a NamedTuple

@@ -34,12 +34,17 @@ class Output(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """A partition handed to a processor, with the committed offset (-1: none) and its metadata."""
+    """A partition handed to a processor, with the committed offset (-1: none) and its metadata.
+
+    `waiting` says that records stood behind that offset when it was handed over: they will come, if in any order
+    with those of other partitions.
+    """
 
     topic: str
     partition: int
     offset: int
     metadata: str
+    waiting: bool = False
 
 
 class Processor(Protocol):

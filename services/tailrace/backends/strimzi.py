@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from tailrace.backends.access import streams_of
 from tailrace.backends.kafka import MAX_MESSAGE_BYTES
 from tailrace.backends.topics import specs_of
-from tailrace.contracts.access import MATRIX, PREFIX, Kind, Principal, Streams, grants
+from tailrace.contracts.access import MATRIX, PREFIX, Kind, Principal, grants
 from tailrace.contracts.topics import TopicSpec
 from tailrace.usecase.declaration import UseCase
 
@@ -59,7 +60,7 @@ def _user(principal: Principal, use_cases: Sequence[UseCase], cluster: str) -> d
 
 
 def _acls(principal: Principal, use_cases: Sequence[UseCase]) -> Iterator[dict[str, Any]]:
-    streams = [Streams(case.name, case.requests.name, case.label.topic.name) for case in use_cases]
+    streams = [streams_of(case) for case in use_cases]
     # Some topics, the audit's among them, are common to several use cases.
     for grant in dict.fromkeys(grant for one in streams for grant in grants(principal, one)):
         resource = {"type": _KINDS[grant.kind], "name": grant.name}

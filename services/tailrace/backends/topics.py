@@ -13,8 +13,8 @@ from tailrace.usecase.declaration import UseCase
 
 
 def specs_of(use_case: UseCase) -> list[TopicSpec]:
-    """Every topic of a use case: the user's two, then Tailrace's own."""
-    users = [TopicSpec(use_case.requests.name), TopicSpec(use_case.label.topic.name)]
+    """Every topic of a use case: the user's, then Tailrace's own."""
+    users = [TopicSpec(topic.name) for topic in (use_case.requests, *use_case.outcome_topics)]
     return users + Topics(use_case.name).owned()
 
 

@@ -164,23 +164,25 @@ class Streams(msgspec.Struct, frozen=True):
         use_case: Its name.
         requests: Topic of its events.
         outcomes: Topic of its outcomes.
+        more_outcomes: Topics of what auxiliary labels are made of, where they have topics of their own.
     """
 
     use_case: str
     requests: str
     outcomes: str
+    more_outcomes: tuple[str, ...] = ()
 
-    def topic(self, stream: Stream) -> str:
-        """Name of a topic."""
+    def topics(self, stream: Stream) -> tuple[str, ...]:
+        """Names of the topics of a stream."""
         match stream:
             case "requests":
-                return self.requests
+                return (self.requests,)
             case "outcomes":
-                return self.outcomes
+                return (self.outcomes, *self.more_outcomes)
             case "audit":
-                return AUDIT
+                return (AUDIT,)
             case _:
-                return str(getattr(Topics(self.use_case), stream))
+                return (str(getattr(Topics(self.use_case), stream)),)
 
 
 def grants(principal: Principal, streams: Streams) -> list[Grant]:
@@ -190,9 +192,9 @@ def grants(principal: Principal, streams: Streams) -> list[Grant]:
 
 def _grants(principal: Principal, access: Access, streams: Streams) -> Iterator[Grant]:
     for stream in access.reads:
-        yield Grant("topic", streams.topic(stream), "READ")
+        yield from (Grant("topic", name, "READ") for name in streams.topics(stream))
     for stream in access.writes:
-        yield Grant("topic", streams.topic(stream), "WRITE")
+        yield from (Grant("topic", name, "WRITE") for name in streams.topics(stream))
     group = Topics(streams.use_case).group
     if access.group:
         # People name their applications' groups; ours have one name each.

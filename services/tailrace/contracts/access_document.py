@@ -41,7 +41,7 @@ def matrix() -> str:
 
 
 def _topics(streams: tuple[Stream, ...]) -> str:
-    names = (_EXAMPLE.topic(stream).removeprefix("USE-CASE.") for stream in streams)
+    names = (_EXAMPLE.topics(stream)[0].removeprefix("USE-CASE.") for stream in streams)
     return ", ".join(names) or "–"
 
 

@@ -92,6 +92,8 @@ class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
 
     `label` is None while pending, after a retraction, or when censored. `known_at_ms` is the stream
     time at which this became known: the outcome's own time, or the watermark that closed the window.
+    A use case may have several labels, told apart by `label_name`, each with versions of its own; models are
+    trained on and judged by the one that is not `auxiliary`.
     """
 
     prediction_id: str
@@ -113,6 +115,7 @@ class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
     entities: dict[str, str]
     slices: dict[str, str]
     weight: float = 1.0
+    auxiliary: bool = False
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +141,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     so partial records add up exactly. `metrics` is derived from them; None means no data.
     `predictions` counts all predictions of the window; `maturity` = final labels / predictions.
     `slice` is "" for the whole, else "column=value". For a shadow, `paired` counts the events that
-    the champion scored too, and `disagreements` those on which the two decisions differ.
+    the champion scored too, and `disagreements` those on which the two decisions differ. `auxiliary` says that
+    `label_name` is not the label that judges models; such records are kept under keys of their own.
 
     There are three readings of a window. `metrics` speaks of final labels; its `intervals` of what as many others
     would show. `provisional`, None once every label is final, corrects for the labels that are still to come.
@@ -166,6 +170,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     intervals: dict[str, list[float]] = {}
     provisional: Reading | None = None
     estimate: Reading | None = None
+    auxiliary: bool = False
 
 
 AlarmKind = Literal["drift", "metric_drop", "broken_join", "label_delay", "freshness", "no_data", "service"]

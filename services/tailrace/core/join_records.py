@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.join_table import ACTIVATED, BLOCKED, DECIDED
+from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, LEFT, RETRACTED
+from tailrace.core.reductions import Reduction, Touch
 
 _LINES = msgspec.json.Encoder()
 
@@ -18,7 +19,10 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How outcomes of one label are attributed; all spans in milliseconds.
 
     `closes_at_outcome` makes the first outcome final at once; `if_absent` False makes a prediction
-    without outcome negative, None censors it; `max_events` is the hard cap of the state.
+    without outcome negative, None censors it; `max_events` is the hard cap of the state. `reduce` None: all
+    outcomes of an event are revisions of one; else outcomes have ids, and those that hold are reduced to one label.
+    `entity` names the entity that outcomes speak of, None where they speak of events; `attribution` says which of
+    its predictions they judge.
     """
 
     window_ms: int
@@ -28,16 +32,30 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     skew_ms: int = 5_000
     if_absent: bool | None = False
     closes_at_outcome: bool = False
+    reduce: Reduction | None = None
+    entity: str | None = None
+    attribution: Touch = "every_touch"
     max_events: int = 2_000_000
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What was reported of an event. Field order is the order in which conflicts are decided."""
+class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What was reported of an event.
+
+    `left` says that the event left observation, so that no outcome of it can be seen from then on.
+    """
 
     revision: int
     retract: bool
     value: float
     time_ms: int
+    outcome_id: str = ""
+    left: bool = False
+
+    @property
+    def rank(self) -> tuple[int, int, float, int]:
+        """The greater counts, of two that speak of the same; what `conflicts` compares on columns."""
+        kind = RETRACTED if self.retract else LEFT if self.left else ASSERTED
+        return self.revision, kind, self.value, self.time_ms
 
 
 class Unattributed(msgspec.Struct, frozen=True, gc=False):
@@ -104,13 +122,18 @@ class Arrivals(NamedTuple):
 
 
 class Reports(NamedTuple):
-    """Outcomes as columns, in order of arrival; `revision` and `time_ms` int64, `retract` bool, `value` float64."""
+    """Outcomes as columns, in order of arrival; `revision` and `time_ms` int64, `retract` bool, `value` float64.
+
+    `outcome_ids` and `left`, bool (n,), are there where outcomes are reduced.
+    """
 
     event_ids: list[str]
     revision: NDArray[np.int64]
     retract: NDArray[np.bool_]
     value: NDArray[np.float64]
     time_ms: NDArray[np.int64]
+    outcome_ids: Sequence[str] = ()
+    left: NDArray[np.bool_] | None = None
 
     @staticmethod
     def of(event_ids: list[str], outcomes: Sequence[Outcome]) -> Reports:
@@ -121,15 +144,28 @@ class Reports(NamedTuple):
             np.array([o.retract for o in outcomes], dtype=np.bool_),
             np.array([o.value for o in outcomes], dtype=np.float64),
             np.array([o.time_ms for o in outcomes], dtype=np.int64),
+            [o.outcome_id for o in outcomes],
+            np.array([o.left for o in outcomes], dtype=np.bool_),
         )
 
-    def columns(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """The fields of `Outcome`, in their order."""
-        return self.revision, self.retract, self.value, self.time_ms
+    def kinds(self, places: NDArray[np.int64]) -> NDArray[np.int8]:
+        """What some of them do, int8: `ASSERTED`, `RETRACTED` or `LEFT`."""
+        kinds = np.full(len(places), ASSERTED, np.int8)
+        if self.left is not None:
+            kinds[self.left[places]] = LEFT
+        kinds[self.retract[places]] = RETRACTED
+        return kinds
 
     def outcome(self, at: int) -> Outcome:
         """One of them."""
-        return Outcome(int(self.revision[at]), bool(self.retract[at]), float(self.value[at]), int(self.time_ms[at]))
+        return Outcome(
+            int(self.revision[at]),
+            bool(self.retract[at]),
+            float(self.value[at]),
+            int(self.time_ms[at]),
+            self.outcome_ids[at] if self.outcome_ids else "",
+            self.left is not None and bool(self.left[at]),
+        )
 
 
 def _texts(parts: list[tuple[str, str, str, msgspec.Raw]]) -> list[bytes]:

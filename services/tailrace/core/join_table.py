@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 DECIDED, ACTIVATED, BLOCKED = 1, 2, 4
-NO_OUTCOME, ASSERTED, RETRACTED = 0, 1, 2
+NO_OUTCOME, ASSERTED, RETRACTED, LEFT = 0, 1, 2, 3
+"""What is known of an event: nothing; an outcome; one that was taken back; that no outcome can be seen any more."""
 FIRST_CAPACITY = 1 << 12
 
 _COLUMNS: dict[str, Any] = {

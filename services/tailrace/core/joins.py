@@ -1,25 +1,27 @@
 """Joins outcomes to predictions on event time, so that arrival order cannot change the final table.
 
-One winning outcome per event: the eligible one of highest revision, ties broken by content. A label
-moves pending -> provisional -> final, and may be corrected until the horizon ends. Outcomes are held
-per event, not per prediction: champion and shadow share them. All is done by the batch, on columns.
+One winning outcome per event: the eligible one of highest revision, ties broken by content; or, where outcomes
+have ids, one per id, and a rule that reduces them to a label. A label -> provisional -> final, and may be corrected until the horizon ends. Outcomes are held per event, not per
+prediction: champion and shadow share them. All is done by the batch, on columns.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from operator import attrgetter
+from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.conflicts import enter_reduced, enter_single
 from tailrace.core.due_times import DueTimes
 from tailrace.core.held_outcomes import HeldOutcomes
 from tailrace.core.join_records import Arrivals, JoinSpec, Outcome, Reports, Scored, Unattributed
-from tailrace.core.join_table import ASSERTED, NO_OUTCOME, RETRACTED, JoinTable, Rows
+from tailrace.core.join_table import NO_OUTCOME, JoinTable, Rows
 from tailrace.core.labels import Changes, settle
+from tailrace.core.outcome_table import OutcomeTable
 
 __all__ = ["Arrivals", "Changes", "JoinSpec", "JoinState", "Outcome", "Reports", "Scored", "Unattributed"]
 
@@ -31,6 +33,7 @@ class JoinState:
 
     Attributes:
         table: Predictions that wait or may still be corrected.
+        outcomes: Outcomes by event and id; None where an event has one.
         held: Outcomes that came before any prediction of their event.
         counts: Duplicates, conflicts, stale revisions and unattributed outcomes by name.
         side: Outcomes that judge nothing, since the caller last cleared it.
@@ -42,6 +45,7 @@ class JoinState:
         self.spec = spec
         self.watermark_ms = watermark_ms
         self.table = JoinTable()
+        self.outcomes = OutcomeTable() if spec.reduce is not None else None
         self.held = HeldOutcomes(spec.hold_ms)
         self.counts: Counter[str] = Counter()
         self.side: list[Unattributed] = []
@@ -93,10 +97,14 @@ class JoinState:
         self._early.update(new.event_ids[at] for at in chained if table.outcome[heads[at]] != NO_OUTCOME)
         return self._settle(rows[late]) if late else Changes.none()
 
-    def observe(self, new: Reports) -> Changes:  # hot path
-        """Takes outcomes; gives the changes they cause. One without prediction is held."""
-        get = self.table.index.get
-        heads = np.array([get(event_id, -1) for event_id in new.event_ids], dtype=np.int64)
+    def observe(self, new: Reports, heads: Rows | None = None) -> Changes:  # hot path
+        """Takes outcomes; gives the changes they cause. One without prediction is held.
+
+        `heads`, int64 (n,), are the first rows of their events, where the caller knows them.
+        """
+        if heads is None:
+            get = self.table.index.get
+            heads = np.array([get(event_id, -1) for event_id in new.event_ids], dtype=np.int64)
         missing = np.flatnonzero(heads < 0)
         self._make_room([new.event_ids[at] for at in missing.tolist()])
         aside: list[tuple[int, str]] = []
@@ -177,17 +185,19 @@ class JoinState:
                 inside.append(outcome)
             else:
                 self._aside(event_id, outcome, "out_of_window")
-        if inside:
-            winner = max(inside, key=msgspec.structs.astuple)
-            self._set_outcomes(np.array([row]), [winner.revision], [winner.retract], [winner.value], [winner.time_ms])
-            self._early.add(event_id)
+        if not inside:
+            return
+        self._early.add(event_id)
+        newest = {outcome.outcome_id: outcome for outcome in sorted(inside, key=attrgetter("rank"))}
+        reports = Reports.of([event_id] * len(newest), list(newest.values()))
+        self._enter(reports, np.arange(len(newest)), np.full(len(newest), row))
 
     def _judge(
         self, new: Reports, places: NDArray[np.int64], heads: Rows, aside: list[tuple[int, str]]
     ) -> tuple[NDArray[np.int64], Changes]:
         """Outcomes of distinct events: gives their changes and the place of the outcome behind each."""
         table, spec = self.table, self.spec
-        revision, retract, value, time_ms = (column[places] for column in new.columns())
+        retract, time_ms = new.retract[places], new.time_ms[places]
         start_ms = table.event_time_ms[heads]
         end_ms = start_ms + spec.window_ms
         horizon_ms = end_ms + spec.lateness_ms + spec.correction_ms
@@ -197,48 +207,26 @@ class JoinState:
         outside = ~late & ~((start_ms - spec.skew_ms <= time_ms) & (time_ms < last_ms))
         aside += [(at, "too_late") for at in places[late].tolist()]
         aside += [(at, "out_of_window") for at in places[outside].tolist()]
-        wins = ~(late | outside)
-        judged = np.flatnonzero(wins & (table.outcome[heads] != NO_OUTCOME))
-        if judged.size:
-            wins[judged] = self._beats(heads[judged], *(c[judged] for c in (revision, retract, value, time_ms)))
+        wins = np.flatnonzero(~(late | outside))
+        wins = wins[self._enter(new, places[wins], heads[wins])]
         heads, places = heads[wins], places[wins]
-        self._set_outcomes(heads, *(column[wins] for column in (revision, retract, value, time_ms)))
         rows, events = table.expand(heads)
         changes = self._settle(rows)
         return places[events[changes.places]], changes
 
-    def _beats(self, heads: Rows, revision: Any, retract: Any, value: Any, time_ms: Any) -> NDArray[np.bool_]:
-        """Whether outcomes replace those that events have: the order of `Outcome`'s fields, compared one by one."""
-        table = self.table
-        held = (
-            table.revision[heads],
-            table.outcome[heads] == RETRACTED,
-            table.value[heads],
-            table.outcome_time_ms[heads],
-        )
-        greater = np.zeros(len(heads), np.bool_)
-        equal = np.ones(len(heads), np.bool_)
-        for mine, theirs in zip((revision, retract, value, time_ms), held, strict=True):
-            greater |= equal & (mine > theirs)
-            equal &= mine == theirs
-        stale = revision < held[0]
-        self._count("duplicate", equal)
-        self._count("stale_revision", stale)
-        self._count("conflict", ~equal & (revision == held[0]))
-        return greater
-
-    def _count(self, name: str, which: NDArray[np.bool_]) -> None:
-        if which.any():
-            self.counts[name] += int(which.sum())
-
-    def _set_outcomes(self, heads: Rows, revision: Any, retract: Any, value: Any, time_ms: Any) -> None:
-        table = self.table
-        table.revision[heads], table.value[heads], table.outcome_time_ms[heads] = revision, value, time_ms
-        table.outcome[heads] = np.where(retract, RETRACTED, ASSERTED)
-        self.touched.append(heads)
+    def _enter(self, new: Reports, places: NDArray[np.int64], heads: Rows) -> NDArray[np.bool_]:
+        """Enters eligible outcomes, those at some places, as what is known of their events; gives which count."""
+        rule, outcomes = self.spec.reduce, self.outcomes
+        if rule is None or outcomes is None:
+            wins = enter_single(self.table, new, places, heads, self.counts)
+        else:
+            wins = enter_reduced(self.table, outcomes, rule, new, places, heads, self.counts)
+        self.touched.append(heads[wins])
+        return wins
 
     def _settle(self, rows: Rows) -> Changes:
-        changes = settle(self.table, rows, self.spec)
+        latest_ms = None if self.outcomes is None else self.outcomes.latest_ms(self.table.head[rows].astype(np.int64))
+        changes = settle(self.table, rows, self.spec, latest_ms)
         self.touched.append(changes.rows)
         return changes
 
@@ -263,6 +251,8 @@ class JoinState:
             del self.table.index[text.event_id]
         rows, _ = self.table.expand(heads)
         self._gone.append(rows)
+        if self.outcomes is not None:
+            self.outcomes.remove(heads)
 
     def _hold(self, event_id: str, outcome: Outcome) -> str:
         """Holds an outcome; gives the reason if it is too old for that."""

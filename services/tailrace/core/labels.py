@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import LabelReason, LabelStatus
 from tailrace.core.join_records import JoinSpec
-from tailrace.core.join_table import ACTIVATED, BLOCKED, NO_OUTCOME, RETRACTED, JoinTable, Rows
+from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, LEFT, NO_OUTCOME, JoinTable, Rows
 
 STATUSES: tuple[LabelStatus, ...] = get_args(LabelStatus)
 REASONS: tuple[LabelReason, ...] = get_args(LabelReason)
@@ -66,19 +66,23 @@ class Changes(NamedTuple):
 _NONE = Changes._make(np.empty(0, kind) for kind in ("i8", "i8", "i4", "f8", "i1", "i1", "i8", "i8", "f8"))
 
 
-def settle(table: JoinTable, rows: Rows, spec: JoinSpec) -> Changes:  # hot path
+def settle(
+    table: JoinTable, rows: Rows, spec: JoinSpec, latest_ms: NDArray[np.int64] | None = None
+) -> Changes:  # hot path
     """Writes down what the labels of rows are now; a change only where one differs from what was said last.
 
     Args:
         table: Where the rows stand; outcome and closed window are those of the event's first row.
         rows: int64 (n,), distinct.
         spec: What the absence of an outcome means.
+        latest_ms: int64 (n,), newest time among all outcomes of the event, where it has several: what they come to
+            together is known since then, whichever of them decides.
     """
     heads = table.head[rows]
     closed, outcome = table.closed[heads], table.outcome[heads]
     reported = outcome != NO_OUTCOME
-    known = reported & (outcome != RETRACTED)
-    label, status = _labels(table.flags[rows], closed, known, table.value[heads], spec)
+    known = outcome == ASSERTED
+    label, status = _labels(table.flags[rows], closed, outcome, table.value[heads], spec)
     was, was_status = table.label[rows], table.status[rows]
     places = np.flatnonzero((status != was_status) | ~((label == was) | (np.isnan(label) & np.isnan(was))))
     rows, heads = rows[places], heads[places]
@@ -89,7 +93,7 @@ def settle(table: JoinTable, rows: Rows, spec: JoinSpec) -> Changes:  # hot path
     at_end = ~reported | (reason == TIMEOUT) | (reason == WINDOW_CLOSED) | (reason == CENSORED_NOW)
     end_ms = table.event_time_ms[rows] + (spec.window_ms + spec.lateness_ms)
     outcome_ms = table.outcome_time_ms[heads]
-    known_at_ms = np.where(at_end, end_ms, outcome_ms)
+    known_at_ms = np.where(at_end, end_ms, outcome_ms if latest_ms is None else latest_ms[places])
     table.version[rows] += 1
     table.label[rows], table.status[rows], table.known_at_ms[rows] = label, status, known_at_ms
     return Changes(
@@ -108,17 +112,19 @@ def settle(table: JoinTable, rows: Rows, spec: JoinSpec) -> Changes:  # hot path
 def _labels(
     flags: NDArray[np.uint8],
     closed: NDArray[np.bool_],
-    known: NDArray[np.bool_],
+    outcome: NDArray[np.int8],
     value: NDArray[np.float64],
     spec: JoinSpec,
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    known = outcome == ASSERTED
     label = np.where(known, value, np.nan)
     status = np.where(known, PROVISIONAL, PENDING).astype(np.int8)
     status[known & (closed | spec.closes_at_outcome)] = FINAL
     absent = closed & ~known
-    status[absent] = CENSORED if spec.if_absent is None else FINAL
+    status[absent] = CENSORED
     if spec.if_absent is not None:
-        label[absent] = 0.0
+        absent &= outcome != LEFT
+        status[absent], label[absent] = FINAL, 0.0
     unseen = (flags & (ACTIVATED | BLOCKED)) != ACTIVATED
     if unseen.any():
         label[unseen] = np.nan

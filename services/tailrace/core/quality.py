@@ -183,6 +183,7 @@ class QualityWindows:
         label_name: str,
         threshold: float,
         watermark_ms: int,
+        auxiliary: bool = False,
         provisional: Reading | None = None,
         estimate: Reading | None = None,
     ) -> Quality:
@@ -208,6 +209,7 @@ class QualityWindows:
             watermark_ms=watermark_ms,
             paired=window.paired,
             disagreements=window.disagreements,
+            auxiliary=auxiliary,
             intervals=sampling_intervals(*self.histogram([key]), threshold=threshold),
             provisional=provisional,
             estimate=estimate,

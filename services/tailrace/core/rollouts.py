@@ -103,7 +103,7 @@ class RolloutState:
             self._runs.add(record.run_id)
             return
         versions = {model.model_version for model in (self.shadow, self.champion) if model is not None}
-        if not record.slice and record.model_version in versions:
+        if not (record.slice or record.auxiliary) and record.model_version in versions:
             self._quality[record.window_start_ms, record.variant, record.model_version] = record
 
     def candidate(self, record: CandidateRegistered) -> Decided | None:
@@ -135,7 +135,7 @@ class RolloutState:
 
     def quality(self, record: Quality) -> Decided | None:
         """A live metric moved; the candidate in shadow is judged when its hold is over."""
-        if record.slice:
+        if record.slice or record.auxiliary:
             return None
         self.remember(record)
         shadow, champion = self.shadow, self.champion

@@ -284,7 +284,7 @@ class FeatureProcessor:
                 # Our own feedback wrote it: no dead letter, but it must show.
                 step.bad.append(f"label_{record.reason}")
                 continue
-            if record.variant == "shadow":
+            if record.variant == "shadow" or record.auxiliary:
                 continue
             prediction = stable_hash(record.prediction_id)
             fresh = record.reason not in ("correction", "retract")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.join_table import CHANGING, Cohort, JoinTable, Rows
+from tailrace.core.outcome_table import STORED, OutcomeTable, Said
 
 MAX_ROWS = 10_000
 MAX_TEXT_BYTES = 1_000_000
@@ -29,6 +30,14 @@ class Added(msgspec.Struct):
     texts: bytes
 
 
+class Reported(msgspec.Struct):
+    """Outcomes with ids that came: the serial number of their event's first prediction, int64, ids, and columns."""
+
+    serial: bytes
+    ids: list[str]
+    columns: dict[str, bytes]
+
+
 class Batch(msgspec.Struct):
     """What a batch did to the table. Rows go by their serial number, int64; it is never used again."""
 
@@ -37,9 +46,12 @@ class Batch(msgspec.Struct):
     touched: bytes
     columns: dict[str, bytes]
     gone: bytes
+    reported: Reported | None = None
 
 
-def batches(table: JoinTable, added: Rows, touched: Rows, gone: Rows, expires_ms: int) -> Iterator[Batch]:
+def batches(
+    table: JoinTable, outcomes: OutcomeTable | None, added: Rows, touched: Rows, gone: Rows, expires_ms: int
+) -> Iterator[Batch]:
     """What a batch did, in records of limited size; int64 rows each, `added` in order of arrival."""
     for rows in _parts(table, added):
         yield Batch(expires_ms, _pack(table, rows), b"", {}, b"")
@@ -47,6 +59,27 @@ def batches(table: JoinTable, added: Rows, touched: Rows, gone: Rows, expires_ms
         changed, freed = touched[start : start + MAX_ROWS], gone[start : start + MAX_ROWS]
         columns = {name: getattr(table, name)[changed].tobytes() for name in CHANGING}
         yield Batch(expires_ms, None, table.serial[changed].tobytes(), columns, table.serial[freed].tobytes())
+    if outcomes is not None:
+        changed = outcomes.take_touched()
+        for start in range(0, len(changed), MAX_ROWS):
+            yield Batch(expires_ms, None, b"", {}, b"", _reported(table, outcomes, changed[start : start + MAX_ROWS]))
+
+
+def _reported(table: JoinTable, outcomes: OutcomeTable, rows: Rows) -> Reported:
+    serial = table.serial[outcomes.head[rows]]
+    columns = {name: getattr(outcomes, name)[rows].tobytes() for name in STORED}
+    return Reported(serial.tobytes(), [outcomes.ids[row] for row in rows.tolist()], columns)
+
+
+def read_outcomes(found: Sequence[Batch], table: JoinTable, outcomes: OutcomeTable) -> None:
+    """Enters the outcomes of all batches, of events that `read_batches` has found to be still there."""
+    rows = table.live()
+    serials = table.serial[rows]
+    for reported in [batch.reported for batch in found if batch.reported is not None]:
+        at, known = _places(serials, np.frombuffer(reported.serial, np.int64))
+        said = (np.frombuffer(reported.columns[name], getattr(outcomes, name).dtype)[known] for name in STORED)
+        outcomes.put(rows[at], [reported.ids[place] for place in np.flatnonzero(known).tolist()], Said(*said))
+    outcomes.touched = []
 
 
 def read_batches(found: Sequence[Batch]) -> tuple[JoinTable, Rows]:

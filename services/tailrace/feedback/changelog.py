@@ -2,13 +2,14 @@
 
 A record tells what one batch did: rows that came, rows that changed, rows that are gone. What is written
 per commit follows the batch, however many predictions wait. A record is deleted when stream time has
-passed the horizon of everything it can speak of, so that the log follows what is kept.
+passed the horizon of everything it can speak of, so that the log follows what is kept. Each label has a
+log of its own in the topic: keys of auxiliary labels begin with their name.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -19,60 +20,72 @@ from tailrace.backends.ports import Output
 from tailrace.core.join_records import Outcome
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.monitoring import MonitorSnapshot
+from tailrace.core.outcome_table import OutcomeTable
 from tailrace.core.quality import WindowCounts, WindowKey
 from tailrace.errors import StateCorrupt
-from tailrace.feedback.batches import Batch, batches, read_batches
+from tailrace.feedback.batches import Batch, batches, read_batches, read_outcomes
 
-FORMAT = 2
+FORMAT = 3
+_LABEL = b"label:"
 _BATCH = b"batch:"
 _HELD = b"held:"
 _WINDOW = b"window:"
 _MONITOR = b"monitor"
+_WATERMARK = b"watermark"
 
 
 class Clock(msgspec.Struct):
-    """Stream time reached, beside the monitor's state."""
+    """Stream time reached, beside the monitor's state; `label` is the name of the label that judges the model.
+
+    Format 2 had no name of a label, and neither several labels nor outcomes with ids; it is read as it is.
+    """
 
     watermark_ms: int
     monitor: MonitorSnapshot
+    label: str = ""
     format: int = FORMAT
 
 
 class Restored(NamedTuple):
-    """Everything a restart needs; `heads` are the first rows of the events in `table`, int64 (n,)."""
+    """Everything a restart needs of a label; `heads` are the first rows of the events in `table`, int64 (n,)."""
 
     table: JoinTable
     heads: Rows
+    outcomes: OutcomeTable
     held: dict[str, list[Outcome]]
     windows: dict[WindowKey, WindowCounts]
-    clock: Clock | None
 
 
 class Changelog:
-    """Writes and reads the changelog topic.
+    """Writes and reads what the changelog topic keeps of one label.
 
     Args:
         topic: Its name.
         horizon_ms: Longest time from a prediction's event to the end of its corrections.
+        label: Name of an auxiliary label; "" for the one that judges the model.
     """
 
-    def __init__(self, topic: str, horizon_ms: int) -> None:
+    def __init__(self, topic: str, horizon_ms: int, label: str = "") -> None:
         self._topic = topic
         self._horizon_ms = horizon_ms
+        self._prefix = _LABEL + label.encode() + b":" if label else b""
+        self._batch = self._prefix + _BATCH
         self._newest_ms = -1
         self._next = 0
         self._expiring: deque[tuple[int, bytes]] = deque()
         self._encoder = msgspec.msgpack.Encoder()
         self._outcomes = msgspec.msgpack.Decoder(list[Outcome])
 
-    def batch(self, table: JoinTable, added: Rows, touched: Rows, gone: Rows) -> Iterator[Output]:
+    def batch(
+        self, table: JoinTable, outcomes: OutcomeTable | None, added: Rows, touched: Rows, gone: Rows
+    ) -> Iterator[Output]:
         """What a batch did, before the rows that are gone are freed: int64 each, distinct."""
         if added.size:
             self._newest_ms = max(self._newest_ms, int(table.event_time_ms[added].max()))
         # No row there is outlives this, nor does a record that it is spoken of in: records die in order.
         expires_ms = self._newest_ms + self._horizon_ms
-        for batch in batches(table, added, touched, gone, expires_ms):
-            key = _BATCH + b"%020d" % self._next
+        for batch in batches(table, outcomes, added, touched, gone, expires_ms):
+            key = self._batch + b"%020d" % self._next
             self._next += 1
             self._expiring.append((expires_ms, key))
             yield Output(self._topic, key, self._encoder.encode(batch), 0)
@@ -85,60 +98,111 @@ class Changelog:
     def held(self, event_id: str, outcomes: list[Outcome] | None) -> Output:
         """Outcomes held for an event; None once there are none."""
         value = self._encoder.encode(outcomes) if outcomes is not None else None
-        return Output(self._topic, _HELD + event_id.encode(), value, 0)
+        return Output(self._topic, self._prefix + _HELD + event_id.encode(), value, 0)
 
     def window(self, key: WindowKey, counts: WindowCounts | None) -> Output:
         """Counts that forgotten events left in a window; None once the window is forgotten."""
         value = encode(counts) if counts is not None else None
-        return Output(self._topic, _WINDOW + encode(key), value, 0)
+        return Output(self._topic, self._prefix + _WINDOW + encode(key), value, 0)
 
-    def clock(self, clock: Clock) -> Output:
-        """Stream time and the monitor's state."""
-        return Output(self._topic, _MONITOR, encode(clock), 0)
-
-    def restore(self, records: Iterable[tuple[bytes, bytes | None]]) -> Restored:
-        """Folds the topic.
+    def restore(self, newest: Mapping[bytes, bytes]) -> Restored:
+        """Folds what the topic holds of this label.
 
         Raises:
             StateCorrupt: a record cannot be read.
         """
-        newest: dict[bytes, bytes] = {}
-        for key, value in records:
-            if value is None:
-                newest.pop(key, None)
-            else:
-                newest[key] = value
+        start = len(self._prefix)
+        mine = {key[start:]: value for key, value in newest.items() if key.startswith(self._prefix)}
         try:
-            return self._fold(newest)
+            return self._fold(mine)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise StateCorrupt(
-                f"{self._topic} holds a record this release cannot read ({error}); delete the topic and rewind the "
-                "group of feedback to the beginning, so that its state is made anew from predictions and outcomes"
-            ) from error
+            raise _unreadable(self._topic, str(error)) from error
 
     def _fold(self, newest: dict[bytes, bytes]) -> Restored:
         held: dict[str, list[Outcome]] = {}
         windows: dict[WindowKey, WindowCounts] = {}
-        clock = None
         for key, value in newest.items():
             if key.startswith(_HELD):
                 held[key[len(_HELD) :].decode()] = self._outcomes.decode(value)
             elif key.startswith(_WINDOW):
                 window = msgspec.json.decode(key[len(_WINDOW) :], type=WindowKey)
                 windows[window] = msgspec.json.decode(value, type=WindowCounts)
-            elif key == _MONITOR:
-                clock = msgspec.json.decode(value, type=Clock)
-            elif not key.startswith(_BATCH):
+            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL)):
                 raise ValueError(f"key {key!r} is of another format than {FORMAT}")
         numbers = sorted(key for key in newest if key.startswith(_BATCH))
         decoder = msgspec.msgpack.Decoder(Batch)
         found = [decoder.decode(newest[key]) for key in numbers]
-        self._expiring = deque(zip([batch.expires_ms for batch in found], numbers, strict=True))
+        expires = [batch.expires_ms for batch in found]
+        self._expiring = deque(zip(expires, [self._prefix + key for key in numbers], strict=True))
         self._next = int(numbers[-1][len(_BATCH) :]) + 1 if numbers else 0
         table, heads = read_batches(found)
+        outcomes = OutcomeTable()
+        read_outcomes(found, table, outcomes)
         live = table.live()
         self._newest_ms = max(
             int(table.event_time_ms[live].max()) if live.size else -1,
             found[-1].expires_ms - self._horizon_ms if found else -1,
         )
-        return Restored(table, np.asarray(heads), held, windows, clock)
+        return Restored(table, np.asarray(heads), outcomes, held, windows)
+
+
+def newest_of(records: Iterable[tuple[bytes, bytes | None]]) -> dict[bytes, bytes]:
+    """What the topic holds by key, as compaction will leave it."""
+    newest: dict[bytes, bytes] = {}
+    for key, value in records:
+        if value is None:
+            newest.pop(key, None)
+        else:
+            newest[key] = value
+    return newest
+
+
+def write_clock(topic: str, clock: Clock) -> Output:
+    """Stream time and the monitor's state as a record of the topic."""
+    return Output(topic, _MONITOR, encode(clock), 0)
+
+
+def write_watermark(topic: str, watermark_ms: int) -> Output:
+    """Stream time alone as a record of the topic: what is late must be late after a restart too."""
+    return Output(topic, _WATERMARK, b"%d" % watermark_ms, 0)
+
+
+def read_clock(topic: str, newest: Mapping[bytes, bytes], label: str) -> Clock | None:
+    """Stream time and the monitor's state; None where nothing is kept yet.
+
+    Args:
+        topic: Name of the topic.
+        newest: What it holds.
+        label: Name of the label that judges the model.
+
+    Raises:
+        StateCorrupt: the record cannot be read, is of a later format, or another label judged the model.
+    """
+    try:
+        reached_ms = int(newest.get(_WATERMARK, b"-1"))
+        if _MONITOR not in newest:
+            return Clock(reached_ms, MonitorSnapshot(), label) if reached_ms >= 0 else None
+        clock = msgspec.json.decode(newest[_MONITOR], type=Clock)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _unreadable(topic, str(error)) from error
+    clock.watermark_ms = max(clock.watermark_ms, reached_ms)
+    if clock.format > FORMAT:
+        raise _unreadable(topic, f"format {clock.format}, this release writes {FORMAT}")
+    if clock.label not in ("", label):
+        raise _unreadable(topic, f"it was kept for the label {clock.label!r}, the use case is judged by {label!r}")
+    return clock
+
+
+def abandoned(topic: str, newest: Mapping[bytes, bytes], labels: Iterable[str]) -> Iterator[Output]:
+    """Deletes what is kept of auxiliary labels that are declared no more; `labels` are those that are."""
+    known = tuple(_LABEL + label.encode() + b":" for label in labels)
+    for key in newest:
+        if key.startswith(_LABEL) and not key.startswith(known):
+            yield Output(topic, key, None, 0)
+
+
+def _unreadable(topic: str, why: str) -> StateCorrupt:
+    return StateCorrupt(
+        f"{topic} holds a record this release cannot read ({why}); delete the topic and rewind the "
+        "group of feedback to the beginning, so that its state is made anew from predictions and outcomes"
+    )

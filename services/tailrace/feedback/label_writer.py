@@ -36,6 +36,7 @@ class LabelRecord(msgspec.Struct, gc=False):
     entities: msgspec.Raw
     slices: msgspec.Raw
     weight: float = 1.0
+    auxiliary: bool = False
 
 
 class LabelWriter:
@@ -44,13 +45,15 @@ class LabelWriter:
     Args:
         topic: LABELS.
         use_case: Its name.
-        label_name: Field of the outcome that holds the label.
+        label_name: Name of the label.
+        auxiliary: Whether another label judges the model.
     """
 
-    def __init__(self, topic: str, use_case: str, label_name: str) -> None:
+    def __init__(self, topic: str, use_case: str, label_name: str, *, auxiliary: bool = False) -> None:
         self._topic = topic
         self._use_case = use_case
         self._label_name = label_name
+        self._auxiliary = auxiliary
         self._encoder = msgspec.json.Encoder()
 
     def records(self, table: JoinTable, changes: Changes) -> list[Output]:  # hot path
@@ -65,7 +68,7 @@ class LabelWriter:
         ]
 
     def _columns(self, table: JoinTable, changes: Changes, texts: list[Text]) -> list[Iterable[Any]]:
-        """The fields of `LabelRecord` up to its weight, in their order."""
+        """The fields of `LabelRecord`, in their order."""
         rows = changes.rows
         cohorts = [table.cohorts[number] for number in table.cohort[rows].tolist()]
         slices = {cohort: msgspec.Raw(cohort.slices) for cohort in set(cohorts)}
@@ -88,6 +91,8 @@ class LabelWriter:
             [text.key for text in texts],
             [text.entities for text in texts],
             [slices[cohort] for cohort in cohorts],
+            repeat(1.0),
+            repeat(self._auxiliary),
         ]
 
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.codec import EventDecoder, decode, encode
+from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import (
@@ -31,15 +31,19 @@ from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitoring import HOUR_MS, Champion, Suspicion
-from tailrace.core.watermarks import EventTimeBounds, PartitionTime, Watermarks, watermark_of
+from tailrace.core.readings import Readings
+from tailrace.core.watermarks import PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord
-from tailrace.feedback.changelog import Changelog, Clock
 from tailrace.feedback.gauges import Gauges
+from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.label_writer import LabelWriter
+from tailrace.feedback.outcomes import OutcomeReader
 from tailrace.feedback.predictions import PredictionReader
-from tailrace.feedback.state import FeedbackState, horizon_ms, label_name, reports_of
+from tailrace.feedback.state import FeedbackState, reports_of
+from tailrace.feedback.store import StateStore
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.sources import Label
 
 _RETRAINING: Any = RetrainingRecord
 _TOPIC_OF, _VALUE_OF = attrgetter("topic"), attrgetter("value")
@@ -80,39 +84,45 @@ class FeedbackProcessor:
     ) -> None:
         self._use_case = use_case
         self._topics = Topics(use_case.name)
-        self._outcomes = use_case.label.topic
-        self._read_changelog = read_changelog
+        self._outcomes = {topic.name: OutcomeReader(topic) for topic in use_case.outcome_topics}
+        self._store = StateStore(use_case, read_changelog)
         self._follow = follow
         self._metrics = metrics
         self._gauges = Gauges(metrics)
-        self._changelog = self._new_changelog()
-        self._label_writer = LabelWriter(self._topics.labels, use_case.name, label_name(use_case))
+        self._label_writers = [
+            LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
+            for label in use_case.labels
+        ]
         self._reader = PredictionReader(len(use_case.plan.order))
-        self._outcome_decoder = EventDecoder(self._outcomes)
         self._quarantine = Quarantine()
         self._clock_due = False
         self._clock_at_ms = 0
         self._epoch = 0
         self._champion: Champion | None = None
         self._committed: dict[tuple[str, int], Position] = {}
-        self._state = FeedbackState(use_case, None)
+        self._state = FeedbackState(use_case)
         self._marks = self._watermarks()
-        self._bounds = self._event_time_bounds()
+        self._waiting: set[tuple[str, int]] = set()
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Restores everything from the changelog, as of the last commit."""
         for at in partitions:
             known = decode(Position, at.metadata.encode()) if at.metadata else Position()
             self._committed[at.topic, at.partition] = known
-        self._changelog = self._new_changelog()
-        self._state = FeedbackState(self._use_case, self._changelog.restore(self._read_changelog()))
+            self._waiting.discard((at.topic, at.partition))
+            if at.waiting:
+                self._waiting.add((at.topic, at.partition))
+        self._state = self._store.restore()
         self._marks = self._watermarks()
         self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None)
-        for (topic, partition), known in self._committed.items():
+        for (topic, partition), position in self._committed.items():
+            time = position.time
             # Stream time follows shadows only where their records state it.
-            if known.time.stated or topic in (self._topics.predictions, self._outcomes.name):
-                self._marks.assign(topic, partition, known.time)
-        self._bounds = self._event_time_bounds()
+            follows = topic == self._topics.predictions or topic in self._outcomes
+            if time.stated or (follows and (time.watermark_ms is not None or (topic, partition) in self._waiting)):
+                self._marks.assign(topic, partition, time)
+        for reader in self._outcomes.values():
+            reader.forget()
         if self._champion is not None:
             self._state.serve(self._champion)
         self._gauges.champion(self._epoch, self._state)
@@ -121,6 +131,7 @@ class FeedbackProcessor:
         """Forgets partitions."""
         for at in partitions:
             self._committed.pop(at, None)
+            self._waiting.discard(at)
             self._marks.revoke(*at)
 
     def metadata(self, topic: str, partition: int) -> str:
@@ -141,15 +152,13 @@ class FeedbackProcessor:
             outputs += self._alarms(self._state.serve(self._champion))
             self._gauges.champion(self._epoch, self._state)
         by_topic = self._by_topic(batch, now_ms)
-        parts = [
-            self._predictions(by_topic.get(self._topics.predictions, []), now_ms),
-            self._predictions(by_topic.get(self._topics.shadow, []), now_ms),
-            self._take_outcomes(by_topic.get(self._outcomes.name, []), now_ms, outputs),
-        ]
+        self._predictions(by_topic.get(self._topics.predictions, []), now_ms)
+        self._predictions(by_topic.get(self._topics.shadow, []), now_ms)
+        for reader in self._outcomes.values():
+            outputs += self._take_outcomes(reader, by_topic.get(reader.topic.name, []), now_ms)
         for message in by_topic.get(self._topics.retraining, []):
             self._take_retraining(message)
-        outputs += self._advance(parts, now_ms)
-        return outputs
+        return outputs + self._advance(now_ms)
 
     def _by_topic(self, batch: Sequence[Message], now_ms: int) -> dict[str, list[Message]]:  # hot path
         """Records in order; those that state a watermark are taken note of and left out."""
@@ -167,16 +176,15 @@ class FeedbackProcessor:
             self._marks.punctuate(message.topic, message.partition, mark, now_ms)
         return mark is not None
 
-    def _predictions(self, messages: list[Message], now_ms: int) -> Changes:  # hot path
+    def _predictions(self, messages: list[Message], now_ms: int) -> None:  # hot path
         if not messages:
-            return Changes.none()
+            return
         is_traffic = messages[0].topic == self._topics.predictions
         watched = is_traffic and self._champion is not None and self._state.monitor.wants_vectors
         arrivals = self._reader.read(list(map(_VALUE_OF, messages)), self._state.monitor if watched else None)
-        changes = self._state.predict(arrivals)
+        self._state.predict(arrivals)
         if is_traffic:
             self._observe_times(messages, arrivals.event_time_ms, now_ms)
-        return changes
 
     def _observe_times(self, messages: list[Message], times_ms: NDArray[np.int64], now_ms: int) -> None:
         partitions = np.array([message.partition for message in messages])
@@ -184,42 +192,19 @@ class FeedbackProcessor:
             newest_ms = int(times_ms[partitions == partition].max())
             self._marks.observe(messages[0].topic, partition, newest_ms, now_ms)
 
-    def _take_outcomes(self, messages: list[Message], now_ms: int, outputs: list[Output]) -> Changes:
+    def _take_outcomes(self, reader: OutcomeReader, messages: list[Message], now_ms: int) -> list[Output]:
         if not messages:
-            return Changes.none()
-        records: list[Any] = self._outcome_decoder.decode([message.value for message in messages])
-        self._check_times(messages, records, now_ms)
-        good: list[Any] = []
-        carriers: list[Message] = []
-        for message, record in zip(messages, records, strict=True):
-            if isinstance(record, BadRecord):
-                self._metrics.dead_letters.labels(record.reason).inc()
-                outputs.append(dead_letter(self._topics, "feedback", message, record, now_ms))
-            else:
-                good.append(record)
-                carriers.append(message)
-        changes = Changes.none()
-        if good:
-            reports = reports_of(self._use_case, good)
-            self._observe_times(carriers, reports.time_ms, now_ms)
-            changes = self._state.observe(reports)
-        self._quarantine.observe(len(good), len(messages) - len(good))
-        return changes
-
-    def _check_times(self, messages: list[Message], records: list[Any], now_ms: int) -> None:
-        """Replaces outcomes whose event time cannot be believed by their `BadRecord`."""
-        name = self._outcomes.event_time
-        places: dict[int, list[int]] = {}
-        for place, (message, record) in enumerate(zip(messages, records, strict=True)):
-            if not isinstance(record, BadRecord):
-                places.setdefault(message.partition, []).append(place)
-        for partition, of_partition in places.items():
-            times_ms = np.array([getattr(records[place], name) for place in of_partition], dtype=np.int64)
-            ahead, behind = self._bounds.check(partition, times_ms, now_ms)
-            for at in np.flatnonzero(ahead).tolist():
-                records[of_partition[at]] = BadRecord("future", f"{name} is ahead of the wall clock")
-            for at in np.flatnonzero(behind).tolist():
-                records[of_partition[at]] = BadRecord("too_old", f"{name} is far behind its partition")
+            return []
+        records, carriers, times_ms, bad = reader.take(messages, now_ms)
+        if records:
+            self._observe_times(carriers, times_ms, now_ms)
+        for at, label in enumerate(self._use_case.labels if records else ()):
+            if label.topic.name == reader.topic.name:
+                self._state.observe(at, reports_of(label, records))
+        self._quarantine.observe(len(records), len(bad))
+        for _, error in bad:
+            self._metrics.dead_letters.labels(error.reason).inc()
+        return [dead_letter(self._topics, "feedback", message, error, now_ms) for message, error in bad]
 
     def _take_retraining(self, message: Message) -> None:
         record = decode(_RETRAINING, message.value or b"")
@@ -232,26 +217,27 @@ class FeedbackProcessor:
             self._state.monitor.retrain.ended(record.run_id)
             self._clock_due = True
 
-    def _advance(self, parts: list[Changes], now_ms: int) -> list[Output]:
+    def _advance(self, now_ms: int) -> list[Output]:
         state = self._state
         watermark = self._marks.current(now_ms)
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
-            parts.append(state.advance(watermark))
+            state.advance(watermark)
             broken = state.monitor.advance(watermark)
             outputs += self._alarms(broken)
             self._clock_due = self._clock_due or bool(broken)
             self._metrics.watermark.set(watermark / 1000)
-        outputs += self._labels(Changes.joined(parts))
+        outputs += self._labels(state.take_changes())
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS
         if watermark is not None and tick_ms > state.monitor.ticked_ms:
             outputs += self._tick(tick_ms)
             self._clock_due = True
-        outputs += state.store(self._changelog)
-        outputs += [self._unattributed(side, now_ms) for side in state.take_side()]
+        outputs += self._store.write(state)
+        for declared, label in zip(self._use_case.labels, state.labels, strict=True):
+            outputs += [self._unattributed(declared, side, now_ms) for side in label.take_side()]
         if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms
-            outputs.append(self._changelog.clock(Clock(state.watermark_ms, state.monitor.snapshot())))
+            outputs += self._store.write_clock(state)
         self._metrics.open_predictions.set(state.open_events)
         return outputs
 
@@ -259,7 +245,7 @@ class FeedbackProcessor:
         state, plan = self._state, self._use_case.plan
         outputs: list[Output] = []
         state.forget(tick_ms)
-        outputs += self._changelog.expired(state.watermark_ms)
+        outputs += self._store.expired(state.watermark_ms)
         readings, since_ms = state.readings(), state.monitor.ticked_ms
         suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
         for decided in state.monitor.tick(tick_ms, state.windows, suspicions):
@@ -270,18 +256,38 @@ class FeedbackProcessor:
                 outputs.append(Output(self._topics.drift, decided.subject.encode(), encode(decided)))
             else:
                 outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))
-        for key in state.take_changed_windows(readings if tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS else ()):
-            record = state.windows.record(
-                key,
-                use_case=plan.use_case,
-                label_name=label_name(self._use_case),
-                threshold=plan.threshold,
-                watermark_ms=tick_ms,
-                provisional=readings.provisional(key),
-                estimate=readings.estimate(key),
-            )
-            outputs.append(Output(self._topics.quality, key.text().encode(), encode(record)))
+        is_due = tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS
+        outputs += self._quality(self._use_case.label, state.labels[0], tick_ms, readings, is_due=is_due)
+        for declared, label in zip(self._use_case.auxiliary_labels, state.labels[1:], strict=True):
+            outputs += self._quality(declared, label, tick_ms)
         self._gauges.tick(state, plan.threshold)
+        return outputs
+
+    def _quality(
+        self,
+        declared: Label,
+        label: LabelState,
+        tick_ms: int,
+        readings: Readings | None = None,
+        *,
+        is_due: bool = False,
+    ) -> list[Output]:
+        """Windows that changed and, where it `is_due`, those whose readings did; those of auxiliary labels have none."""
+        auxiliary = readings is None
+        outputs = []
+        for key in label.take_changed_windows(readings if readings is not None and is_due else ()):
+            record = label.windows.record(
+                key,
+                use_case=self._use_case.name,
+                label_name=declared.name,
+                threshold=self._use_case.plan.threshold,
+                watermark_ms=tick_ms,
+                auxiliary=auxiliary,
+                provisional=readings.provisional(key) if readings is not None else None,
+                estimate=readings.estimate(key) if readings is not None else None,
+            )
+            name = f"{declared.name}|{key.text()}" if auxiliary else key.text()
+            outputs.append(Output(self._topics.quality, name.encode(), encode(record)))
         return outputs
 
     def _alarms(self, alarms: list[Alarm]) -> list[Output]:
@@ -290,33 +296,23 @@ class FeedbackProcessor:
                 self._metrics.alarms.labels(alarm.kind).inc()
         return [Output(self._topics.alarms, alarm.subject.encode(), encode(alarm)) for alarm in alarms]
 
-    def _labels(self, changes: Changes) -> list[Output]:
-        for reason, count in enumerate(np.bincount(changes.reason).tolist()):
+    def _labels(self, changes: list[Changes]) -> list[Output]:
+        outputs: list[Output] = []
+        for reason, count in enumerate(np.bincount(changes[0].reason).tolist()):
             if count:
                 self._metrics.labels.labels(REASONS[reason]).inc(count)
-        return self._label_writer.records(self._state.table, changes)
+        for writer, label, changed in zip(self._label_writers, self._state.labels, changes, strict=True):
+            outputs += writer.records(label.table, changed)
+        return outputs
 
-    def _unattributed(self, side: Unattributed, now_ms: int) -> Output:
+    def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:
         """An outcome that judges nothing is kept as a dead letter: its own bytes are gone, its content is not."""
         self._metrics.dead_letters.labels(side.reason).inc()
-        message = Message(self._outcomes.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
-        error = BadRecord(side.reason, f"outcome of event {side.event_id!r} judges no prediction")
+        message = Message(label.topic.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
+        error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
         return dead_letter(self._topics, "feedback", message, error, now_ms)
-
-    def _new_changelog(self) -> Changelog:
-        return Changelog(self._topics.feedback_changelog, horizon_ms(self._use_case))
 
     def _watermarks(self) -> Watermarks:
         topics, lateness = self._topics, milliseconds(self._use_case.requests.lateness)
-        return Watermarks(
-            {
-                topics.predictions: lateness,
-                topics.shadow: lateness,
-                self._outcomes.name: milliseconds(self._outcomes.lateness),
-            }
-        )
-
-    def _event_time_bounds(self) -> EventTimeBounds:
-        return EventTimeBounds(
-            max_ahead_ms=milliseconds(self._outcomes.max_ahead), max_behind_ms=milliseconds(self._outcomes.max_behind)
-        )
+        outcomes = {topic.name: milliseconds(topic.lateness) for topic in self._use_case.outcome_topics}
+        return Watermarks({topics.predictions: lateness, topics.shadow: lateness, **outcomes})

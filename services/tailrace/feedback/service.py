@@ -37,7 +37,8 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
 
     processor = FeedbackProcessor(use_case, read_changelog, follow, lifecycle.metrics)
     group = topics.group("feedback")
-    subscriptions = [topics.predictions, topics.shadow, use_case.label.topic.name, topics.retraining]
+    outcomes = [topic.name for topic in use_case.outcome_topics]
+    subscriptions = [topics.predictions, topics.shadow, *outcomes, topics.retraining]
     try:
         run_transactional(settings, group, subscriptions, group, processor, lifecycle)
     finally:

@@ -1,27 +1,28 @@
-"""Everything feedback keeps: the join, live quality, and the monitor, as one thing to advance and restore."""
+"""Everything feedback keeps: labels, live quality, and the monitor, as one thing to advance and restore."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.ports import Output
 from tailrace.contracts.records import Alarm
 from tailrace.core.durations import milliseconds
-from tailrace.core.join_table import JoinTable, Rows
-from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
+from tailrace.core.join_table import Rows
+from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
 from tailrace.core.judged import Judged
 from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
 from tailrace.core.monitoring import Champion, Monitor, MonitorSpec
 from tailrace.core.monitors import PSI
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey, pairs
+from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
-from tailrace.feedback.changelog import Changelog, Restored
+from tailrace.feedback.changelog import Clock, Restored
+from tailrace.feedback.label_state import LabelState, final_of
 from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.sources import Label
 
 ORPHAN_HOLD_MS = DAY_MS
 """How long an outcome waits for its prediction. Predictions lag events by seconds; a day survives an outage."""
@@ -30,41 +31,37 @@ ORPHAN_HOLD_MS = DAY_MS
 class FeedbackState:
     """State of feedback for one use case.
 
-    Windows are kept twice: `windows` counts everything and is what is published; a second set counts
-    events that the join has forgotten. Only the second is stored: the rest follows from the events.
-
     Args:
         use_case: The use case.
-        restored: What the changelog holds; None to begin.
+        restored: What the changelog holds of each label, in their order; empty to begin.
+        clock: Stream time and the monitor's state; None to begin.
+
+    Attributes:
+        labels: What is kept of each label; the first judges the model.
     """
 
-    def __init__(self, use_case: UseCase, restored: Restored | None) -> None:
-        clock = restored.clock if restored is not None else None
+    def __init__(self, use_case: UseCase, restored: Sequence[Restored] = (), clock: Clock | None = None) -> None:
         self.watermark_ms = clock.watermark_ms if clock is not None else -1
-        self._kept_ms = _kept_ms(use_case)
+        found: Sequence[Restored | None] = restored or [None] * len(use_case.labels)
+        self.labels = tuple(
+            LabelState(join_spec(label), kept_ms(use_case, label), of_label, self.watermark_ms)
+            for label, of_label in zip(use_case.labels, found, strict=True)
+        )
+        self._first = self.labels[0]
         self._reading_spec = reading_spec(use_case)
-        self._join = JoinState(join_spec(use_case), self.watermark_ms)
-        self.windows = QualityWindows()
-        self._settled = QualityWindows()
         self.monitor = Monitor(monitor_spec(use_case), clock.monitor if clock is not None else None)
-        self._restarted = restored is not None
-        self._dropped: list[WindowKey] = []
-        if restored is not None:
-            self._restore(restored)
+        self._restarted = bool(restored)
+        self._changes: list[list[Changes]] = [[] for _ in self.labels]
 
     @property
     def open_events(self) -> int:
-        """Events the join keeps."""
-        return len(self._join)
+        """Events the joins keep."""
+        return sum(label.open_events for label in self.labels)
 
     @property
-    def table(self) -> JoinTable:
-        """Predictions the join keeps."""
-        return self._join.table
-
-    def held(self, event_id: str) -> list[Outcome] | None:
-        """Outcomes that wait for a prediction of an event; None where there are none."""
-        return self._join.held.get(event_id)
+    def windows(self) -> QualityWindows:
+        """Live quality by the label that judges the model."""
+        return self._first.windows
 
     def serve(self, champion: Champion) -> list[Alarm]:
         """Takes up a champion; gives the alarms that this resolves."""
@@ -72,122 +69,73 @@ class FeedbackState:
         if self._restarted:
             # Labels that no tick had fed to the detectors when the last process ended.
             self._restarted = False
-            table, live = self.table, self.table.live()
-            final = self._champions(live[(table.status[live] == FINAL)])
+            table = self._first.table
+            live = table.live()
+            final = live[(table.status[live] == FINAL)]
+            final = final[self._is_champions(final)]
             self.monitor.judged_again(Judged.of(table, final, table.known_at_ms[final], table.label[final]))
         return resolved
 
-    def predict(self, arrivals: Arrivals) -> Changes:
+    def predict(self, arrivals: Arrivals) -> None:
         """Takes predictions."""
-        changes = self._join.predict(arrivals)
-        table, rows = self.table, self._join.added[-1]
-        self.windows.predicted(table, rows)
-        self.monitor.predicted(table.event_time_ms[rows[self._has_traffic(rows)]])
-        chained = rows[table.head[rows] != rows]
-        if chained.size:
-            self.windows.paired(table, *pairs(table, chained))
-        return self._count(changes)
+        for at, label in enumerate(self.labels):
+            self._take(at, label.predict(arrivals))
+        added = self._first.added
+        self.monitor.predicted(self._first.table.event_time_ms[added[self._has_traffic(added)]])
 
-    def observe(self, reports: Reports) -> Changes:
-        """Takes outcomes."""
-        return self._count(self._join.observe(reports))
+    def observe(self, at: int, reports: Reports) -> None:
+        """Takes outcomes of one label."""
+        self._take(at, self.labels[at].observe(reports))
 
-    def advance(self, watermark_ms: int) -> Changes:
+    def advance(self, watermark_ms: int) -> None:
         """Moves stream time."""
         self.watermark_ms = watermark_ms
-        return self._count(self._join.advance(watermark_ms))
+        for at, label in enumerate(self.labels):
+            self._take(at, label.advance(watermark_ms))
+
+    def take_changes(self) -> list[Changes]:
+        """What has changed of each label since the last call."""
+        changes = [Changes.joined(parts) if parts else Changes.none() for parts in self._changes]
+        self._changes = [[] for _ in self.labels]
+        return changes
 
     def forget(self, now_ms: int) -> None:
         """Forgets what can no longer change, and windows that nobody looks back at."""
-        self._join.forget()
-        self.windows.drop_before(now_ms - self._kept_ms)
-        self._dropped += self._settled.drop_before(now_ms - self._kept_ms)
-
-    def store(self, changelog: Changelog) -> list[Output]:
-        """What the changelog has to be told since the last call; frees what is gone."""
-        join, table = self._join, self.table
-        gone = join.take_gone()
-        self._settled.add_rows(table, gone)
-        self._settled.add_delays(table, gone)
-        added, touched = (np.concatenate([np.empty(0, np.int64), *rows]) for rows in (join.added, join.touched))
-        outputs = list(changelog.batch(table, added, np.unique(touched), gone))
-        table.remove(gone)
-        outputs += [changelog.held(event_id, self.held(event_id)) for event_id in sorted(join.held.touched)]
-        join.added, join.touched, join.held.touched = [], [], set()
-        outputs += [changelog.window(key, self._settled.counts(key)) for key in sorted(self._settled.changed)]
-        outputs += [changelog.window(key, None) for key in self._dropped]
-        self._settled.changed.clear()
-        self._dropped = []
-        return outputs
+        for label in self.labels:
+            label.forget(now_ms)
 
     def readings(self) -> Readings:
-        """What can be said now of windows whose labels are still coming."""
-        return Readings(self._reading_spec, self.windows, self._settled, self.table, self.watermark_ms)
+        """What can be said now of windows whose labels, of those that judge the model, are still coming."""
+        return self._first.readings(self._reading_spec, self.watermark_ms)
 
-    def take_side(self) -> list[Unattributed]:
-        """Outcomes that judge nothing, since the last call."""
-        side, self._join.side = self._join.side, []
-        return side
-
-    def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
-        """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen.
-
-        Args:
-            waiting: Others to be published as well.
-        """
-        changed = self.windows.changed | set(waiting)
-        whole = [key for key in self.windows if key.slice == "" and key.variant != "shadow"]
-        if whole:
-            changed.add(max(whole))
-        self.windows.changed.clear()
-        return sorted(changed)
-
-    def _count(self, changes: Changes) -> Changes:
+    def _take(self, at: int, changes: Changes) -> None:
         if not changes.rows.size:
-            return changes
-        table = self.table
-        replaced = changes.taken(~np.isnan(changes.previous))
-        self.windows.labelled(table, replaced.rows, replaced.previous, -1)
-        final = changes.taken((changes.status == FINAL) & ~np.isnan(changes.label))
-        self.windows.labelled(table, final.rows, final.label)
-        came = (changes.reason == OUTCOME) & (changes.outcome_time_ms != NO_TIME) & ~np.isnan(changes.label)
-        joined = changes.taken(came & self._has_traffic(changes.rows))
-        self.monitor.joined(joined.outcome_time_ms, joined.label > 0.0)
-        first = final.taken(np.isnan(final.previous))
-        mine = first.taken(self._is_champions(first.rows))
-        self.monitor.judged(Judged.of(table, mine.rows, mine.known_at_ms, mine.label))
-        return changes
+            return
+        self._changes[at].append(changes)
+        if at == 0:
+            came = (changes.reason == OUTCOME) & (changes.outcome_time_ms != NO_TIME) & ~np.isnan(changes.label)
+            joined = changes.taken(came & self._has_traffic(changes.rows))
+            self.monitor.joined(joined.outcome_time_ms, joined.label > 0.0)
+            final = final_of(changes)
+            first = final.taken(np.isnan(final.previous))
+            mine = first.taken(self._is_champions(first.rows))
+            self.monitor.judged(Judged.of(self._first.table, mine.rows, mine.known_at_ms, mine.label))
 
     def _has_traffic(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows are predictions that apps see: bool (n,)."""
-        seen = [cohort.variant != "shadow" for cohort in self.table.cohorts]
-        return np.array(seen, dtype=np.bool_)[self.table.cohort[rows]]
-
-    def _champions(self, rows: Rows) -> Rows:
-        return rows[self._is_champions(rows)]
+        table = self._first.table
+        seen = [cohort.variant != "shadow" for cohort in table.cohorts]
+        return np.array(seen, dtype=np.bool_)[table.cohort[rows]]
 
     def _is_champions(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows are predictions of the model that serves as champion now: bool (n,)."""
-        version = self.monitor.version
-        mine = [c.variant == "champion" and c.model_version == version for c in self.table.cohorts]
-        return np.array(mine, dtype=np.bool_)[self.table.cohort[rows]]
-
-    def _restore(self, restored: Restored) -> None:
-        for key, counts in restored.windows.items():
-            self._settled.restore(key, counts)
-            self.windows.restore(key, counts)
-        self._settled.changed.clear()
-        self._join.table = restored.table
-        self._join.restore(restored.heads)
-        for event_id, outcomes in restored.held.items():
-            self._join.held.restore(event_id, outcomes)
-        self.windows.add_rows(restored.table, restored.table.live())
-        # What was published already would be published again: harmless, the newest record of a key holds.
+        version, table = self.monitor.version, self._first.table
+        mine = [c.variant == "champion" and c.model_version == version for c in table.cohorts]
+        return np.array(mine, dtype=np.bool_)[table.cohort[rows]]
 
 
-def join_spec(use_case: UseCase) -> JoinSpec:
-    """The join of a use case in plain numbers."""
-    label = use_case.label
+def join_spec(label: Label) -> JoinSpec:
+    """The join of a label in plain numbers."""
     return JoinSpec(
         window_ms=milliseconds(label.matures_after),
         lateness_ms=milliseconds(label.topic.lateness),
@@ -195,12 +143,15 @@ def join_spec(use_case: UseCase) -> JoinSpec:
         hold_ms=ORPHAN_HOLD_MS,
         if_absent=label.if_absent,
         closes_at_outcome=label.closes == "outcome",
+        reduce=label.reduce,
+        entity=label.entity,
+        attribution=label.attribution,
     )
 
 
 def reading_spec(use_case: UseCase) -> ReadingSpec:
     """How the labels of a use case come, in plain numbers."""
-    spec = join_spec(use_case)
+    spec = join_spec(use_case.label)
     return ReadingSpec(spec.window_ms, spec.lateness_ms, spec.if_absent is not None, use_case.plan.threshold)
 
 
@@ -230,31 +181,49 @@ def monitor_spec(use_case: UseCase) -> MonitorSpec:
     )
 
 
-def reports_of(use_case: UseCase, records: Sequence[Any]) -> Reports:  # hot path
-    """What outcome records say, by the fields that the label names."""
-    label = use_case.label
+def reports_of(label: Label, records: Sequence[Any]) -> Reports:  # hot path
+    """What outcome records say of a label, by the fields that it names; records that say nothing are left out."""
+    values = [getattr(record, label.value) for record in records]
+    retract, left = (_flags(field, records) for field in (label.retract, label.left))
+    if None in values:
+        says = [value is not None or retract[at] or left[at] for at, value in enumerate(values)]
+        if not all(says):
+            return reports_of(label, [record for record, said in zip(records, says, strict=True) if said])
+        values = [0.0 if value is None else value for value in values]
     time_ms = np.array([getattr(record, label.topic.event_time) for record in records], dtype=np.int64)
-    revision, retract = time_ms, np.zeros(len(records), np.bool_)
+    revision = time_ms
     if label.revision:
         revision = np.array([int(getattr(record, label.revision)) for record in records], dtype=np.int64)
-    if label.retract:
-        retract = np.array([bool(getattr(record, label.retract)) for record in records], dtype=np.bool_)
-    value = np.array([float(getattr(record, label.value)) for record in records], dtype=np.float64)
-    return Reports([str(getattr(record, label.on)) for record in records], revision, retract, value, time_ms)
+    names = [str(getattr(record, label.on)) for record in records]
+    reports = Reports(names, revision, retract, np.array(values, dtype=np.float64), time_ms)
+    if label.reduce is None:
+        return reports
+    ids = _outcome_ids(label, records, time_ms)
+    # That nothing more can be seen of an event is no revision of what was seen.
+    ids = [f"left {name}" if gone else name for name, gone in zip(ids, left.tolist(), strict=True)]
+    return reports._replace(outcome_ids=ids, left=left)
 
 
-def horizon_ms(use_case: UseCase) -> int:
+def _flags(field: str | None, records: Sequence[Any]) -> NDArray[np.bool_]:
+    if field is None:
+        return np.zeros(len(records), np.bool_)
+    return np.array([bool(getattr(record, field)) for record in records], dtype=np.bool_)
+
+
+def _outcome_ids(label: Label, records: Sequence[Any], time_ms: NDArray[np.int64]) -> list[str]:
+    if label.outcome_id is not None:
+        return [str(getattr(record, label.outcome_id)) for record in records]
+    # What befalls an entity at two times are two outcomes.
+    return list(map(str, time_ms.tolist())) if label.entity is not None else [""] * len(records)
+
+
+def horizon_ms(label: Label) -> int:
     """From a prediction's event to the end of its corrections, milliseconds."""
-    spec = join_spec(use_case)
+    spec = join_spec(label)
     return spec.window_ms + spec.lateness_ms + spec.correction_ms
 
 
-def label_name(use_case: UseCase) -> str:
-    """Name of the label in records: the field that holds it."""
-    return use_case.label.value
-
-
-def _kept_ms(use_case: UseCase) -> int:
+def kept_ms(use_case: UseCase, label: Label) -> int:
     """How long windows are kept: corrections, the longest metric and the training span all look back at them."""
     longest = max((milliseconds(metric.window) for metric in use_case.metrics), default=0)
-    return horizon_ms(use_case) + longest + milliseconds(use_case.retrain.window) + 2 * DAY_MS
+    return horizon_ms(label) + longest + milliseconds(use_case.retrain.window) + 2 * DAY_MS

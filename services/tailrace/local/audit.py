@@ -75,6 +75,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 class _Label(msgspec.Struct, frozen=True):
     prediction_id: str
+    label_name: str
     label_version: int
 
 
@@ -139,14 +140,15 @@ def audit(settings: Settings, use_case: UseCase) -> AuditReport:
     predicted, prediction_ids, event_ids = _predictions(settings, topics.predictions)
     _, shadow_ids, _ = _predictions(settings, topics.shadow)
     dead = _dead(settings, topics.dead_letters, name)
-    labels, versions = _labels(settings, topics.labels)
+    labels = _labels(settings, topics.labels)
+    known_ids = np.concatenate([prediction_ids, shadow_ids])
     rows = _Rows(settings, use_case)
     offsets, epochs = _epochs(settings, topics.control)
     claimed, actual = _chain(settings)
     findings = [
         *audit_events(name, events.all, predicted, dead),
         *audit_identity(name, events.readable, events.ids, predicted, event_ids),
-        *audit_labels(labels, versions, np.concatenate([prediction_ids, shadow_ids])),
+        *(finding for ids, versions in labels for finding in audit_labels(ids, versions, known_ids)),
         *audit_repeats(name, rows.sources, rows.values),
         *_audit_windows(name, events, rows),
         *audit_epochs(offsets, epochs),
@@ -158,7 +160,7 @@ def audit(settings: Settings, use_case: UseCase) -> AuditReport:
         predictions=len(predicted.offsets),
         shadow_predictions=len(shadow_ids),
         dead_letters=len(dead.offsets),
-        labels=len(versions),
+        labels=sum(len(versions) for _, versions in labels),
         windows_recounted=len(rows.sources.offsets) * len(rows.columns),
         routing_tables=len(epochs),
         audit_entries=len(claimed),
@@ -200,14 +202,18 @@ def _predictions(settings: Settings, topic: str) -> tuple[Positions, NDArray[np.
     return _joined(places), np.concatenate(ids), np.concatenate(event_ids)
 
 
-def _labels(settings: Settings, topic: str) -> tuple[NDArray[np.bytes_], Ints]:
+def _labels(settings: Settings, topic: str) -> list[tuple[NDArray[np.bytes_], Ints]]:
+    """Prediction id and version of every record, label by label."""
     decoder = BatchDecoder(_Label)
-    ids, versions = [_bytes([])], [np.empty(0, np.int64)]
+    parts: dict[str, list[tuple[NDArray[np.bytes_], Ints]]] = {}
     for chunk in _chunks(settings, topic):
         found = decoder.decode([m.value for m in chunk if m.value is not None])
-        ids.append(_bytes([one.prediction_id for one in found]))
-        versions.append(np.array([one.label_version for one in found], np.int64))
-    return np.concatenate(ids), np.concatenate(versions)
+        for name in sorted({one.label_name for one in found}):
+            mine = [one for one in found if one.label_name == name]
+            versions = np.array([one.label_version for one in mine], np.int64)
+            parts.setdefault(name, []).append((_bytes([one.prediction_id for one in mine]), versions))
+    joined = (zip(*part, strict=True) for part in parts.values())
+    return [(np.concatenate(ids), np.concatenate(versions)) for ids, versions in joined]
 
 
 def _dead(settings: Settings, topic: str, events_topic: str) -> Positions:

@@ -41,10 +41,11 @@ class Barrier:
     def __init__(self, settings: Settings, use_case: UseCase, *, training: bool = True) -> None:
         self._admin = admin(settings)
         self._topics = topics = Topics(use_case.name)
+        outcomes = [topic.name for topic in use_case.outcome_topics]
         reads: dict[str, list[str]] = {
             "features": [use_case.requests.name] + ([topics.labels] if use_case.plan.online_views else []),
             "inference": [topics.features],
-            "feedback": [topics.predictions, topics.shadow, use_case.label.topic.name, topics.retraining],
+            "feedback": [topics.predictions, topics.shadow, *outcomes, topics.retraining],
         }
         if training:
             reads |= {"trainer": [topics.retraining], "rollout": [topics.retraining, topics.quality]}

@@ -92,7 +92,7 @@ class Observer:
     def _take(self, topic: str, value: bytes) -> None:
         if topic == self._topics.quality:
             quality = decode(Quality, value)
-            if not quality.slice:
+            if not (quality.slice or quality.auxiliary):
                 self.quality[quality.window_start_ms, quality.variant, quality.model_version] = quality
         elif topic == self._topics.alarms:
             self.alarms.append(decode(Alarm, value))

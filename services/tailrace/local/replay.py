@@ -114,8 +114,10 @@ class Replay:
         self._producer = producer(settings, **{"linger.ms": 20})
         client = admin(settings)
         self._partitions = {
-            topic.name: partitions_of(client, topic.name) for topic in (use_case.requests, use_case.label.topic)
+            topic.name: partitions_of(client, topic.name) for topic in (use_case.requests, *use_case.outcome_topics)
         }
+        # Topics of auxiliary labels: nothing of theirs is recorded, but they hold stream time back as well.
+        self._silent = self._partitions.keys() - {use_case.requests.name, use_case.label.topic.name}
         self._failed: str = ""
         self._began = time.monotonic()
         self._sent = [0, 0]
@@ -131,7 +133,7 @@ class Replay:
     ) -> Progress:
         """Plays as fast as the use case digests; every run decides alike.
 
-        First both topics are told the watermark at which the replay begins. Then each slice of stream time:
+        First all topics are told the watermark at which the replay begins. Then each slice of stream time:
           1. its outcomes, then the watermark "nothing older than the slice's end follows" on every partition;
           2. wait until every consumer group has caught up and follows the newest routing table;
           3. its events, then the same watermark;
@@ -149,8 +151,8 @@ class Replay:
         """
         begin, end = self._span(from_ms, until_ms, slice_ms)
         progress = self._progress(begin)
-        for recording in (self._outcomes, self._events):
-            self._punctuate(recording.topic.name, begin)
+        for topic in self._partitions:
+            self._punctuate(topic, begin)
         self.settle()
         for at in range(begin, end, slice_ms):
             upto = min(at + slice_ms, end)
@@ -158,7 +160,8 @@ class Replay:
                 rows = recording.between(at, upto)
                 self._send(recording.topic.name, recording.encoded(rows))
                 self._sent[position] += rows.stop - rows.start
-                self._punctuate(recording.topic.name, upto)
+                for topic in (recording.topic.name, *(self._silent if recording is self._outcomes else ())):
+                    self._punctuate(topic, upto)
                 self.settle()
             progress = self._progress(upto)
             on_progress(progress)

@@ -97,12 +97,12 @@ class LagProbe:
 def subscriptions(use_case: UseCase) -> dict[str, tuple[str, ...]]:
     """Topics for which each service commits offsets."""
     topics = Topics(use_case.name)
-    outcomes = use_case.label.topic.name
+    outcomes = (topic.name for topic in use_case.outcome_topics)
     labels = (topics.labels,) if use_case.plan.online_views else ()
     return {
         "features": (use_case.requests.name, *labels),
         "inference": (topics.features,),
-        "feedback": (topics.predictions, topics.shadow, outcomes, topics.retraining),
+        "feedback": (topics.predictions, topics.shadow, *outcomes, topics.retraining),
         "trainer": (topics.retraining,),
         "rollout": (topics.retraining, topics.quality),
     }

@@ -28,7 +28,7 @@ def quality_between(
     found = [
         q
         for q in (decode(Quality, value) for value in newest.values())
-        if not q.slice and q.variant == variant and start_ms <= q.window_start_ms < end_ms
+        if not (q.slice or q.auxiliary) and q.variant == variant and start_ms <= q.window_start_ms < end_ms
     ]
     rows = []
     for name in [*sorted({q.model_version for q in found}, key=lambda version: (len(version), version)), ALL]:

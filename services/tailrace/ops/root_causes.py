@@ -45,6 +45,7 @@ class _Label(msgspec.Struct, frozen=True, gc=False):
     label_version: int
     label: float | None
     status: str
+    auxiliary: bool = False
 
 
 class _Judged(NamedTuple):
@@ -124,7 +125,7 @@ def _final_labels(settings: Settings, topic: str) -> dict[str, float]:
     decoder = BatchDecoder(_Label)
     for values in _newest(settings, topic):
         for label in decoder.decode(values):
-            if isinstance(label, _Label):
+            if isinstance(label, _Label) and not label.auxiliary:
                 known = newest.get(label.prediction_id)
                 if known is None or known.label_version < label.label_version:
                     newest[label.prediction_id] = label

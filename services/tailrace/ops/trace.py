@@ -31,7 +31,7 @@ def trace(settings: Settings, use_case: UseCase, event_id: str) -> dict[str, Any
         position; "searched" counts the records looked at, and "complete" is False where patience ran out.
     """
     topics, id_field = Topics(use_case.name), use_case.plan.event_id
-    label = use_case.label
+    judging = [label for label in use_case.labels if label.entity is None]
     search = _Search(settings, event_id)
     predictions = [
         found for topic in (topics.predictions, topics.shadow) for found in search.find(topic, "event_id", event_id)
@@ -41,7 +41,11 @@ def trace(settings: Settings, use_case: UseCase, event_id: str) -> dict[str, Any
         "event_id": event_id,
         "event": next(iter(search.find(use_case.requests.name, id_field, event_id, since_ms)), None),
         "predictions": predictions,
-        "outcomes": search.find(label.topic.name, label.on, event_id),
+        "outcomes": [
+            found
+            for topic, field in dict.fromkeys((label.topic.name, label.on) for label in judging)
+            for found in search.find(topic, field, event_id)
+        ],
         "labels": search.find(topics.labels, "event_id", event_id, since_ms),
         "dead_letters": search.dead_letters(topics.dead_letters),
         "searched": search.searched,

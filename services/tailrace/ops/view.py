@@ -125,7 +125,7 @@ class LoopView:
 
     def quality(self) -> list[dict[str, Any]]:
         """Live metrics of every day window and version, over all slices, the oldest first."""
-        whole = [record for record in self._quality.values() if record.slice == ""]
+        whole = [record for record in self._quality.values() if record.slice == "" and not record.auxiliary]
         return [_summary(q) for q in sorted(whole, key=lambda q: (q.window_start_ms, q.variant))[-2 * KEPT :]]
 
     def drift(self) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from types import TracebackType
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as Record
 
-from tailrace.backends.kafka import consumer, producer, to_messages
+from tailrace.backends.kafka import consumer, is_waiting, producer, to_messages
 from tailrace.backends.ports import Assigned, Message, Output, Processor
 from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, Retryable
@@ -274,7 +274,10 @@ class _Session:
             self._settle()
             known = client.committed(partitions, timeout=30)
             self._processor.assigned(
-                [Assigned(at.topic, at.partition, max(at.offset, -1), at.metadata or "") for at in known]
+                [
+                    Assigned(at.topic, at.partition, max(at.offset, -1), at.metadata or "", is_waiting(client, at))
+                    for at in known
+                ]
             )
             for at in known:
                 self._positions[at.topic, at.partition] = max(at.offset, 0)

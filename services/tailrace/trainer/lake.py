@@ -52,6 +52,7 @@ class LabelRow(msgspec.Struct, frozen=True, gc=False):
     known_at_ms: int
     variant: str
     outcome_time_ms: int | None = None
+    auxiliary: bool = False
 
 
 class Lake:
@@ -202,7 +203,7 @@ def _predictions(rows: list[ServedRow]) -> pa.Table:
 
 
 def _labels(rows: list[LabelRow]) -> pa.Table:
-    kept = [row for row in rows if row.variant != "shadow"]
+    kept = [row for row in rows if row.variant != "shadow" and not row.auxiliary]
     return pa.table(
         {
             "prediction_id": pa.array([row.prediction_id for row in kept], pa.string()),

@@ -1,4 +1,4 @@
-"""What must hold of sources, label, monitoring and policies before a service may start."""
+"""What must hold of sources, monitoring and policies before a service may start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tailrace.contracts.topics import Topics
 from tailrace.core.loss_detectors import LOSSES
 from tailrace.core.monitors import NAMES, PSI, EDetector
-from tailrace.usecase.findings import IDENTITIES, NUMBERS, Findings
+from tailrace.usecase.findings import IDENTITIES, Findings
 from tailrace.usecase.policies import AtLeast, NotWorse, Shadow
 from tailrace.usecase.sources import Topic
 
@@ -24,25 +24,22 @@ _TRAINER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def check_sources(use_case: UseCase, findings: Findings) -> None:
-    """Checks name, topics, prediction id, slices and label."""
-    name, requests, label = use_case.name, use_case.requests, use_case.label
+    """Checks name, requests, prediction id and slices."""
+    name, requests = use_case.name, use_case.requests
     if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
         findings.add("name", f"{name!r} must be letters, digits and underscores, and begin with a letter")
     if use_case.version < 1:
         findings.add("version", f"{use_case.version!r} must be 1 or greater")
-    _check_topic("requests", requests, name, findings)
-    _check_topic("label.topic", label.topic, name, findings)
-    if requests.name == label.topic.name:
-        findings.add("label.topic", f"{requests.name!r} carries the requests; outcomes need a topic of their own")
+    check_topic("requests", requests, name, findings)
     findings.required("prediction_id", requests.schema, use_case.prediction_id, IDENTITIES)
     for column in use_case.slices:
         findings.column("slices", requests.schema, column, ("str", "int", "bool"))
     for column in sorted({c for c in use_case.slices if use_case.slices.count(c) > 1}):
         findings.add("slices", f"{column!r} is named twice")
-    _check_label(use_case, findings)
 
 
-def _check_topic(place: str, topic: Topic, name: str, findings: Findings) -> None:
+def check_topic(place: str, topic: Topic, name: str, findings: Findings) -> None:
+    """Checks one topic of a use case of this name."""
     if not _TOPIC_NAME.fullmatch(topic.name) or topic.name in (".", ".."):
         findings.add(place, f"{topic.name!r} is no Kafka topic name: letters, digits, '.', '_' and '-', at most 249")
     if topic.name in {spec.name for spec in Topics(name).owned()}:
@@ -52,22 +49,6 @@ def _check_topic(place: str, topic: Topic, name: str, findings: Findings) -> Non
     findings.duration(f"{place} lateness", topic.lateness, zero=True)
     findings.duration(f"{place} max_ahead", topic.max_ahead)
     findings.duration(f"{place} max_behind", topic.max_behind)
-
-
-def _check_label(use_case: UseCase, findings: Findings) -> None:
-    label = use_case.label
-    schema = label.topic.schema
-    findings.required("label.on", schema, label.on, IDENTITIES)
-    findings.column("label.value", schema, label.value, NUMBERS)
-    if label.revision is not None:
-        findings.column("label.revision", schema, label.revision, ("int",))
-    if label.retract is not None:
-        findings.column("label.retract", schema, label.retract, ("bool",))
-    findings.duration("label.matures_after", label.matures_after)
-    findings.duration("label.corrected_within", label.corrected_within, zero=True)
-    findings.known("label.closes", label.closes, ("window", "outcome"), what="way to close")
-    if label.if_absent not in (False, None):
-        findings.add("label.if_absent", f"{label.if_absent!r} must be False (negative) or None (censored)")
 
 
 def check_model(use_case: UseCase, findings: Findings) -> int:

@@ -183,7 +183,9 @@ class _Compilation:
                     f"{place} by", f"{group.by!r} becomes an entity and must always be there; take '| None' off"
                 )
             return "labels" if found else None
-        self.findings.add(place, f"{group.source!r} is neither the requests topic nor the label of this use case")
+        self.findings.add(
+            place, f"{group.source!r} is neither the requests topic nor the label of this use case that judges models"
+        )
         return None
 
     def windows(

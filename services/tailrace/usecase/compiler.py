@@ -9,6 +9,7 @@ from tailrace.errors import UseCaseError
 from tailrace.usecase.checks import check_model, check_monitor, check_policies, check_sources
 from tailrace.usecase.columns import compile_columns
 from tailrace.usecase.findings import Findings, field_type
+from tailrace.usecase.label_checks import check_labels
 from tailrace.usecase.sources import fields_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def compile_plan(use_case: UseCase) -> Plan:
     """
     findings = Findings()
     check_sources(use_case, findings)
+    check_labels(use_case, findings)
     columns = compile_columns(use_case.name, use_case.features, use_case.requests, use_case.label, findings)
     latency_budget_ms = check_model(use_case, findings)
     check_monitor(use_case, findings)
@@ -36,7 +38,8 @@ def compile_plan(use_case: UseCase) -> Plan:
         raise UseCaseError(use_case.name, findings.sentences)
     key = use_case.requests.key
     fields = fields_of(use_case.requests.schema)
-    entities = tuple(dict.fromkeys((key, *(view.entity for view in columns.views))))
+    judged = [label.entity for label in use_case.labels if label.entity is not None]
+    entities = tuple(dict.fromkeys((key, *(view.entity for view in columns.views), *judged)))
     used = (
         *columns.field_types,
         key,

@@ -21,7 +21,8 @@ class UseCase:
         requests: Topic whose events are scored.
         prediction_id: Field of the requests that identifies an event; outcomes refer to it.
         features: Model inputs, in order.
-        label: What outcomes say.
+        label: What outcomes say: the label that models are trained on and judged by.
+        auxiliary_labels: What else becomes of a prediction; joined and published under their own names, and no more.
         model: What is predicted and how it is trained.
         slices: Fields of the requests by which metrics are also reported.
         monitor: Live metrics and drift detectors.
@@ -42,6 +43,7 @@ class UseCase:
         features: Sequence[Feature],
         label: Label,
         model: Binary,
+        auxiliary_labels: Sequence[Label] = (),
         version: int = 1,
         owner: str = "",
         slices: Sequence[str] = (),
@@ -57,6 +59,7 @@ class UseCase:
         self.prediction_id = prediction_id
         self.features = tuple(features)
         self.label = label
+        self.auxiliary_labels = tuple(auxiliary_labels)
         self.model = model
         self.slices = tuple(slices)
         self.monitor = tuple(monitor)
@@ -67,6 +70,16 @@ class UseCase:
         from tailrace.usecase.compiler import compile_plan
 
         self.plan: Plan = compile_plan(self)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """All labels, the one that judges models first."""
+        return (self.label, *self.auxiliary_labels)
+
+    @property
+    def outcome_topics(self) -> tuple[Topic, ...]:
+        """Topics of all labels, each once, that of the first label first."""
+        return tuple({label.topic.name: label.topic for label in self.labels}.values())
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

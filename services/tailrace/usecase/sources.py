@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from tailrace.core.reductions import Reduction, Touch
+
 # Subclasses are frozen too, but type checkers do not see options inherited and would refuse every
 # event type that does not repeat them.
 _EVENT_OPTIONS: Any = {"frozen": True, "kw_only": True}
@@ -58,30 +60,50 @@ class Topic:
 
 @dataclass(frozen=True)
 class Label:
-    """What an outcome says of a prediction.
+    """What outcomes say of a prediction.
 
     Args:
         topic: Outcomes topic.
-        on: Field of the outcome that holds the event id it judges.
-        value: Field with the outcome: bool or number; positive when truthy.
+        on: Field of the outcome that holds the event id it judges, or the entity, where `entity` is given.
+        value: Field with the outcome: bool or number; positive when truthy. A record without it, where it may be
+            None, says nothing of this label.
         matures_after: Attribution window W: an outcome counts when it happened within W of its event.
+        name: What records, metrics and pages call the label; the value's field where it is empty.
         if_absent: What a prediction without outcome becomes when W has passed: False, or None for censored.
         closes: "window": an outcome stays provisional until W has passed. "outcome": the first outcome
             is final at once, for sources that report every event exactly once.
         corrected_within: How long after W a revision still corrects the label.
         revision: Field with the revision number; the event time of the outcome where it is None.
         retract: Boolean field that takes the outcome back; None where outcomes are never taken back.
+        outcome_id: Field that tells several outcomes of one event apart; None where all are revisions of one.
+        reduce: How several outcomes become one label: "any" is 1 where one is positive, "sum", "max", or "last",
+            the value of the newest.
+        left: Boolean field that says that the event, or entity, left observation: predictions whose window this
+            cuts short, and of which nothing else is known, are censored.
+        entity: Field of the requests that `on` refers to, instead of the event id: an outcome then judges the
+            predictions of its entity in the W before it.
+        attribution: Which of these get the credit: "every_touch", "last_touch", "first_touch", or "linear",
+            where each gets an equal share of the value.
     """
 
     topic: Topic
     on: str = field(kw_only=True)
     value: str = field(kw_only=True)
     matures_after: str = field(kw_only=True)
+    name: str = field(default="", kw_only=True)
     if_absent: bool | None = field(default=False, kw_only=True)
     closes: str = field(default="window", kw_only=True)
     corrected_within: str = field(default="30d", kw_only=True)
     revision: str | None = field(default=None, kw_only=True)
     retract: str | None = field(default=None, kw_only=True)
+    outcome_id: str | None = field(default=None, kw_only=True)
+    reduce: Reduction | None = field(default=None, kw_only=True)
+    left: str | None = field(default=None, kw_only=True)
+    entity: str | None = field(default=None, kw_only=True)
+    attribution: Touch = field(default="every_touch", kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.value)
 
 
 def fields_of(schema: type[Event]) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""What feedback keeps of one label: its join, and the windows in which its labels count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tailrace.backends.ports import Output
+from tailrace.core.attribution import Attribution
+from tailrace.core.join_table import JoinTable, Rows
+from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
+from tailrace.core.labels import FINAL
+from tailrace.core.quality import QualityWindows, WindowKey, pairs
+from tailrace.core.readings import Readings, ReadingSpec
+from tailrace.feedback.changelog import Changelog, Restored
+
+
+class LabelState:
+    """State of one label.
+
+    Windows are kept twice: `windows` counts everything and is what is published; a second set counts
+    events that the join has forgotten. Only the second is stored: the rest follows from the events.
+
+    Args:
+        spec: How its outcomes are joined.
+        kept_ms: How long windows are kept.
+        restored: What the changelog holds; None to begin.
+        watermark_ms: Stream time reached; -1 to begin.
+    """
+
+    def __init__(self, spec: JoinSpec, kept_ms: int, restored: Restored | None = None, watermark_ms: int = -1) -> None:
+        self._kept_ms = kept_ms
+        self._join = JoinState(spec, watermark_ms)
+        self._attribution = Attribution(spec) if spec.entity is not None else None
+        self.windows = QualityWindows()
+        self._settled = QualityWindows()
+        self._dropped: list[WindowKey] = []
+        if restored is not None:
+            self._restore(restored)
+
+    @property
+    def open_events(self) -> int:
+        """Events the join keeps."""
+        return len(self._join)
+
+    @property
+    def table(self) -> JoinTable:
+        """Predictions the join keeps."""
+        return self._join.table
+
+    @property
+    def added(self) -> Rows:
+        """Rows of the newest predictions."""
+        return self._join.added[-1]
+
+    def held(self, key: str) -> list[Outcome] | None:
+        """Outcomes that wait for a prediction of an event, or for stream time; None where there are none."""
+        attribution = self._attribution
+        return self._join.held.get(key) if attribution is None else attribution.held.get(key)
+
+    def predict(self, arrivals: Arrivals) -> Changes:
+        """Takes predictions."""
+        changes = self._join.predict(arrivals)
+        table, rows = self.table, self._join.added[-1]
+        if self._attribution is not None:
+            self._attribution.predicted(table, rows)
+        self.windows.predicted(table, rows)
+        chained = rows[table.head[rows] != rows]
+        if chained.size:
+            self.windows.paired(table, *pairs(table, chained))
+        return self._count(changes)
+
+    def observe(self, reports: Reports) -> Changes:
+        """Takes outcomes."""
+        if self._attribution is not None:
+            self._attribution.hold(reports)
+            return Changes.none()
+        return self._count(self._join.observe(reports))
+
+    def advance(self, watermark_ms: int) -> Changes:
+        """Moves stream time."""
+        parts = []
+        if self._attribution is not None and self._join.outcomes is not None:
+            resolved = self._attribution.resolve(watermark_ms, self.table, self._join.outcomes)
+            parts.append(self._count(self._join.observe(resolved.reports, resolved.heads)))
+        parts.append(self._count(self._join.advance(watermark_ms)))
+        return Changes.joined(parts)
+
+    def forget(self, now_ms: int) -> None:
+        """Forgets what can no longer change, and windows that nobody looks back at."""
+        self._join.forget()
+        self.windows.drop_before(now_ms - self._kept_ms)
+        self._dropped += self._settled.drop_before(now_ms - self._kept_ms)
+
+    def store(self, changelog: Changelog) -> list[Output]:
+        """What the changelog has to be told since the last call; frees what is gone."""
+        join, table = self._join, self.table
+        gone = join.take_gone()
+        self._settled.add_rows(table, gone)
+        self._settled.add_delays(table, gone)
+        added, touched = (np.concatenate([np.empty(0, np.int64), *rows]) for rows in (join.added, join.touched))
+        outputs = list(changelog.batch(table, join.outcomes, added, np.unique(touched), gone))
+        held = join.held
+        if self._attribution is not None:
+            held = self._attribution.held
+            self._attribution.forget(table, gone)
+        table.remove(gone)
+        outputs += [changelog.held(key, self.held(key)) for key in sorted(held.touched)]
+        join.added, join.touched, held.touched = [], [], set()
+        outputs += [changelog.window(key, self._settled.counts(key)) for key in sorted(self._settled.changed)]
+        outputs += [changelog.window(key, None) for key in self._dropped]
+        self._settled.changed.clear()
+        self._dropped = []
+        return outputs
+
+    def take_side(self) -> list[Unattributed]:
+        """Outcomes that judge nothing, since the last call."""
+        side, self._join.side = self._join.side, []
+        if self._attribution is not None:
+            side += self._attribution.side
+            self._attribution.side = []
+        return side
+
+    def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings:
+        """What can be said now of windows whose labels are still coming."""
+        return Readings(spec, self.windows, self._settled, self.table, watermark_ms)
+
+    def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
+        """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen.
+
+        Args:
+            waiting: Others to be published as well.
+        """
+        changed = self.windows.changed | set(waiting)
+        whole = [key for key in self.windows if key.slice == "" and key.variant != "shadow"]
+        if whole:
+            changed.add(max(whole))
+        self.windows.changed.clear()
+        return sorted(changed)
+
+    def _count(self, changes: Changes) -> Changes:
+        if not changes.rows.size:
+            return changes
+        replaced = changes.taken(~np.isnan(changes.previous))
+        self.windows.labelled(self.table, replaced.rows, replaced.previous, -1)
+        final = final_of(changes)
+        self.windows.labelled(self.table, final.rows, final.label)
+        return changes
+
+    def _restore(self, restored: Restored) -> None:
+        for key, counts in restored.windows.items():
+            self._settled.restore(key, counts)
+            self.windows.restore(key, counts)
+        self._settled.changed.clear()
+        join, table = self._join, restored.table
+        join.table = table
+        if join.outcomes is not None:
+            join.outcomes = restored.outcomes
+        join.restore(restored.heads)
+        live: Rows = table.live()
+        if self._attribution is not None:
+            self._attribution.predicted(table, live)
+        held = join.held if self._attribution is None else self._attribution.held
+        for name, outcomes in restored.held.items():
+            held.restore(name, outcomes)
+        self.windows.add_rows(table, live)
+        # What was published already would be published again: harmless, the newest record of a key holds.
+
+
+def final_of(changes: Changes) -> Changes:
+    """Those that are final labels."""
+    return changes.taken((changes.status == FINAL) & ~np.isnan(changes.label))

@@ -1,0 +1,80 @@
+"""The state of feedback, kept on its changelog topic and taken back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tailrace.backends.ports import Output
+from tailrace.contracts.topics import Topics
+from tailrace.feedback.changelog import (
+    Changelog,
+    Clock,
+    abandoned,
+    newest_of,
+    read_clock,
+    write_clock,
+    write_watermark,
+)
+from tailrace.feedback.state import FeedbackState, horizon_ms
+from tailrace.usecase.declaration import UseCase
+
+
+class StateStore:
+    """Keeps the state of one use case: a changelog for each label, stream time, and the monitor.
+
+    Args:
+        use_case: The use case.
+        read: Gives the topic from its beginning, as (key, value).
+    """
+
+    def __init__(self, use_case: UseCase, read: Callable[[], Iterable[tuple[bytes, bytes | None]]]) -> None:
+        self._use_case = use_case
+        self._read = read
+        self._topic = Topics(use_case.name).feedback_changelog
+        self._changelogs = self._new()
+        self._abandoned: list[Output] = []
+        self._watermark_ms = -1
+
+    def restore(self) -> FeedbackState:
+        """The state as of the last commit.
+
+        Raises:
+            StateCorrupt: what is kept cannot be read, or is of another declaration.
+        """
+        use_case, newest = self._use_case, newest_of(self._read())
+        self._changelogs = self._new()
+        restored = [changelog.restore(newest) for changelog in self._changelogs]
+        state = FeedbackState(use_case, restored, read_clock(self._topic, newest, use_case.label.name))
+        self._abandoned = list(abandoned(self._topic, newest, [label.name for label in use_case.auxiliary_labels]))
+        self._watermark_ms = state.watermark_ms
+        return state
+
+    def write(self, state: FeedbackState) -> list[Output]:
+        """What has changed of labels and stream time since the last call; frees what is gone."""
+        outputs = [
+            output
+            for label, changelog in zip(state.labels, self._changelogs, strict=True)
+            for output in label.store(changelog)
+        ]
+        if state.watermark_ms > self._watermark_ms:
+            self._watermark_ms = state.watermark_ms
+            outputs.append(write_watermark(self._topic, state.watermark_ms))
+        return outputs
+
+    def write_clock(self, state: FeedbackState) -> list[Output]:
+        """The monitor's state, which is large and need not be kept with every batch."""
+        clock = Clock(state.watermark_ms, state.monitor.snapshot(), self._use_case.label.name)
+        outputs = [write_clock(self._topic, clock), *self._abandoned]
+        self._abandoned = []
+        return outputs
+
+    def expired(self, watermark_ms: int) -> list[Output]:
+        """Deletes what speaks only of what is forgotten at this time."""
+        return [output for changelog in self._changelogs for output in changelog.expired(watermark_ms)]
+
+    def _new(self) -> list[Changelog]:
+        first = self._use_case.label
+        return [
+            Changelog(self._topic, horizon_ms(label), "" if label is first else label.name)
+            for label in self._use_case.labels
+        ]
