@@ -38,7 +38,7 @@ def replay(
 ) -> None:
     """Plays recorded events and outcomes into the topics of a running use case, in time order."""
     # Imported on use: other commands need neither Arrow nor Kafka.
-    from tailrace.local.recordings import read_recording
+    from tailrace.backends.recordings import read_recording
     from tailrace.local.replay import Progress as Played
     from tailrace.local.replay import Replay
     from tailrace.local.supervisor import connected
