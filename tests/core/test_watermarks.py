@@ -44,6 +44,20 @@ def test_live_stream_that_stops_goes_on_with_the_wall_clock() -> None:
     assert marks.current(NOW + 3 * IDLE_AFTER_MS) == NOW + 2 * IDLE_AFTER_MS
 
 
+def test_after_a_restart_no_topic_runs_ahead_of_those_that_were_read_before() -> None:
+    marks = Watermarks({"t": 0, "u": 0})
+    marks.restore(100, [("t", 0), ("u", 0)])
+    marks.punctuate("u", 0, 900, NOW)
+    assert marks.current(NOW) == 100
+    marks.punctuate("t", 0, 800, NOW)
+    assert marks.current(NOW) == 800
+    silent = Watermarks({"t": 0, "u": 0})
+    silent.restore(100, [("t", 0), ("u", 0)])
+    silent.punctuate("u", 0, 900, NOW)
+    assert silent.current(NOW) == 100
+    assert silent.current(NOW + IDLE_AFTER_MS) == 900
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10_000)), max_size=60))
 def test_watermark_never_falls(steps: list[tuple[int, int]]) -> None:
     marks = Watermarks({"t": 10})

@@ -9,7 +9,7 @@ every time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class Watermarks:
         active = [
             mark
             for at, mark in self._watermarks.items()
-            if at in self._punctuated or now_ms - self._active_at_ms[at] < IDLE_AFTER_MS
+            if at in self._punctuated or now_ms - self._active_at_ms.setdefault(at, now_ms) < IDLE_AFTER_MS
         ]
         if active and all(mark is not None for mark in active):
             lowest = min(mark for mark in active if mark is not None)
@@ -90,9 +90,17 @@ class Watermarks:
             self._reached = self._when_all_idle(now_ms)
         return self._reached
 
-    def restore(self, reached_ms: int | None) -> None:
-        """Continues from a watermark that was reached before a restart."""
+    def restore(self, reached_ms: int | None, read_before: Iterable[tuple[str, int]] = ()) -> None:
+        """Continues from a watermark that was reached before a restart.
+
+        Args:
+            reached_ms: Stream time then; None for none.
+            read_before: Partitions that had a part in it. Until their next record, or until they are idle, they
+                hold stream time where it was: else it would follow whichever topic is read first.
+        """
         self._reached = reached_ms
+        if reached_ms is not None:
+            self._watermarks |= dict.fromkeys(read_before, reached_ms)
 
     def _when_all_idle(self, now_ms: int) -> int | None:
         # Time-outs must fire when all traffic stops. Stream time then goes on with the wall clock,

@@ -103,7 +103,9 @@ class FeedbackProcessor:
         self._changelog = self._new_changelog()
         self._state = FeedbackState(self._use_case, self._changelog.restore(self._read_changelog()))
         self._marks = self._watermarks()
-        self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None)
+        # RETRAINING has no part in stream time.
+        read = [(at.topic, at.partition) for at in partitions if at.offset > 0 and at.topic != self._topics.retraining]
+        self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None, read)
         self._bounds = self._event_time_bounds()
         if self._champion is not None:
             self._state.serve(self._champion)
