@@ -22,6 +22,20 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.scoring import BINS, score_of
 
 
+class Decision(msgspec.Struct, frozen=True):
+    """One thing that was decided; equal in every run of the same streams.
+
+    `at_ms` is stream time, epoch milliseconds; `model` the version or digest it is about, "" for none; `value`
+    the statistic behind an alarm.
+    """
+
+    at_ms: int
+    what: str
+    model: str
+    why: str
+    value: float | None = None
+
+
 class DecisionLog:
     """QUALITY, ALARMS, RETRAINING and CONTROL of one use case.
 
@@ -30,7 +44,7 @@ class DecisionLog:
 
     Attributes:
         topics: Names of the topics to take from.
-        quality: The newest record of each window, variant and version over all slices together.
+        quality_records: The newest record of each window, variant and version over all slices together.
         alarms: Alarms, raised and resolved.
         retraining: Requests and what became of them.
         tables: Routing tables.
@@ -39,7 +53,7 @@ class DecisionLog:
     def __init__(self, use_case: str) -> None:
         names = Topics(use_case)
         self.topics = (names.quality, names.alarms, names.retraining, names.control)
-        self.quality: dict[tuple[int, str, str], Quality] = {}
+        self.quality_records: dict[tuple[int, str, str], Quality] = {}
         self.alarms: list[Alarm] = []
         self.retraining: list[RetrainingRecord] = []
         self.tables: list[RoutingTable] = []
@@ -50,13 +64,34 @@ class DecisionLog:
         if topic == of_quality:
             quality = decode(Quality, value)
             if not quality.slice:
-                self.quality[quality.window_start_ms, quality.variant, quality.model_version] = quality
+                self.quality_records[quality.window_start_ms, quality.variant, quality.model_version] = quality
         elif topic == of_alarms:
             self.alarms.append(decode(Alarm, value))
         elif topic == of_retraining:
             self.retraining.append(_RETRAINING.decode(value))
         else:
             self.tables.append(decode(RoutingTable, value))
+
+    def log(self) -> list[Decision]:
+        """Alarms, requests, candidates and routing tables in order of stream time, without wall-clock times."""
+        asked_ms = {r.run_id: r.requested_at_ms for r in self.retraining if isinstance(r, RetrainRequested)}
+        found = [_alarm(alarm) for alarm in self.alarms]
+        for record in self.retraining:
+            match record:
+                case RetrainRequested():
+                    found.append(Decision(record.requested_at_ms, f"retrain: {record.trigger}", "", record.reason))
+                case CandidateRegistered():
+                    why = f"{record.run_id}: {record.digest}"
+                    found.append(Decision(record.registered_at_ms, "candidate", record.model_version, why))
+                case CandidateRefused():
+                    at_ms = asked_ms.get(record.run_id, record.refused_at_ms)
+                    found.append(Decision(at_ms, "refused", "", f"{record.run_id}: {record.reason}"))
+        found += [_routed(table) for table in self.tables]
+        return sorted(found, key=lambda decision: decision.at_ms)
+
+    def log_hash(self) -> str:
+        """16 hex digits over `log`."""
+        return hashlib.sha256(msgspec.json.encode(self.log())).hexdigest()[:16]
 
     @property
     def champion(self) -> str:
@@ -80,7 +115,7 @@ class DecisionLog:
             Version to metric to figure; "labelled" and "predictions" among them. Shadows are left out.
         """
         found: dict[str, list[Quality]] = {}
-        for record in self.quality.values():
+        for record in self.quality_records.values():
             if from_ms <= record.window_start_ms < until_ms and record.variant != "shadow":
                 found.setdefault(record.model_version, []).append(record)
         return {version: summed(found[version]) for version in sorted(found, key=lambda text: (len(text), text))}
@@ -121,6 +156,16 @@ def summed(records: list[Quality]) -> dict[str, float | None]:
         out["pr_auc"] = float(precision @ positives[::-1] / hits)
         out["f1"] = float(np.max(2 * right / (above + hits)))
     return out
+
+
+def _alarm(alarm: Alarm) -> Decision:
+    what = f"{'resolved' if alarm.resolved else 'alarm'}: {alarm.kind} {alarm.subject}"
+    return Decision(alarm.raised_at_ms, what, "", alarm.detail, alarm.value)
+
+
+def _routed(table: RoutingTable) -> Decision:
+    variants = ", ".join(f"{v.role} {v.model_version}" for v in table.variants)
+    return Decision(table.decided_at_ms, f"epoch {table.epoch}: {variants}", champion_of(table), table.reason)
 
 
 def _retraining(record: RetrainingRecord) -> dict[str, str]:

@@ -1,0 +1,129 @@
+"""The trainer in one process: requests and its data set from the in-memory log, trainings where they are asked for."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tailrace.backends.artifacts import write_bundle
+from tailrace.backends.codec import BatchDecoder, decode, encode
+from tailrace.backends.ports import DIGEST_TAG, Output
+from tailrace.contracts.records import (
+    CandidateRefused,
+    CandidateRegistered,
+    RetrainingRecord,
+    RetrainRequested,
+    TrainingStarted,
+    Variant,
+)
+from tailrace.testing.shells import BATCH, Crashes, World
+from tailrace.trainer.lake import CHUNK, LabelRow, Lake, ServedRow
+
+_RETRAINING: Any = RetrainingRecord
+
+
+class Training:
+    """Twin of the shell of `trainer`: copies PREDICTIONS and LABELS into the lake, and answers requests.
+
+    Args:
+        world: What the services share.
+        crashes: When it is to be killed, in the middle of a training.
+    """
+
+    def __init__(self, world: World, crashes: Crashes) -> None:
+        self._world = world
+        self._log = world.log
+        self._crashes = crashes
+        topics = world.topics
+        self._retraining = topics.retraining
+        self._group = topics.group("trainer")
+        self._lake = Lake(world.settings, topics)
+        self._kinds: dict[str, type] = {topics.predictions: ServedRow, topics.labels: LabelRow}
+        self._log.subscribe(self._group, [topics.retraining, *self._kinds])
+        self._answered: set[str] = set()
+
+    def step(self, now_ms: int) -> bool:
+        """Answers one request; False when there was none."""
+        for topic in self._kinds:
+            if self._waiting(topic) >= CHUNK:
+                self._copy(topic)
+        offset, _ = self._log.committed(self._group, self._retraining, 0)
+        found = self._log.read(self._retraining, 0, offset, 1)
+        if not found:
+            return False
+        record = decode(_RETRAINING, found[0].value or b"")
+        if isinstance(record, RetrainRequested) and record.run_id not in self._answered:
+            started = TrainingStarted(
+                run_id=record.run_id, use_case=record.use_case, started_at_ms=record.requested_at_ms
+            )
+            self._publish(started, now_ms)
+            if self._crashes.due(now_ms):
+                return True
+            self._publish(self._train(record), now_ms)
+        elif isinstance(record, CandidateRegistered | CandidateRefused):
+            self._answered.add(record.run_id)
+        self._log.commit(self._group, self._retraining, 0, offset + 1, "")
+        return True
+
+    def register(self, model: bytes, run_id: str, now_ms: int) -> str:
+        """Puts a model that somebody else made before the rollout, as if it had passed its gates; gives its version."""
+        world, plan = self._world, self._world.use_case.plan
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = Path(folder) / "bundle"
+            digest = write_bundle(bundle, model=model, runtime="onnx", plan=plan, reference={}, metrics={})
+            lineage = {DIGEST_TAG: digest, "plan": plan.fingerprint}
+            made = world.registry.register(plan.use_case, run_id, str(bundle), {}, lineage)
+        record = CandidateRegistered(
+            run_id=run_id,
+            use_case=plan.use_case,
+            model_version=made.version,
+            bundle_uri=made.bundle_uri,
+            digest=digest,
+            registered_at_ms=now_ms,
+            gates=[],
+            metrics={},
+            lineage=lineage,
+        )
+        self._publish(record, now_ms)
+        return made.version
+
+    def _train(self, request: RetrainRequested) -> CandidateRegistered | CandidateRefused:
+        # Slow to import, and of no use where nothing is trained.
+        from tailrace.trainer.job import Job, run_job
+
+        for topic in self._kinds:
+            self._copy(topic)
+        job = Job(request=request, champion=self._champion(), offsets=self._offsets())
+        return run_job(self._world.settings, job, use_case=self._world.use_case, registry=self._world.registry)
+
+    def _champion(self) -> Variant | None:
+        table = self._world.table()
+        return None if table is None else next(v for v in table.variants if v.role == "champion")
+
+    def _waiting(self, topic: str) -> int:
+        parts = self._log.partitions(topic)
+        return sum(part.end - self._log.committed(self._group, topic, at)[0] for at, part in enumerate(parts))
+
+    def _copy(self, topic: str) -> None:
+        """Writes what came into the lake, so that the log can forget it."""
+        start, values = {}, []
+        for number in range(len(self._log.partitions(topic))):
+            start[number] = offset = self._log.committed(self._group, topic, number)[0]
+            while found := self._log.read(topic, number, offset, BATCH):
+                values += [message.value for message in found if message.value is not None]
+                offset = found[-1].offset + 1
+            self._log.commit(self._group, topic, number, offset, "")
+        if values:
+            kind = self._kinds[topic]
+            self._lake.write(kind, BatchDecoder(kind).decode(values), "simulated", start)
+
+    def _offsets(self) -> dict[str, str]:
+        """Lineage, as `Lake.catch_up` gives it."""
+        return {
+            f"{topic}.offsets": ",".join(f"{at}:{part.end}" for at, part in enumerate(self._log.partitions(topic)))
+            for topic in self._kinds
+        }
+
+    def _publish(self, record: Any, now_ms: int) -> None:
+        self._log.append([Output(self._retraining, self._world.use_case.name.encode(), encode(record))], now_ms)
