@@ -49,9 +49,7 @@ def test_every_decision_of_a_replay_on_the_broker_is_that_of_the_simulator(tmp_p
     assert simulated.quality_records == on_broker.quality_records
 
 
-def _replayed(
-    state: Path, settings: Settings, use_case: UseCase, played: tuple[Recording, Recording]
-) -> DecisionLog:
+def _replayed(state: Path, settings: Settings, use_case: UseCase, played: tuple[Recording, Recording]) -> DecisionLog:
     embedded = Embedded(state, settings=settings)
     try:
         embedded.start([use_case.name])

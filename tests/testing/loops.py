@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pyarrow as pa
-from onnx import TensorProto, helper, numpy_helper
 
 from tailrace.backends.settings import Settings
 from tailrace.usecase.declaration import UseCase
@@ -139,23 +136,3 @@ def tables(*, days: int = 3, per_day: int = 500, seed: int = 1) -> tuple[pa.Tabl
         }
     )
     return readings, failures
-
-
-def logistic_model(path: Path, weights: list[float], bias: float) -> str:
-    """Writes an ONNX model of a weighted sum; gives its path."""
-    constants = [
-        numpy_helper.from_array(np.array(weights, np.float32).reshape(-1, 1), "w"),
-        numpy_helper.from_array(np.array([bias], np.float32), "b"),
-        numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
-    ]
-    nodes: list[Any] = [
-        helper.make_node("IsNaN", ["rows"], ["missing"]),
-        helper.make_node("Where", ["missing", "zero", "rows"], ["filled"]),
-        helper.make_node("Gemm", ["filled", "w", "b"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["p"]),
-    ]
-    inputs = [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", len(weights)])]
-    outputs = [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 1])]
-    graph = helper.make_graph(nodes, "logistic", inputs, outputs, constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return str(path)

@@ -9,6 +9,7 @@ import loops
 import pytest
 
 from tailrace.errors import ConfigError
+from tailrace.testing.models import logistic_model
 from tailrace.testing.simulator import (
     Candidate,
     ConceptShift,
@@ -37,6 +38,11 @@ def calm(pumps: Any) -> Simulation:
 def run(pumps: Any, *faults: Any, seed: int = 0, **stream: int) -> Simulation:
     use_case, settings = pumps
     return simulate(use_case, *loops.tables(**stream), faults=faults, seed=seed, settings=settings)
+
+
+def model(pumps: Any, path: Path, weight: float, bias: float) -> Candidate:
+    path.write_bytes(logistic_model(pumps[0].plan, {"heat": weight}, bias))
+    return Candidate(str(path), at="40h")
 
 
 def test_a_calm_loop_trains_once_promotes_and_says_nothing(calm: Simulation) -> None:
@@ -78,12 +84,11 @@ def test_a_covariate_shift_shows_in_the_column_that_moved(pumps: Any) -> None:
 
 
 def test_a_bad_candidate_is_never_promoted_and_a_good_one_is(pumps: Any, tmp_path: Path) -> None:
-    width = len(pumps[0].plan.order)
-    bad = Candidate(loops.logistic_model(tmp_path / "bad.onnx", [-0.3] + [0.0] * (width - 1), 16.0), at="40h")
+    bad = model(pumps, tmp_path / "bad.onnx", -0.3, 16.0)
     loop = run(pumps, bad)
     assert loop.never_promotes(bad)
     assert not loop.promotes(bad)
-    good = Candidate(loops.logistic_model(tmp_path / "good.onnx", [0.333] + [0.0] * (width - 1), -18.3), at="40h")
+    good = model(pumps, tmp_path / "good.onnx", 0.333, -18.3)
     loop = run(pumps, good)
     assert loop.promotes(good, within="3d")
     verdict = loop.never_promotes(good)

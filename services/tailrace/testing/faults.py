@@ -5,6 +5,7 @@ Times are durations since the stream's first event ("10d"), or dates and times, 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -222,15 +223,20 @@ def read_fault(text: str) -> AnyFault:
         >>> read_fault("ConceptShift at=10d share=0.5")
         ConceptShift(share=0.5, column='', at='10d', until='', name='')
     """
-    kind, *words = text.split() or [""]
+    return read_words(text, AnyFault)  # type: ignore[no-any-return]  # converted to the union
+
+
+def read_words(text: str, kinds: Any) -> Any:
+    """Reads one of several tagged types, written as `Type field=value field=value`; see `read_fault`."""
+    kind, *words = shlex.split(text) or [""]
     fields: dict[str, Any] = {"type": kind}
     for word in words:
         field, equals, value = word.partition("=")
         if not equals:
-            raise ConfigError(f"fault {text!r}: {word!r} is no field=value")
+            raise ConfigError(f"{text!r}: {word!r} is no field=value")
         fields[field] = value
     try:
-        return msgspec.convert(fields, AnyFault, strict=False)  # type: ignore[no-any-return]  # a union
+        return msgspec.convert(fields, kinds, strict=False)
     except msgspec.ValidationError as error:
-        kinds = ", ".join(one.__name__ for one in AnyFault.__args__)
-        raise ConfigError(f"fault {text!r}: {error}; types are {kinds}") from error
+        known = ", ".join(one.__name__ for one in kinds.__args__)
+        raise ConfigError(f"{text!r}: {error}; types are {known}") from error
