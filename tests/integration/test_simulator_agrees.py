@@ -30,15 +30,16 @@ FAULTS: list[AnyFault] = [
 
 @pytest.mark.timeout(280)
 def test_every_decision_of_a_replay_on_the_broker_is_that_of_the_simulator(tmp_path: Path) -> None:
-    use_case, given = loops.use_case(tmp_path / "use_cases")
+    use_case, given = loops.use_case(tmp_path / "use_cases", at_least_every="12h")
     events, outcomes = loops.tables(days=4, per_day=400)
     recorded = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
     begin_ms = int(recorded[0].times_ms[0]) // milliseconds(STEP) * milliseconds(STEP)
     streams = inject(streams_of(*recorded), FAULTS, use_case, begin_ms, seed=3)
     played = streams.events.recording(), streams.outcomes.recording()
     simulated = simulate(use_case, *played, step=STEP, settings=given)
-    assert simulated.retrains(at_least=2)
-    assert len(simulated.champions()) >= 2
+    assert simulated.retrains(at_least=4)
+    assert len(simulated.champions()) >= 3
+    assert any(decision.what == "refused" for decision in simulated.log())
     on_broker = _replayed(tmp_path / "state", given, use_case, played)
     for expected, found in zip(simulated.log(), on_broker.log(), strict=False):
         assert expected == found

@@ -52,8 +52,8 @@ usecase = tr.UseCase(
         tr.drift.PSI(every="1d", alarm=1.5),
         tr.drift.ADWIN("log_loss"),
     ],
-    retrain=tr.Retrain(on=["drift", "metric_drop"], at_most_every="12h", min_labels=500, window="2d"),
-    gates=[],
+    retrain=tr.Retrain(on=["drift", "metric_drop"], at_most_every="12h", at_least_every={at_least_every}, min_labels=500, window="2d"),
+    gates=[tr.NotWorse("log_loss", margin=0.02)],
     rollout=tr.Shadow(hold="6h", max_disagreement=0.9),
 )
 """
@@ -99,10 +99,10 @@ def fit(rows, labels, validation_rows, validation_labels, *, plan, seed):
 """
 
 
-def use_case(folder: Path) -> tuple[UseCase, Settings]:
+def use_case(folder: Path, *, at_least_every: str | None = None) -> tuple[UseCase, Settings]:
     """Pumps that fail when they are hot, and settings that find their trainer."""
     (folder / "pumps").mkdir(parents=True)
-    (folder / "pumps" / "usecase.py").write_text(_MODULE)
+    (folder / "pumps" / "usecase.py").write_text(_MODULE.format(at_least_every=repr(at_least_every)))
     (folder / "pumps" / "train.py").write_text(_TRAINER)
     return load_use_case(folder, "pumps"), Settings(use_cases=folder, partitions=2, threads=1)
 

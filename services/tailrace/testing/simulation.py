@@ -84,7 +84,8 @@ class Simulation(DecisionLog):
             within: Longest delay.
         """
         at_ms = self._begin_of(drift)
-        after = [a for a in self._raised() if a.kind in ("drift", "metric_drop") and a.raised_at_ms >= at_ms]
+        # What is raised at the very moment speaks of the time before it.
+        after = [a for a in self._raised() if a.kind in ("drift", "metric_drop") and a.raised_at_ms > at_ms]
         first = min(after, key=lambda alarm: alarm.raised_at_ms, default=None)
         if first is None:
             return Verdict(False, f"no alarm after {_when(at_ms)}; alarms before it: {_listed(self._raised())}")
@@ -97,7 +98,7 @@ class Simulation(DecisionLog):
     def stays_quiet(self, until: Fault | str = "") -> Verdict:
         """Whether no drift or metric alarm is raised before a moment, or at all."""
         end_ms = self._begin_of(until) if until else FOREVER_MS
-        raised = [a for a in self._raised() if a.raised_at_ms < end_ms and a.kind in ("drift", "metric_drop")]
+        raised = [a for a in self._raised() if a.raised_at_ms <= end_ms and a.kind in ("drift", "metric_drop")]
         return Verdict(not raised, f"{len(raised)} alarms: {_listed(raised)}" if raised else "no alarm")
 
     def retrains(
