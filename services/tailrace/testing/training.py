@@ -9,6 +9,7 @@ from typing import Any
 from tailrace.backends.artifacts import write_bundle
 from tailrace.backends.codec import BatchDecoder, decode, encode
 from tailrace.backends.ports import DIGEST_TAG, Output
+from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.contracts.records import (
     CandidateRefused,
     CandidateRegistered,
@@ -17,7 +18,12 @@ from tailrace.contracts.records import (
     TrainingStarted,
     Variant,
 )
+from tailrace.core.durations import milliseconds
+from tailrace.core.metrics import metrics_of
+from tailrace.core.sampling import DataSet
+from tailrace.core.scoring import on_grid
 from tailrace.testing.shells import BATCH, Crashes, World
+from tailrace.trainer.dataset import load
 from tailrace.trainer.lake import CHUNK, LabelRow, Lake, ServedRow
 
 _RETRAINING: Any = RetrainingRecord
@@ -67,13 +73,27 @@ class Training:
         return True
 
     def register(self, model: bytes, run_id: str, now_ms: int) -> str:
-        """Puts a model that somebody else made before the rollout, as if it had passed its gates; gives its version."""
+        """Puts a model that somebody else made before the rollout, as if it had passed its gates; gives its version.
+
+        Its reference and figures are those of the labels that are final by now; without any it has none.
+        """
+        # Slow to import, and of no use where nothing is registered.
+        from tailrace.trainer.reference import reference_of
+
         world, plan = self._world, self._world.use_case.plan
+        executor = OnnxExecutor(model, width=len(plan.order), threads=world.settings.threads)
+        data = self._final_rows(now_ms)
+        reference: dict[str, Any] = {}
+        metrics: dict[str, float | None] = {}
+        if len(data.labels):
+            scores = on_grid(executor.run(data.rows))
+            reference, metrics = reference_of(plan, data.rows, scores), metrics_of(scores, data.labels, plan.threshold)
+        known = {name: value for name, value in metrics.items() if value is not None}
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
-            digest = write_bundle(bundle, model=model, runtime="onnx", plan=plan, reference={}, metrics={})
+            digest = write_bundle(bundle, model=model, runtime="onnx", plan=plan, reference=reference, metrics=metrics)
             lineage = {DIGEST_TAG: digest, "plan": plan.fingerprint}
-            made = world.registry.register(plan.use_case, run_id, str(bundle), {}, lineage)
+            made = world.registry.register(plan.use_case, run_id, str(bundle), known, lineage)
         record = CandidateRegistered(
             run_id=run_id,
             use_case=plan.use_case,
@@ -82,7 +102,7 @@ class Training:
             digest=digest,
             registered_at_ms=now_ms,
             gates=[],
-            metrics={},
+            metrics=metrics,
             lineage=lineage,
         )
         self._publish(record, now_ms)
@@ -96,6 +116,19 @@ class Training:
             self._copy(topic)
         job = Job(request=request, champion=self._champion(), offsets=self._offsets())
         return run_job(self._world.settings, job, use_case=self._world.use_case, registry=self._world.registry)
+
+    def _final_rows(self, now_ms: int) -> DataSet:
+        for topic in self._kinds:
+            self._copy(topic)
+        use_case = self._world.use_case
+        label = use_case.label
+        return load(
+            self._lake.directory,
+            fingerprint=use_case.plan.fingerprint,
+            until_ms=now_ms,
+            span_ms=milliseconds(use_case.retrain.window),
+            longest_wait_ms=milliseconds(label.matures_after) + milliseconds(label.topic.lateness),
+        )
 
     def _champion(self) -> Variant | None:
         table = self._world.table()
