@@ -45,8 +45,10 @@ def model(pumps: Any, path: Path, weight: float, bias: float) -> Candidate:
     return Candidate(str(path), at="40h")
 
 
-def test_a_calm_loop_trains_once_promotes_and_says_nothing(calm: Simulation) -> None:
-    assert calm.retrains(at_least=1, at_most=1)
+def test_a_calm_loop_trains_promotes_and_says_nothing(calm: Simulation) -> None:
+    assert calm.retrains(at_least=1, at_most=1, trigger="initial")
+    for trigger in ("drift", "metric_drop"):
+        assert calm.retrains(at_least=0, at_most=0, trigger=trigger)
     assert calm.promotes(within="3d")
     assert calm.stays_quiet()
     assert (1500, 1500, 1500, 0) == (
@@ -55,7 +57,7 @@ def test_a_calm_loop_trains_once_promotes_and_says_nothing(calm: Simulation) -> 
         calm.counts.predictions,
         calm.counts.dead_letters,
     )
-    assert [point.version for point in calm.quality("log_loss")][-1] == "1"
+    assert [point.version for point in calm.quality("log_loss")][-1] == calm.champions()[-1][1]
 
 
 def test_the_same_seed_gives_the_same_decisions_and_another_seed_others(pumps: Any) -> None:

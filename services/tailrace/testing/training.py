@@ -25,6 +25,7 @@ from tailrace.core.scoring import on_grid
 from tailrace.testing.shells import BATCH, Crashes, World
 from tailrace.trainer.dataset import load
 from tailrace.trainer.lake import CHUNK, LabelRow, Lake, ServedRow
+from tailrace.trainer.memory import Memory
 
 _RETRAINING: Any = RetrainingRecord
 
@@ -47,7 +48,7 @@ class Training:
         self._lake = Lake(world.settings, topics)
         self._kinds: dict[str, type] = {topics.predictions: ServedRow, topics.labels: LabelRow}
         self._log.subscribe(self._group, [topics.retraining, *self._kinds])
-        self._answered: set[str] = set()
+        self._memory = Memory()
 
     def step(self, now_ms: int) -> bool:
         """Answers one request; False when there was none."""
@@ -59,16 +60,17 @@ class Training:
         if not found:
             return False
         record = decode(_RETRAINING, found[0].value or b"")
-        if isinstance(record, RetrainRequested) and record.run_id not in self._answered:
+        self._memory.remember(record)
+        if isinstance(record, RetrainRequested) and not self._memory.is_answered(record):
             started = TrainingStarted(
                 run_id=record.run_id, use_case=record.use_case, started_at_ms=record.requested_at_ms
             )
             self._publish(started, now_ms)
             if self._crashes.due(now_ms):
                 return True
-            self._publish(self._train(record), now_ms)
-        elif isinstance(record, CandidateRegistered | CandidateRefused):
-            self._answered.add(record.run_id)
+            answer = self._train(record)
+            self._publish(answer, now_ms)
+            self._memory.remember(answer)
         self._log.commit(self._group, self._retraining, 0, offset + 1, "")
         return True
 
@@ -114,7 +116,9 @@ class Training:
 
         for topic in self._kinds:
             self._copy(topic)
-        job = Job(request=request, champion=self._champion(), offsets=self._offsets())
+        job = Job(
+            request=request, champion=self._champion(), offsets=self._offsets(), former=self._memory.former(request)
+        )
         return run_job(self._world.settings, job, use_case=self._world.use_case, registry=self._world.registry)
 
     def _final_rows(self, now_ms: int) -> DataSet:
