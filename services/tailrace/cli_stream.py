@@ -1,4 +1,4 @@
-"""Commands that play streams through a running use case and judge the result: replay, audit, demo."""
+"""Commands that play streams through a use case and judge the result: replay, audit, demo, simulate."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def replay(
 ) -> None:
     """Plays recorded events and outcomes into the topics of a running use case, in time order."""
     # Imported on use: other commands need neither Arrow nor Kafka.
-    from tailrace.local.recordings import read_recording
+    from tailrace.backends.recordings import read_recording
     from tailrace.local.replay import Progress as Played
     from tailrace.local.replay import Replay
     from tailrace.local.supervisor import connected
@@ -103,6 +103,50 @@ def demo(
     from tailrace.local.demo import run_demo
 
     raise typer.Exit(run_demo(seed=seed, keep=keep, as_json=json, directory=directory))
+
+
+@app.command()
+def simulate(
+    name: Annotated[str, typer.Argument(metavar="USE_CASE", help="Name of the use case, its folder.")],
+    events: Annotated[Path | None, typer.Option(help="Recorded events; without, the folder's stream.py.")] = None,
+    outcomes: Annotated[Path | None, typer.Option(help="Recorded outcomes: .parquet, .csv or .jsonl.")] = None,
+    days: Annotated[int, typer.Option(help="Length of the synthetic stream.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the synthetic stream and the faults; same seed, same log hash.")] = 7,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault", "--drift", help="'ConceptShift at=20d share=0.5', 'Crash service=feedback at=3d' …; repeat."
+        ),
+    ] = None,
+    expect: Annotated[
+        list[str] | None, typer.Option(help="'Detects drift=ConceptShift within=3d', 'StaysQuiet' …; repeat.")
+    ] = None,
+    scenario: Annotated[Path | None, typer.Option(help="YAML file with lists `faults` and `expect`.")] = None,
+    step: Annotated[str, typer.Option(help="Stream time played at once; decisions fall at its end.")] = "1h",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Runs the whole loop in this process on virtual time; exit code 1 where an expectation is not met.
+
+    Needs neither Kafka nor Redis. Types of faults and expectations, with their fields: docs/simulator.md.
+    """
+    from tailrace.local.simulate import run_simulation
+
+    given = (events, outcomes) if events is not None and outcomes is not None else None
+    if given is None and (events or outcomes):
+        raise ConfigError("--events and --outcomes belong together")
+    raise typer.Exit(
+        run_simulation(
+            name,
+            recorded=given,
+            days=days,
+            seed=seed,
+            faults=fault or [],
+            expect=expect or [],
+            scenario=scenario,
+            step=step,
+            as_json=json,
+        )
+    )
 
 
 def _moment(text: str) -> int | None:

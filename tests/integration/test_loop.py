@@ -10,11 +10,11 @@ import pytest
 
 from tailrace.backends.codec import decode
 from tailrace.backends.kafka import producer, read_topic
+from tailrace.backends.recordings import to_recording
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import DEAD_LETTER_HEADER, DeadLetter
 from tailrace.contracts.topics import Topics
 from tailrace.local.audit import audit
-from tailrace.local.recordings import to_recording
 from tailrace.local.replay import Replay
 from tailrace.local.supervisor import Embedded
 from tailrace.testing.malformed import malformed_records

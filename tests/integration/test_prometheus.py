@@ -21,11 +21,11 @@ import redis
 import yaml
 
 from tailrace.backends.kafka import producer
+from tailrace.backends.recordings import Recording, to_recording
 from tailrace.backends.settings import Settings
 from tailrace.contracts.metrics import METRICS, STAGES
 from tailrace.local.dashboard import ROWS
 from tailrace.local.processes import Child, free_port, spawn
-from tailrace.local.recordings import Recording, to_recording
 from tailrace.local.replay import Replay
 from tailrace.local.supervisor import Embedded, read_state
 from tailrace.testing.streams import DAY_MS, START_MS, CardFraudStream

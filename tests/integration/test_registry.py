@@ -5,7 +5,8 @@ from mlflow import MlflowClient
 from mlflow.utils.uri import is_local_uri
 
 from tailrace.backends.artifacts import open_bundle, write_bundle
-from tailrace.backends.registry import DIGEST_TAG, MlflowRegistry
+from tailrace.backends.ports import DIGEST_TAG
+from tailrace.backends.registry import MlflowRegistry
 from tailrace.backends.settings import Settings
 from tailrace.core.plan import Plan
 

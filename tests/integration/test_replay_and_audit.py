@@ -16,13 +16,13 @@ from confluent_kafka.admin import NewTopic
 import tailrace as tr
 from tailrace.backends.kafka import admin, consumer, producer, read_topic, to_message
 from tailrace.backends.ports import Message
+from tailrace.backends.recordings import to_recording
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import WATERMARK_HEADER
 from tailrace.contracts.topics import Topics
 from tailrace.core.watermarks import watermark_of
 from tailrace.local.audit import audit
 from tailrace.local.barrier import NotSettled
-from tailrace.local.recordings import to_recording
 from tailrace.local.replay import Replay
 from tailrace.usecase.declaration import UseCase
 

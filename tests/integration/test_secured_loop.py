@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_END, TopicPartition
 from tailrace.backends import access, topics
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.kafka import admin, producer, read_topic
+from tailrace.backends.recordings import to_recording
 from tailrace.backends.redis import client
 from tailrace.backends.settings import Settings
 from tailrace.contracts.access import MATRIX, PREFIX
@@ -29,7 +30,6 @@ from tailrace.local.broker_security import add_users
 from tailrace.local.online_store import OnlineStoreServer
 from tailrace.local.permissions import missing
 from tailrace.local.processes import Child, spawn
-from tailrace.local.recordings import to_recording
 from tailrace.local.replay import Replay
 from tailrace.ops.dead_letters import replay
 from tailrace.runtime.service import SERVICES

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from playwright.sync_api import Page
 
-from tailrace.local.recordings import to_recording
+from tailrace.backends.recordings import to_recording
 from tailrace.local.replay import Replay
 from tailrace.local.supervisor import Embedded
 from tailrace.ops.auth import local_token

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.backends.ports import ReadRequest, Rows
-from tailrace.errors import StoreUnavailable
+from tailrace.backends.ports import DIGEST_TAG, ReadRequest, RegisteredModel, Rows
+from tailrace.errors import RegistryUnavailable, StoreUnavailable
 
 
 class MemoryOnlineStore:
@@ -67,3 +69,54 @@ class MemoryOnlineStore:
     def _check(self) -> None:
         if not self.available:
             raise StoreUnavailable("the in-memory online store was made unavailable")
+
+
+class MemoryRegistry:
+    """`ports.Registry` in a dict; bundles are files all the same, because workers open them by their address.
+
+    Args:
+        bundles: Folder to keep them in.
+    """
+
+    def __init__(self, bundles: Path) -> None:
+        self._bundles = bundles
+        self._versions: dict[str, list[RegisteredModel]] = {}
+        self._aliases: dict[str, dict[str, str]] = {}
+
+    def register(
+        self, use_case: str, run_id: str, bundle: str, metrics: Mapping[str, float], lineage: Mapping[str, str]
+    ) -> RegisteredModel:
+        """Stores a bundle directory and makes a version of it; see `ports.Registry.register`."""
+        versions = self._versions.setdefault(use_case, [])
+        known = next((model for model in versions if model.run_id == run_id), None)
+        if known is not None:
+            return known
+        digest = lineage[DIGEST_TAG]
+        kept = self._bundles / digest.removeprefix("sha256:")
+        shutil.copytree(bundle, kept, dirs_exist_ok=True)
+        model = RegisteredModel(
+            version=str(len(versions) + 1),
+            run_id=run_id,
+            bundle_uri=kept.resolve().as_uri(),
+            digest=digest,
+            aliases=(),
+            metrics=dict(metrics),
+            tags=dict(lineage),
+            created_at_ms=0,
+        )
+        versions.append(model)
+        return model
+
+    def alias(self, use_case: str, name: str, version: str) -> None:
+        """Points an alias at a version; see `ports.Registry.alias`."""
+        if version not in {model.version for model in self._versions.get(use_case, [])}:
+            raise RegistryUnavailable(f"alias {name} of {use_case} not moved: there is no version {version}")
+        self._aliases.setdefault(use_case, {})[name] = version
+
+    def models(self, use_case: str) -> list[RegisteredModel]:
+        """All versions, newest first."""
+        aliases = self._aliases.get(use_case, {})
+        return [
+            model._replace(aliases=tuple(sorted(name for name, at in aliases.items() if at == model.version)))
+            for model in reversed(self._versions.get(use_case, []))
+        ]

@@ -148,6 +148,10 @@ class Executor(Protocol):
         """
 
 
+DIGEST_TAG = "tailrace.digest"
+"""Entry of a version's lineage: digest of its bundle."""
+
+
 class RegisteredModel(NamedTuple):
     """A version in the model registry."""
 

@@ -15,12 +15,11 @@ import mlflow  # the variables above are read at import
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tailrace.backends.ports import RegisteredModel
+from tailrace.backends.ports import DIGEST_TAG, RegisteredModel
 from tailrace.backends.settings import Settings
 from tailrace.errors import RegistryUnavailable
 
 RUN_TAG = "tailrace.run_id"
-DIGEST_TAG = "tailrace.digest"
 BUNDLE_TAG = "tailrace.bundle_uri"
 METRIC_TAG = "metric."
 

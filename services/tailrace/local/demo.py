@@ -18,15 +18,16 @@ from rich.table import Table
 
 from tailrace.backends.codec import BatchDecoder
 from tailrace.backends.kafka import read_topic
+from tailrace.backends.recordings import to_recording
 from tailrace.backends.settings import Settings, load_settings
 from tailrace.contracts.records import CandidateRegistered, RetrainRequested
 from tailrace.contracts.topics import Topics
 from tailrace.local.audit import AuditReport, audit
-from tailrace.local.observer import Observer, champion_of
-from tailrace.local.recordings import to_recording
+from tailrace.local.observer import Observer
 from tailrace.local.replay import Progress, Replay
 from tailrace.local.report import audit_table, decisions_table, figure, live_panel
 from tailrace.local.supervisor import Embedded
+from tailrace.testing.decisions import champion_of
 from tailrace.testing.streams import DAY_MS, START_MS, CardFraudStream
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case

@@ -2,160 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-
-import msgspec
-import numpy as np
 from confluent_kafka import TopicPartition
 
-from tailrace.backends.codec import decode
 from tailrace.backends.kafka import consumer
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import (
-    Alarm,
-    CandidateRefused,
-    CandidateRegistered,
-    Quality,
-    RetrainingRecord,
-    RetrainRequested,
-    RoutingTable,
-    TrainingStarted,
-)
-from tailrace.contracts.topics import Topics
-from tailrace.core.scoring import BINS, score_of
+from tailrace.testing.decisions import DecisionLog
 
 
-@dataclass
-class Observer:
-    """Collects QUALITY, ALARMS, RETRAINING and CONTROL of one use case, in the order they were written.
+class Observer(DecisionLog):
+    """Collects what a use case decides, in the order in which each topic was written.
 
-    `quality` holds the newest record of each window, variant and version over all slices together.
+    Args:
+        settings: Address of the broker.
+        use_case: Its name.
     """
 
-    settings: Settings
-    use_case: str
-    quality: dict[tuple[int, str, str], Quality] = field(default_factory=dict)
-    alarms: list[Alarm] = field(default_factory=list)
-    retraining: list[RetrainingRecord] = field(default_factory=list)
-    tables: list[RoutingTable] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        topics = Topics(self.use_case)
-        self._topics = topics
+    def __init__(self, settings: Settings, use_case: str) -> None:
+        super().__init__(use_case)
         self._reader = consumer(
-            self.settings,
+            settings,
             "tailrace.observer",
             **{"group.protocol": "classic", "group.instance.id": "", "enable.partition.eof": False},
         )
-        names = (topics.quality, topics.alarms, topics.retraining, topics.control)
-        self._reader.assign([TopicPartition(name, 0, 0) for name in names])
+        self._reader.assign([TopicPartition(name, 0, 0) for name in self.topics])
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Takes in what has come; does not block longer than `timeout_s`."""
         for record in self._reader.consume(5_000, timeout=timeout_s):
             value = record.value()
             if record.error() is None and value is not None:
-                self._take(str(record.topic()), value)
+                self.take(str(record.topic()), value)
 
     def close(self) -> None:
         """Closes the connection."""
         self._reader.close()
-
-    @property
-    def champion(self) -> str:
-        """Version of the champion; "" while there is none."""
-        return champion_of(self.tables[-1]) if self.tables else ""
-
-    def decisions(self) -> list[dict[str, str]]:
-        """Everything that was decided, without wall-clock times: equal in every run of the same replay."""
-        return [_retraining(record) for record in self.retraining if not isinstance(record, TrainingStarted)] + [
-            _routing(table) for table in self.tables
-        ]
-
-    def decisions_hash(self) -> str:
-        """16 hex digits over `decisions`."""
-        return hashlib.sha256(msgspec.json.encode(self.decisions())).hexdigest()[:16]
-
-    def accuracy(self, from_ms: int, until_ms: int) -> dict[str, dict[str, float | None]]:
-        """Metrics per version over the windows that begin in a span, from summed histograms.
-
-        Returns:
-            Version to metric to figure; "labelled" and "predictions" among them. Shadows are left out.
-        """
-        found: dict[str, list[Quality]] = {}
-        for record in self.quality.values():
-            if from_ms <= record.window_start_ms < until_ms and record.variant != "shadow":
-                found.setdefault(record.model_version, []).append(record)
-        return {version: summed(found[version]) for version in sorted(found, key=lambda text: (len(text), text))}
-
-    def _take(self, topic: str, value: bytes) -> None:
-        if topic == self._topics.quality:
-            quality = decode(Quality, value)
-            if not (quality.slice or quality.auxiliary):
-                self.quality[quality.window_start_ms, quality.variant, quality.model_version] = quality
-        elif topic == self._topics.alarms:
-            self.alarms.append(decode(Alarm, value))
-        elif topic == self._topics.retraining:
-            self.retraining.append(_RETRAINING.decode(value))
-        else:
-            self.tables.append(decode(RoutingTable, value))
-
-
-_RETRAINING = msgspec.json.Decoder(RetrainingRecord)
-
-
-def champion_of(table: RoutingTable) -> str:
-    """Version of a routing table's champion; "" where it has none."""
-    return next((variant.model_version for variant in table.variants if variant.role == "champion"), "")
-
-
-def summed(records: list[Quality]) -> dict[str, float | None]:
-    """Metrics over several windows: exact, because histograms of integers add up.
-
-    Returns:
-        "predictions", "labelled", "log_loss", "pr_auc" and "f1" (best over thresholds); None without data.
-    """
-    n, positives = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
-    for record in records:
-        np.add.at(n, record.bins, record.n)
-        np.add.at(positives, record.bins, record.positives)
-    total, hits = int(n.sum()), int(positives.sum())
-    out: dict[str, float | None] = {
-        "predictions": sum(record.predictions for record in records),
-        "labelled": total,
-        "log_loss": None,
-        "pr_auc": None,
-        "f1": None,
-    }
-    if total:
-        score = score_of(np.arange(BINS))
-        out["log_loss"] = float(-(positives @ np.log(score) + (n - positives) @ np.log1p(-score)) / total)
-    if hits:
-        above, right = np.cumsum(n[::-1]), np.cumsum(positives[::-1])
-        precision = right / np.maximum(above, 1)
-        out["pr_auc"] = float(precision @ positives[::-1] / hits)
-        out["f1"] = float(np.max(2 * right / (above + hits)))
-    return out
-
-
-def _retraining(record: RetrainingRecord) -> dict[str, str]:
-    match record:
-        case RetrainRequested():
-            return {
-                "what": f"retrain {record.trigger}",
-                "run": record.run_id,
-                "stream_ms": str(record.requested_at_ms),
-                "model": "",
-            }
-        case CandidateRegistered():
-            return {"what": f"registered {record.model_version}", "run": record.run_id, "model": record.digest}
-        case CandidateRefused():
-            return {"what": "refused", "run": record.run_id, "model": "", "reason": record.reason}
-        case _:
-            return {"what": type(record).__name__}
-
-
-def _routing(table: RoutingTable) -> dict[str, str]:
-    variants = ", ".join(f"{v.role} {v.model_version} {v.share:g}" for v in table.variants)
-    return {"what": f"epoch {table.epoch}: {variants}", "stream_ms": str(table.decided_at_ms), "reason": table.reason}

@@ -11,12 +11,12 @@ from confluent_kafka import TopicPartition
 
 from tailrace.backends.codec import decode
 from tailrace.backends.kafka import admin, consumer, partitions_of, producer
+from tailrace.backends.recordings import Recording
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import WATERMARK_HEADER, RoutingTable
 from tailrace.contracts.topics import READERS, Topics
 from tailrace.errors import BrokerUnavailable
 from tailrace.local.barrier import Barrier
-from tailrace.local.recordings import Recording
 from tailrace.usecase.declaration import UseCase
 
 BATCH_S = 0.02

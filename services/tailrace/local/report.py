@@ -12,6 +12,7 @@ from tailrace.contracts.records import CandidateRefused, CandidateRegistered, Re
 from tailrace.local.audit import AuditReport
 from tailrace.local.observer import Observer
 from tailrace.local.replay import Progress
+from tailrace.testing.decisions import DecisionLog
 
 DAY_MS = 86_400_000
 
@@ -65,7 +66,7 @@ def live_panel(progress: Progress, seen: Observer, drift_ms: int) -> RenderableT
     return Panel(Group(head, quality, decisions_table(seen, last=8)), title="tailrace demo")
 
 
-def decisions_table(seen: Observer, last: int | None = None) -> Table:
+def decisions_table(seen: DecisionLog, last: int | None = None) -> Table:
     """Alarms, retraining and routing in order of stream time."""
     rows: list[tuple[int, str, str]] = [
         (alarm.raised_at_ms, f"[yellow]alarm[/] {alarm.kind}", f"{alarm.subject}: {alarm.detail}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import TopicPartition
 
 from tailrace.backends.codec import decode
 from tailrace.backends.kafka import consumer, read_topic
@@ -37,12 +37,10 @@ class ControlFollower:
             self._assigned = True
         before = self._newest
         while (record := self._consumer.poll(0)) is not None:
-            error = record.error()
             value = record.value()
-            if error is None and value is not None:
+            # The client tells of every end it has come to, and newer tables may wait behind one.
+            if record.error() is None and value is not None:
                 self._take(value)
-            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
-                break
         return self._newest if self._newest is not before else None
 
     def close(self) -> None:

@@ -10,10 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tailrace.core.delay_drift import find_drift
+from tailrace.core.durations import milliseconds
 from tailrace.core.label_delay import LEAST_SHARE, Delays, cell_of, learn
 from tailrace.core.sampling import DataSet, biased, maturity, newest_labels
 from tailrace.errors import ImmatureLabels
 from tailrace.trainer.lake import DAY_MS, labels_of, newest_day_ms, predictions_of, read_days
+from tailrace.usecase.declaration import UseCase
 
 EMPTY = DataSet(np.empty((0, 0), np.float32), np.empty(0, np.bool_), np.empty(0, np.int64))
 
@@ -31,6 +33,17 @@ class Window(NamedTuple):
     attribution_ms: int
     lateness_ms: int
     weighted: bool = False
+
+    @staticmethod
+    def of(use_case: UseCase, until_ms: int, *, weighted: bool) -> Window:
+        """What a use case is trained on at a stream time."""
+        return Window(
+            until_ms=until_ms,
+            span_ms=milliseconds(use_case.retrain.window),
+            attribution_ms=milliseconds(use_case.label.matures_after),
+            lateness_ms=milliseconds(use_case.label.topic.lateness),
+            weighted=weighted,
+        )
 
     @property
     def wait_ms(self) -> int:

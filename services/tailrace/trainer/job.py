@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.backends.artifacts import Bundle, open_bundle, write_bundle
-from tailrace.backends.registry import DIGEST_TAG, MlflowRegistry
+from tailrace.backends.ports import DIGEST_TAG, Registry
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import CandidateRefused, CandidateRegistered, GateResult, RetrainRequested, Variant
-from tailrace.core.durations import milliseconds
 from tailrace.core.e_detector import Baseline
 from tailrace.core.loss_detectors import baselines
 from tailrace.core.metrics import metrics_of
@@ -55,13 +54,22 @@ class _Refused(TailraceError):
         super().__init__(reason)
 
 
-def run_job(settings: Settings, job: Job) -> CandidateRegistered | CandidateRefused:
-    """Trains, proves and registers; whatever goes wrong becomes a refusal that says so."""
+def run_job(
+    settings: Settings, job: Job, *, use_case: UseCase | None = None, registry: Registry | None = None
+) -> CandidateRegistered | CandidateRefused:
+    """Trains, proves and registers; whatever goes wrong becomes a refusal that says so.
+
+    Args:
+        settings: Where the lake, the use cases and the registry are.
+        job: What is asked for.
+        use_case: The declaration; None: that of the settings' folder.
+        registry: Where a candidate is registered; None: MLflow of the settings.
+    """
     request = job.request
     began = time.monotonic()
     answer: CandidateRegistered | CandidateRefused
     try:
-        answer = _candidate(settings, job)
+        answer = _candidate(settings, job, use_case or load_use_case(settings.use_cases, request.use_case), registry)
     except _Refused as refusal:
         answer = _refused(request, str(refusal), refusal.gates)
     except Exception as error:  # noqa: BLE001  # a trainer is the user's code: its faults must not end the service
@@ -71,10 +79,10 @@ def run_job(settings: Settings, job: Job) -> CandidateRegistered | CandidateRefu
     return msgspec.structs.replace(answer, seconds=round(time.monotonic() - began, 3))
 
 
-def _candidate(settings: Settings, job: Job) -> CandidateRegistered:
-    use_case = load_use_case(settings.use_cases, job.request.use_case)
+def _candidate(settings: Settings, job: Job, use_case: UseCase, registry: Registry | None) -> CandidateRegistered:
     data = _data(settings, use_case, job.request, weighted=use_case.retrain.immature == "weight")
-    return _recall(settings, use_case, job, data) or _train(settings, use_case, job, _of_concept(data, job.request))
+    recalled = _recall(settings, use_case, job, data)
+    return recalled or _train(settings, use_case, job, _of_concept(data, job.request), registry)
 
 
 def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> CandidateRegistered | None:
@@ -122,7 +130,9 @@ def _of_concept(data: DataSet, request: RetrainRequested) -> DataSet:
     return own if len(own.labels) >= LEAST_ROWS and own.labels.any() and not own.labels.all() else data
 
 
-def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> CandidateRegistered:
+def _train(
+    settings: Settings, use_case: UseCase, job: Job, data: DataSet, registry: Registry | None
+) -> CandidateRegistered:
     split = split_by_time(data)
     for name, part in zip(Split._fields, split, strict=True):
         if part.labels.all() or not part.labels.any():
@@ -149,18 +159,12 @@ def _train(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> Ca
     if failed:
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
     losses = baselines(on_grid(scores), split.gates.labels, use_case.plan.threshold)
-    return _register(settings, use_case, job, exported, executor, data, metrics, gates, len(split.gates.labels), losses)
+    own, rows = registry or _mlflow(settings), len(split.gates.labels)
+    return _register(own, use_case, job, exported, executor, data, metrics, gates, rows, losses)
 
 
 def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, weighted: bool) -> DataSet:
-    label = use_case.label
-    window = Window(
-        until_ms=request.train_until_ms,
-        span_ms=milliseconds(use_case.retrain.window),
-        attribution_ms=milliseconds(label.matures_after),
-        lateness_ms=milliseconds(label.topic.lateness),
-        weighted=weighted,
-    )
+    window = Window.of(use_case, request.train_until_ms, weighted=weighted)
     folder = settings.state_dir.expanduser() / "lake" / use_case.name
     try:
         data = load(folder, fingerprint=use_case.plan.fingerprint, window=window)
@@ -221,8 +225,15 @@ def _executor(bundle: Bundle, settings: Settings) -> Any:
     return TorchExecutor(bundle.model, width=width, threads=settings.threads)
 
 
+def _mlflow(settings: Settings) -> Registry:
+    # Slow to import, and of no use where another registry is given.
+    from tailrace.backends.registry import MlflowRegistry
+
+    return MlflowRegistry(settings)
+
+
 def _register(
-    settings: Settings,
+    registry: Registry,
     use_case: UseCase,
     job: Job,
     exported: bytes,
@@ -260,7 +271,7 @@ def _register(
             metrics=metrics,
         )
         known = {name: value for name, value in metrics.items() if value is not None}
-        registered = MlflowRegistry(settings).register(
+        registered = registry.register(
             use_case.name, request.run_id, str(bundle), known, lineage | {DIGEST_TAG: digest}
         )
     return CandidateRegistered(

@@ -119,12 +119,20 @@ class Lake:
                     elif error.code() == KafkaError._PARTITION_EOF:
                         waiting.discard(record.partition())
                 if len(gathered) >= CHUNK or not waiting:
-                    self._write(kind, decoder.decode(gathered), f"{min(start.values())}-{part}-{os.getpid()}", start)
+                    self.write(kind, decoder.decode(gathered), f"{min(start.values())}-{part}-{os.getpid()}", start)
                     gathered, part = [], part + 1
         finally:
             reader.close()
 
-    def _write(self, kind: type, rows: list[Any], name: str, start: dict[int, int]) -> None:
+    def write(self, kind: type, rows: list[Any], name: str, start: dict[int, int]) -> None:
+        """Writes decoded rows of one topic, those that could not be read left out.
+
+        Args:
+            kind: `ServedRow` or `LabelRow`.
+            rows: Rows of that kind, or the `BadRecord` in the place of one.
+            name: Of the files, besides where they begin.
+            start: Offset by partition behind which the rows begin.
+        """
         # Only Tailrace writes these topics. What cannot be read is of no use to training, and is left to the audit.
         good = [row for row in rows if not isinstance(row, BadRecord)]
         if kind is LabelRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,17 +23,15 @@ from tailrace.contracts.records import (
     Variant,
 )
 from tailrace.contracts.topics import Topics
-from tailrace.core.recall import CHANGES, pool
 from tailrace.errors import BadRecord, BrokerUnavailable
 from tailrace.runtime.control import ControlFollower
 from tailrace.runtime.service import Lifecycle
 from tailrace.trainer.lake import Lake
+from tailrace.trainer.memory import Memory
 from tailrace.usecase.declaration import UseCase
 
 _RETRAINING: Any = RetrainingRecord
 COPY_EVERY_S = 5.0
-REMEMBERED = 8
-"""Former champions that are looked at when the concept has changed."""
 
 
 def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
@@ -84,12 +81,10 @@ class _Trainer:
         self._table: RoutingTable | None = None
         self._writer: Producer = producer(settings)
         self._pool: ProcessPoolExecutor | None = None
-        self._answered: set[str] = set()
-        self._registered: dict[str, CandidateRegistered] = {}
-        self._served: dict[str, tuple[str, bool]] = {}
+        self._memory = Memory()
         for message in read_topic(settings, topics.retraining):
             if message.value is not None:
-                self._remember(decode(_RETRAINING, message.value))
+                self._memory.remember(decode(_RETRAINING, message.value))
 
     def take(self, value: bytes) -> None:
         """Answers a request; other records pass."""
@@ -98,16 +93,16 @@ class _Trainer:
         except BadRecord as error:
             self._lifecycle.log.error("request_unreadable", why=str(error))
             return
-        if not isinstance(request, RetrainRequested) or request.run_id in self._answered:
+        if not isinstance(request, RetrainRequested) or self._memory.is_answered(request):
             return
-        self._remember(request)
+        self._memory.remember(request)
         began = time.monotonic()
         self._publish(
             TrainingStarted(run_id=request.run_id, use_case=request.use_case, started_at_ms=request.requested_at_ms)
         )
         answer = self._train(request)
         self._publish(answer)
-        self._remember(answer)
+        self._memory.remember(answer)
         took_s = time.monotonic() - began
         refused = answer if isinstance(answer, CandidateRefused) else None
         result = "registered" if refused is None else "failed" if refused.failed else "refused"
@@ -117,14 +112,6 @@ class _Trainer:
         self._lifecycle.log.info(
             "training_ended", run_id=request.run_id, result=result, why=why, took_s=round(took_s, 1)
         )
-
-    def _remember(self, record: Any) -> None:
-        if isinstance(record, RetrainRequested):
-            self._served.setdefault(record.run_id, (record.champion, record.trigger in CHANGES))
-        elif isinstance(record, CandidateRegistered | CandidateRefused):
-            self._answered.add(record.run_id)
-        if isinstance(record, CandidateRegistered):
-            self._registered.setdefault(record.model_version, record)
 
     def copy(self) -> None:
         """Copies what came into the lake, so that a request has little left to wait for."""
@@ -149,7 +136,7 @@ class _Trainer:
         if self._pool is None:
             # Kept warm: importing the trainers takes seconds, a small training less than one.
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=begin)
-        job = encode((request, self._champion(), offsets, self._former(request)))
+        job = encode((request, self._champion(), offsets, self._memory.former(request)))
         try:
             answer = self._pool.submit(run_encoded, self._settings.model_dump_json(), job).result()
         except BrokenProcessPool:
@@ -163,12 +150,6 @@ class _Trainer:
                 failed=True,
             )
         return decode(_RETRAINING, answer)  # type: ignore[no-any-return]  # the child encodes nothing else
-
-    def _former(self, request: RetrainRequested) -> list[CandidateRegistered]:
-        """Former champions that may come back: those that served when a concept ended, before this request."""
-        before = list(itertools.takewhile(lambda item: item[0] != request.run_id, self._served.items()))
-        versions = pool([served for _, served in before], REMEMBERED)
-        return [self._registered[v] for v in versions if v in self._registered and v != request.champion]
 
     def _champion(self) -> Variant | None:
         if self._table is None:

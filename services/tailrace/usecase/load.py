@@ -69,6 +69,24 @@ def load_trainer(path: Path, train: str) -> Callable[..., Any]:
     return trainer
 
 
+def load_stream(path: Path, name: str) -> Callable[[int, int], Any]:
+    """Loads the function `tables(seed, days)` of `<path>/<name>/stream.py`: a synthetic stream of the use case.
+
+    Raises:
+        UseCaseError: there is none, or the module does not run.
+    """
+    file = path / name / "stream.py"
+    if not file.is_file():
+        raise UseCaseError(
+            name, [f"there is no {file} with a synthetic stream; write one, or give recordings: --events, --outcomes"]
+        )
+    found = getattr(_execute(file, name), "tables", None)
+    if not callable(found):
+        raise UseCaseError(name, [f"{file} defines no function tables(seed, days)"])
+    tables: Callable[[int, int], Any] = found
+    return tables
+
+
 def _execute(file: Path, use_case: str) -> ModuleType:
     place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
     name = f"_tailrace_{place}_{file.stem}"

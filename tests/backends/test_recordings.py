@@ -11,8 +11,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from tailrace.backends.recordings import read_recording, to_recording
 from tailrace.errors import UseCaseError
-from tailrace.local.recordings import read_recording, to_recording
 from tailrace.usecase.sources import Event, Topic
 
 

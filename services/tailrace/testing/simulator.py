@@ -1,0 +1,271 @@
+"""The whole loop in one process, on virtual time: for asking of a policy what it would have done.
+
+    loop = simulate("card_fraud", *CardFraudStream(seed=7).tables(), faults=[drift := ConceptShift(at="20d")])
+    assert loop.detects(drift, within="3d")
+    assert loop.recovers(drift, within="7d")
+
+The services' own processors run, over topics, an online store and a model registry in memory. Time is that of
+the streams; nothing waits, reads a clock or runs beside anything else, so that the same streams, faults and seed
+give the same decisions. They are those of a replay of the same streams on a broker (`tailrace replay`).
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from tailrace.backends.ports import Output
+from tailrace.backends.recordings import Recording, to_recording
+from tailrace.backends.settings import Settings, load_settings
+from tailrace.contracts.records import WATERMARK_HEADER
+from tailrace.core.durations import milliseconds
+from tailrace.testing.faults import (
+    AnyFault,
+    Candidate,
+    ConceptShift,
+    CovariateShift,
+    Crash,
+    Disorder,
+    Drop,
+    Duplicate,
+    LabelDelay,
+    Malformed,
+    Poison,
+    check,
+)
+from tailrace.testing.injection import Stream, inject, streams_of
+from tailrace.testing.memory_log import MemoryLog, partitions_of
+from tailrace.testing.shells import Crashes, Features, Transactional, World, feedback, inference, rollout
+from tailrace.testing.simulation import Counts, Simulation, Verdict, run_of
+from tailrace.testing.training import Training
+from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.load import load_use_case
+
+__all__ = [
+    "Candidate",
+    "ConceptShift",
+    "CovariateShift",
+    "Crash",
+    "Disorder",
+    "Drop",
+    "Duplicate",
+    "LabelDelay",
+    "Malformed",
+    "Poison",
+    "Progress",
+    "Simulation",
+    "Verdict",
+    "simulate",
+]
+
+GC_EVERY = 100_000
+"""Allocations between two looks of the garbage collector: records of a batch are no garbage, and form no cycles."""
+
+
+class Progress(NamedTuple):
+    """Where a simulation is. `stream_ms` is the end of the step that was played last."""
+
+    stream_ms: int
+    events: int
+    events_total: int
+    champion: str
+
+
+def simulate(
+    use_case: UseCase | str,
+    events: pa.Table | Recording,
+    outcomes: pa.Table | Recording,
+    *,
+    faults: Sequence[AnyFault] = (),
+    seed: int = 0,
+    step: str = "1h",
+    settings: Settings | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Simulation:
+    """Plays events and outcomes through the loop of a use case.
+
+    Each step of stream time:
+      1. its outcomes, then the watermark "nothing older than the step's end follows" on every partition;
+      2. every service takes turns until nothing is left to do, trainings included;
+      3. its events, then the same watermark;
+      4. again until nothing is left.
+
+    Args:
+        use_case: The use case, or its name in the folder of the settings.
+        events: What is scored: a table or recording with the fields of the requests topic.
+        outcomes: What is reported.
+        faults: What befalls streams and services, in the order in which streams are changed.
+        seed: Of everything random in the faults.
+        step: Stream time played at once: decisions fall at its end, at most once an hour.
+        settings: Partitions, threads, folder of the use cases; None: from the environment.
+        on_progress: Called after each step.
+
+    Raises:
+        ConfigError: a fault is wrong.
+        UseCaseError: the declaration, or the columns of a stream.
+        Fatal: what would stop a service on a broker, too.
+    """
+    settings = settings or load_settings()
+    case = load_use_case(settings.use_cases, use_case) if isinstance(use_case, str) else use_case
+    recorded = [
+        given if isinstance(given, Recording) else to_recording(given, topic)
+        for given, topic in ((events, case.requests), (outcomes, case.label.topic))
+    ]
+    step_ms = milliseconds(step)
+    first_ms = min((int(one.times_ms[0]) for one in recorded if len(one)), default=0)
+    begin_ms = first_ms - first_ms % step_ms
+    check(faults, begin_ms)
+    streams = inject(streams_of(*recorded), faults, case, begin_ms, seed)
+    with tempfile.TemporaryDirectory(prefix="tailrace-simulation-") as folder, _spared_collector():
+        world = World(case, settings.model_copy(update={"state_dir": Path(folder)}))
+        loop = _Loop(world, [streams.outcomes, streams.events], tuple(faults), begin_ms)
+        return loop.play(step_ms, on_progress)
+
+
+class _Loop:
+    """Services, producers and what they are to meet."""
+
+    def __init__(self, world: World, streams: list[Stream], faults: tuple[AnyFault, ...], begin_ms: int) -> None:
+        self._world = world
+        self._faults = faults
+        self._producers = [_Producer(world, stream) for stream in streams]
+        # Topics of auxiliary labels: nothing of theirs is recorded, but they hold stream time back as well.
+        judged = world.use_case.label.topic.name
+        self._silent = [topic.name for topic in world.use_case.outcome_topics if topic.name != judged]
+        self._result = Simulation(world.use_case.name, begin_ms, faults)
+        self._sink = world.topics.group("simulation")
+        world.log.subscribe(self._sink, self._result.topics)
+        self._trainer = Training(world, self._crashes("trainer"))
+        self._shells: list[Features | Transactional] = [
+            Features(world, self._crashes("features")),
+            inference(world, self._crashes("inference")),
+            feedback(world, self._crashes("feedback")),
+            rollout(world, self._crashes("rollout")),
+        ]
+
+    def play(self, step_ms: int, on_progress: Callable[[Progress], None]) -> Simulation:
+        """Plays everything; see `simulate`."""
+        result, begin_ms = self._result, self._result.begin_ms
+        outcomes, events = self._producers
+        for producer in self._producers:
+            producer.punctuate(begin_ms, begin_ms)
+        self._punctuate_silent(begin_ms)
+        self._settle(begin_ms)
+        last_ms = max((producer.last_ms for producer in self._producers), default=begin_ms)
+        # Whole steps: a watermark inside a step would be one that no other run has.
+        for at_ms in range(begin_ms, last_ms + 1, step_ms):
+            upto_ms = at_ms + step_ms
+            self._register_candidates(at_ms, upto_ms)
+            self._punctuate_silent(upto_ms)
+            for producer in self._producers:
+                producer.send(at_ms, upto_ms)
+                self._settle(upto_ms)
+            result.end_ms = upto_ms
+            on_progress(Progress(upto_ms, events.sent, events.total, result.champion))
+        topics, written = self._world.topics, self._world.log.written
+        result.counts = Counts(
+            events.sent,
+            outcomes.sent,
+            written[topics.predictions],
+            written[topics.shadow],
+            written[topics.labels],
+            written[topics.dead_letters],
+        )
+        return result
+
+    def _punctuate_silent(self, now_ms: int) -> None:
+        for topic in self._silent:
+            punctuate(self._world.log, topic, now_ms, now_ms)
+
+    def _settle(self, now_ms: int) -> None:
+        """Steps every service, in a fixed order, until none has anything to do.
+
+        A training answers when everything else has come to rest: it takes longer than anything else.
+        """
+        while True:
+            moved = [shell.step(now_ms) for shell in self._shells]
+            if not any(moved) and not self._trainer.step(now_ms):
+                break
+        self._collect()
+        self._world.log.trim()
+
+    def _collect(self) -> None:
+        log = self._world.log
+        for topic in self._result.topics:
+            offset, _ = log.committed(self._sink, topic, 0)
+            end = log.partitions(topic)[0].end
+            for message in log.read(topic, 0, offset, end - offset):
+                if message.value is not None:
+                    self._result.take(topic, message.value)
+            log.commit(self._sink, topic, 0, end, "")
+
+    def _crashes(self, service: str) -> Crashes:
+        begin_ms = self._result.begin_ms
+        mine = [fault for fault in self._faults if isinstance(fault, Crash) and fault.service == service]
+        return Crashes([fault.span_ms(begin_ms)[0] for fault in mine])
+
+    def _register_candidates(self, from_ms: int, until_ms: int) -> None:
+        for number, fault in enumerate(self._faults):
+            if isinstance(fault, Candidate) and from_ms <= fault.span_ms(self._result.begin_ms)[0] < until_ms:
+                self._trainer.register(Path(fault.model).read_bytes(), run_of(number), from_ms)
+
+
+class _Producer:
+    """Sends a stream to its topic, in order of arrival."""
+
+    def __init__(self, world: World, stream: Stream) -> None:
+        self._log = world.log
+        self._topic = stream.topic.name
+        self._trailing_ms = stream.trailing_ms
+        self._recording = stream.recording()
+        self._malformed = sorted(stream.malformed, key=lambda bad: bad[0])
+        self._numbers = range(len(self._log.partitions(self._topic)))
+        self.total = len(self._recording)
+        self.sent = 0
+
+    @property
+    def last_ms(self) -> int:
+        """Arrival of the last record; -1 for none."""
+        return int(self._recording.times_ms[-1]) if self.total else -1
+
+    def send(self, from_ms: int, until_ms: int) -> None:
+        """Sends what arrives in a step, then the watermark on every partition."""
+        rows = self._recording.between(from_ms, until_ms)
+        bad = [(key, value) for at, key, value in self._malformed if from_ms <= at < until_ms]
+        records = list(chain(self._recording.encoded(rows), bad))
+        self.sent += rows.stop - rows.start
+        if records:
+            places = partitions_of([key for key, _ in records], len(self._numbers)).tolist()
+            for number in self._numbers:
+                mine = [record for record, place in zip(records, places, strict=True) if place == number]
+                part = self._log.partitions(self._topic)[number]
+                part.extend([key for key, _ in mine], [value for _, value in mine], until_ms)
+        self.punctuate(until_ms - self._trailing_ms, until_ms)
+
+    def punctuate(self, watermark_ms: int, now_ms: int) -> None:
+        """States a watermark on every partition."""
+        punctuate(self._log, self._topic, watermark_ms, now_ms)
+
+
+def punctuate(log: MemoryLog, topic: str, watermark_ms: int, now_ms: int) -> None:
+    """States a watermark on every partition of a topic."""
+    headers = [(WATERMARK_HEADER, str(watermark_ms).encode())]
+    numbers = range(len(log.partitions(topic)))
+    log.append([Output(topic, None, None, number, headers) for number in numbers], now_ms)
+
+
+@contextmanager
+def _spared_collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(GC_EVERY, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from aiokafka.partitioner import murmur2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.backends.ports import Output
+from tailrace.contracts.topics import TopicSpec
+from tailrace.testing.memory_log import MemoryLog, partitions_of
+
+TOPICS = [TopicSpec("plain"), TopicSpec("newest", partitions=1, compacted=True), TopicSpec("all", partitions=1)]
+
+
+def log() -> MemoryLog:
+    made = MemoryLog(TOPICS, 3, kept=["all"])
+    made.subscribe("one", ["plain", "newest", "all"])
+    made.subscribe("two", ["plain"])
+    return made
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 12))
+def test_keys_go_to_the_partition_that_other_clients_choose(keys: list[bytes], partitions: int) -> None:
+    assert [(murmur2(key) & 0x7FFFFFFF) % partitions for key in keys] == partitions_of(keys, partitions).tolist()
+
+
+def test_records_keep_their_order_offsets_and_time_within_a_partition() -> None:
+    made = log()
+    made.append([Output("plain", b"k", b"%d" % at, 1) for at in range(3)], 7)
+    made.append([Output("plain", b"k", None, 1, [("h", b"x")])], 8)
+    found = made.read("plain", 1, 1, 10)
+    assert [(1, b"1", 7), (2, b"2", 7), (3, None, 8)] == [(m.offset, m.value, m.timestamp_ms) for m in found]
+    assert [("h", b"x")] == found[-1].headers
+    assert 3 == made.written["plain"]
+
+
+def test_what_every_group_has_passed_is_forgotten_and_no_more() -> None:
+    made = log()
+    made.append([Output("plain", b"k", b"%d" % at, 0) for at in range(5)], 0)
+    made.commit("one", "plain", 0, 5, "")
+    made.commit("two", "plain", 0, 2, "")
+    made.trim()
+    assert [2, 3, 4] == [message.offset for message in made.records("plain")]
+    assert [b"4"] == [message.value for message in made.read("plain", 0, 4, 10)]
+
+
+def test_a_compacted_topic_keeps_the_newest_of_each_key_and_no_tombstone() -> None:
+    made = log()
+    for key, value in ((b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4"), (b"b", None)):
+        made.append([Output("newest", key, value)], 0)
+    made.commit("one", "newest", 0, 5, "")
+    made.trim()
+    assert {b"a": b"3", b"c": b"4"} == {message.key: message.value for message in made.records("newest")}
+    made.append([Output("newest", b"a", b"5")], 0)
+    assert [b"3", b"4", b"5"] == [message.value for message in made.records("newest")]
+
+
+def test_a_topic_to_keep_keeps_everything() -> None:
+    made = log()
+    made.append([Output("all", b"k", b"1"), Output("all", b"k", b"2")], 0)
+    made.commit("one", "all", 0, 2, "")
+    made.trim()
+    assert [b"1", b"2"] == [message.value for message in made.records("all")]

@@ -1,0 +1,141 @@
+"""The loop in one process: what it decides, that it decides alike, and what faults do to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import loops
+import pytest
+
+from tailrace.errors import ConfigError
+from tailrace.testing.models import logistic_model
+from tailrace.testing.simulator import (
+    Candidate,
+    ConceptShift,
+    CovariateShift,
+    Crash,
+    Disorder,
+    Drop,
+    Duplicate,
+    LabelDelay,
+    Malformed,
+    Simulation,
+    simulate,
+)
+
+
+@pytest.fixture(scope="module")
+def pumps(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return loops.use_case(tmp_path_factory.mktemp("use_cases"))
+
+
+@pytest.fixture(scope="module")
+def calm(pumps: Any) -> Simulation:
+    return run(pumps)
+
+
+def run(pumps: Any, *faults: Any, seed: int = 0, **stream: int) -> Simulation:
+    use_case, settings = pumps
+    return simulate(use_case, *loops.tables(**stream), faults=faults, seed=seed, settings=settings)
+
+
+def model(pumps: Any, path: Path, weight: float, bias: float) -> Candidate:
+    path.write_bytes(logistic_model(pumps[0].plan, {"heat": weight}, bias))
+    return Candidate(str(path), at="40h")
+
+
+def test_a_calm_loop_trains_promotes_and_says_nothing(calm: Simulation) -> None:
+    assert calm.retrains(at_least=1, at_most=1, trigger="initial")
+    for trigger in ("drift", "metric_drop"):
+        assert calm.retrains(at_least=0, at_most=0, trigger=trigger)
+    assert calm.promotes(within="3d")
+    assert calm.stays_quiet()
+    assert (1500, 1500, 1500, 0) == (
+        calm.counts.events,
+        calm.counts.outcomes,
+        calm.counts.predictions,
+        calm.counts.dead_letters,
+    )
+    assert [point.version for point in calm.quality("log_loss")][-1] == calm.champions()[-1][1]
+
+
+def test_the_same_seed_gives_the_same_decisions_and_another_seed_others(pumps: Any) -> None:
+    faults = [ConceptShift(at="1d", column="heat"), Disorder(by="1m"), Duplicate(share=0.1)]
+    one, two, other = (run(pumps, *faults, seed=seed) for seed in (4, 4, 5))
+    assert one.log() == two.log()
+    assert one.log_hash() == two.log_hash() != other.log_hash()
+    assert one.counts == two.counts
+
+
+def test_a_concept_shift_is_detected_retrained_and_recovered_from(pumps: Any) -> None:
+    drift = ConceptShift(at="2d", share=0.9)
+    loop = run(pumps, drift, days=6)
+    assert loop.stays_quiet(until=drift)
+    assert loop.detects(drift, within="1d")
+    assert loop.retrains(after=drift)
+    assert not loop.detects(drift, within="1m")
+    assert "first alarm" in repr(loop.detects(drift, within="1m"))
+
+
+def test_a_covariate_shift_shows_in_the_column_that_moved(pumps: Any) -> None:
+    drift = CovariateShift("heat", at="2d", by=2.0)
+    loop = run(pumps, drift, days=4)
+    assert loop.detects(drift, within="2d")
+    assert {"heat"} <= {alarm.subject for alarm in loop.alarms}
+
+
+def test_a_bad_candidate_is_never_promoted_and_a_good_one_is(pumps: Any, tmp_path: Path) -> None:
+    bad = model(pumps, tmp_path / "bad.onnx", -0.3, 16.0)
+    loop = run(pumps, bad)
+    assert loop.never_promotes(bad)
+    assert not loop.promotes(bad)
+    good = model(pumps, tmp_path / "good.onnx", 0.333, -18.3)
+    loop = run(pumps, good)
+    assert loop.promotes(good, within="3d")
+    verdict = loop.never_promotes(good)
+    assert not verdict
+    assert "promoted at 2025-01-07" in repr(verdict)
+
+
+@pytest.mark.parametrize("service", ["features", "inference", "feedback", "trainer", "rollout"])
+def test_a_crash_changes_no_decision(pumps: Any, calm: Simulation, service: Any) -> None:
+    first_training_ms = calm.log()[0].at_ms - calm.begin_ms
+    at = ["20h", "50h"] if service != "trainer" else [f"{first_training_ms}ms"]
+    crashed = run(pumps, *(Crash(service, at=one) for one in at))
+    assert calm.log() == crashed.log()
+    assert calm.counts == crashed.counts
+    assert calm.quality("log_loss") == crashed.quality("log_loss")
+
+
+def test_bad_records_end_as_dead_letters_and_change_no_decision(pumps: Any, calm: Simulation) -> None:
+    spoiled = run(pumps, Malformed(share=0.05, until="66h"))
+    assert 40 < spoiled.counts.dead_letters < 120
+    assert calm.counts.predictions == spoiled.counts.predictions
+    assert calm.log() == spoiled.log()
+
+
+def test_disorder_within_the_declared_lateness_loses_no_label(pumps: Any, calm: Simulation) -> None:
+    disordered = run(pumps, Disorder(by="1m"), Disorder("outcomes", by="1m"))
+    assert calm.counts.predictions == disordered.counts.predictions
+    assert disordered.counts.dead_letters == 0
+    assert disordered.counts.labels >= calm.counts.predictions
+
+
+def test_labels_that_come_late_are_waited_for(pumps: Any, calm: Simulation) -> None:
+    delayed = run(pumps, LabelDelay(times=3.0))
+    assert delayed.champions()[0][0] > calm.champions()[0][0]
+
+
+def test_events_that_are_dropped_are_not_scored(pumps: Any, calm: Simulation) -> None:
+    dropped = run(pumps, Drop("events", at="1d", until="2d"))
+    assert 450 < calm.counts.predictions - dropped.counts.predictions < 550
+
+
+def test_wrong_faults_are_refused_all_at_once(pumps: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        run(pumps, ConceptShift(share=3.0), Drop(at="soon"), Disorder(at="3d", until="2d"))
+    for part in ("ConceptShift: ", "'soon' is no moment", "until='2d'"):
+        assert part in str(refused.value)
+    with pytest.raises(ConfigError, match="did you mean 'heat'"):
+        run(pumps, CovariateShift("haet"))
