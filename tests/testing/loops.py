@@ -42,14 +42,14 @@ usecase = tr.UseCase(
     prediction_id="reading_id",
     features=[
         tr.Field("heat"),
-        *tr.GroupBy(readings, by="pump", windows=["6h"]).aggregate(tr.Count(), tr.Mean("heat")),
-        *tr.GroupBy(failed, by="site", windows=["6h"]).aggregate(tr.Mean("failed")),
+        *tr.GroupBy(readings, by="pump", windows=["1h"]).aggregate(tr.Count(), tr.Mean("heat")),
+        *tr.GroupBy(failed, by="site", windows=["1h"]).aggregate(tr.Mean("failed")),
     ],
     label=failed,
     model=tr.Binary(train="pumps.train:fit", threshold=0.5, on_failure=tr.Default(0.3)),
     monitor=[
-        tr.metrics.LogLoss("1d", drop=0.2),
-        tr.drift.PSI(every="1d", alarm=1.5),
+        tr.metrics.LogLoss("1d", drop=0.4),
+        tr.drift.PSI(every="1d", false_alarms=1e-9),
         tr.drift.ADWIN("log_loss"),
     ],
     retrain=tr.Retrain(on=["drift", "metric_drop"], at_most_every="12h", at_least_every={at_least_every}, min_labels=500, window="2d"),
