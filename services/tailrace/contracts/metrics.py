@@ -27,7 +27,7 @@ DEAD_LETTER_REASONS = (
     "label_empty", "label_not_json", "label_wrong_type",
 )  # fmt: skip
 """Closed, so that each is exported as 0 before its first record: a rate cannot see a series appear."""
-TRIGGERS = ("initial", "schedule", "drift", "metric_drop", "manual")
+TRIGGERS = ("initial", "schedule", "volume", "drift", "metric_drop", "refit", "manual")
 OUTCOMES = ("registered", "refused", "failed")
 
 

@@ -34,7 +34,7 @@ class Gauges:
             self._version = state.monitor.version
             for gauge in (metrics.drift_score, metrics.drift_limit, metrics.quality_drop, metrics.quality_drop_limit):
                 gauge.clear()
-        self._alarms(state)
+        self.alarms(state)
 
     def drift(self, drift: Drift) -> None:
         """Exports the distance of one feature, or of the score."""
@@ -54,7 +54,7 @@ class Gauges:
         metrics.quality_end.clear()
         for variant in _VARIANTS:
             self._quality(variant, state.windows, threshold)
-        self._alarms(state)
+        self.alarms(state)
 
     def _quality(self, variant: str, windows: QualityWindows, threshold: float) -> None:
         mature = [
@@ -71,7 +71,8 @@ class Gauges:
         self._metrics.quality_maturity.labels(variant).set(min(windows.maturity(key) for key in taken))
         self._metrics.quality_end.labels(variant).set((newest_ms + DAY_MS) / 1000)
 
-    def _alarms(self, state: FeedbackState) -> None:
+    def alarms(self, state: FeedbackState) -> None:
+        """Exports how many alarms of each kind stand."""
         standing: Counter[str] = Counter(alarm.kind for alarm in state.monitor.alarms)
         for kind in _KINDS:
             self._metrics.alarms_active.labels(kind).set(standing[kind])

@@ -225,7 +225,9 @@ class FeedbackProcessor:
             state.advance(watermark)
             broken = state.monitor.advance(watermark)
             outputs += self._alarms(broken)
-            self._clock_due = self._clock_due or bool(broken)
+            if broken:
+                self._clock_due = True
+                self._gauges.alarms(state)
             self._metrics.watermark.set(watermark / 1000)
         outputs += self._labels(state.take_changes())
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS
