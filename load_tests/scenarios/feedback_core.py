@@ -18,7 +18,7 @@ from load_tests.streams import PARTITIONS
 from tailrace.backends.ports import Assigned, Message
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.topics import Topics
-from tailrace.core.monitoring import Champion
+from tailrace.core.monitor_state import Champion
 from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.usecase.declaration import UseCase
 

@@ -7,7 +7,8 @@ import numpy as np
 from tailrace.contracts.records import Alarm
 from tailrace.core.delay_drift import DelayDrift
 from tailrace.core.label_delay import CELLS, STEPS, DelayCurve
-from tailrace.core.monitoring import Champion, Monitor, MonitorSpec, Suspicion
+from tailrace.core.monitor_state import Champion, MonitorSpec, Suspicion
+from tailrace.core.monitoring import Monitor
 from tailrace.core.quality import QualityWindows
 from tailrace.core.retraining import RetrainSpec
 

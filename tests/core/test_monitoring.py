@@ -11,7 +11,8 @@ import pytest
 from tailrace.contracts.records import Alarm, RetrainHeld, RetrainRequested
 from tailrace.core.e_detector import Baseline
 from tailrace.core.judged import Judged
-from tailrace.core.monitoring import Champion, Monitor, MonitorSnapshot, MonitorSpec, Suspicion
+from tailrace.core.monitor_state import Champion, MonitorSnapshot, MonitorSpec, Suspicion
+from tailrace.core.monitoring import Monitor
 from tailrace.core.monitors import ADWIN, PSI, Detector, EDetector
 from tailrace.core.quality import QualityWindows
 from tailrace.core.retraining import RetrainSpec

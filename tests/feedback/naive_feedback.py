@@ -17,7 +17,8 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.joins import Outcome, Scored
 from tailrace.core.judged import Judged as Judgements
 from tailrace.core.metrics import metrics_of_counts
-from tailrace.core.monitoring import HOUR_MS, Champion, Monitor
+from tailrace.core.monitor_state import Champion
+from tailrace.core.monitoring import HOUR_MS, Monitor
 from tailrace.core.quality import DAY_MS, WindowKey
 from tailrace.core.scoring import bin_of_score
 from tailrace.core.watermarks import Watermarks, watermark_of

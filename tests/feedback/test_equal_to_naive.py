@@ -18,7 +18,7 @@ from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import Drift, LabelledPrediction, Quality
 from tailrace.contracts.topics import Topics
 from tailrace.core import drift, vector_sample
-from tailrace.core.monitoring import Champion
+from tailrace.core.monitor_state import Champion
 from tailrace.feedback.label_writer import LabelRecord
 from tailrace.feedback.processor import FeedbackProcessor
 

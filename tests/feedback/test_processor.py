@@ -24,7 +24,7 @@ from tailrace.contracts.records import (
     Source,
 )
 from tailrace.contracts.topics import Topics
-from tailrace.core.monitoring import Champion
+from tailrace.core.monitor_state import Champion
 from tailrace.core.scoring import on_grid
 from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.usecase.load import load_use_case

@@ -7,7 +7,7 @@ commute, and losses are fed to the detectors sorted by the time they became know
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Alarm, AlarmKind, Drift, RetrainHeld, RetrainRequested
 from tailrace.core.alarm_book import AlarmBook
-from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.drift import PSIState
 from tailrace.core.drift_alarms import (
     JOIN_DETECTOR,
@@ -26,16 +25,16 @@ from tailrace.core.drift_alarms import (
     loss_detail,
 )
 from tailrace.core.e_detector import EDetectorState
-from tailrace.core.join_watch import JoinFinding, JoinWatch, JoinWatchData
+from tailrace.core.join_watch import JoinFinding, JoinWatch
 from tailrace.core.judged import Judged
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
-from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, Detector, EDetector, Metric
+from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, MonitorSpec, Suspicion
+from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, EDetector
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.reference import Reference
-from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
+from tailrace.core.retraining import Evidence, RetrainState
 from tailrace.core.vector_sample import VectorSample
 
-FORMAT = 2
 HOUR_MS = 3_600_000
 MATURE = 0.5
 """Share of final labels from which a day takes part in a comparison with the champion's figures.
@@ -49,81 +48,6 @@ MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
 MOST_SUSPECT = 100
 """Spans without outcomes that are remembered."""
-
-
-class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to watch and when to ask for a new model; spans in milliseconds."""
-
-    use_case: str
-    names: tuple[str, ...]
-    threshold: float
-    metrics: tuple[Metric, ...]
-    metric_windows_ms: tuple[int, ...]
-    detectors: tuple[Detector, ...]
-    psi_every_ms: int
-    retrain: RetrainSpec
-    training_window_ms: int
-
-
-class Champion(msgspec.Struct, frozen=True):
-    """What feedback needs to know of the model that serves, and of the routing table that says so.
-
-    `shadow` is the version of the candidate in shadow, "" for none.
-    """
-
-    version: str
-    metrics: dict[str, float | None]
-    reference: dict[str, Any]
-    shadow: str = ""
-    decided_at_ms: int = 0
-
-
-class Suspicion(NamedTuple):
-    """Something that is wrong with the labels, found outside of the monitor; it stands while it is handed in at ticks."""
-
-    kind: AlarmKind
-    subject: str
-    detector: str
-    value: float
-    threshold: float
-    size: float
-    since_ms: int
-    detail: str
-
-    @staticmethod
-    def of_delay(delay: DelayDrift) -> Suspicion:
-        """Labels that come later or sooner than they did."""
-        word = "later" if delay.later else "sooner"
-        detail = (
-            f"labels come {word} than they did: the older delays misjudge how many are still to come by "
-            f"{delay.size:.1%} on average"
-        )
-        return Suspicion(
-            "label_delay", "label_delay", "log_rank", delay.size, MATERIAL, delay.size, delay.since_ms, detail
-        )
-
-
-class MonitorSnapshot(msgspec.Struct, kw_only=True):
-    """State of a monitor as it is stored.
-
-    Format 1 held the states of the loss detectors as a list in the order of the specs, in `losses`.
-    `suspect` holds spans of event time in which outcomes were missing, the newest last.
-    """
-
-    format: int = FORMAT
-    ticked_ms: int = -1
-    version: str = ""
-    psi_since_ms: int = -1
-    psi: dict[str, Any] | None = None
-    sample: VectorSample = msgspec.field(default_factory=VectorSample)
-    losses: list[dict[str, Any]] = []
-    detectors: dict[str, dict[str, Any]] = {}
-    joins: JoinWatchData = msgspec.field(default_factory=JoinWatchData)
-    suspect: list[tuple[int, int]] = []
-    held: str = ""
-    drift: str = ""
-    alarms: dict[str, Alarm] = {}
-    retrain: RetrainState = msgspec.field(default_factory=RetrainState)
 
 
 class Monitor:

@@ -19,7 +19,7 @@ from tailrace.backends.codec import encode
 from tailrace.backends.ports import Output
 from tailrace.core.join_records import Outcome
 from tailrace.core.join_table import JoinTable, Rows
-from tailrace.core.monitoring import MonitorSnapshot
+from tailrace.core.monitor_state import MonitorSnapshot
 from tailrace.core.outcome_table import OutcomeTable
 from tailrace.core.quality import WindowCounts, WindowKey
 from tailrace.errors import StateCorrupt

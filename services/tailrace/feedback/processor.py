@@ -30,7 +30,8 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
-from tailrace.core.monitoring import HOUR_MS, Champion, Suspicion
+from tailrace.core.monitor_state import Champion, Suspicion
+from tailrace.core.monitoring import HOUR_MS
 from tailrace.core.readings import Readings
 from tailrace.core.watermarks import PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord

@@ -9,7 +9,7 @@ from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import RoutingTable
 from tailrace.contracts.topics import Topics
-from tailrace.core.monitoring import Champion
+from tailrace.core.monitor_state import Champion
 from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.runtime.control import ControlFollower
 from tailrace.runtime.loop import run_transactional

@@ -14,7 +14,8 @@ from tailrace.core.join_table import Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
 from tailrace.core.judged import Judged
 from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
-from tailrace.core.monitoring import Champion, Monitor, MonitorSpec
+from tailrace.core.monitor_state import Champion, MonitorSpec
+from tailrace.core.monitoring import Monitor
 from tailrace.core.monitors import PSI
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings, ReadingSpec

@@ -21,7 +21,7 @@ from tailrace.backends.telemetry import Metrics
 from tailrace.backends.topics import specs_of
 from tailrace.contracts.records import RoutingTable
 from tailrace.contracts.topics import AUDIT, Topics
-from tailrace.core.monitoring import Champion
+from tailrace.core.monitor_state import Champion
 from tailrace.core.rollouts import RolloutState
 from tailrace.features.processor import FeatureProcessor
 from tailrace.features.rows import RowWrite

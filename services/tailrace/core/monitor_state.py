@@ -1,0 +1,91 @@
+"""What a monitor is told, and what it remembers: specs, the champion, suspicions of the labels, snapshots."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tailrace.contracts.records import Alarm, AlarmKind
+from tailrace.core.delay_drift import MATERIAL, DelayDrift
+from tailrace.core.join_watch import JoinWatchData
+from tailrace.core.monitors import Detector, Metric
+from tailrace.core.retraining import RetrainSpec, RetrainState
+from tailrace.core.vector_sample import VectorSample
+
+FORMAT = 2
+
+
+class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to watch and when to ask for a new model; spans in milliseconds."""
+
+    use_case: str
+    names: tuple[str, ...]
+    threshold: float
+    metrics: tuple[Metric, ...]
+    metric_windows_ms: tuple[int, ...]
+    detectors: tuple[Detector, ...]
+    psi_every_ms: int
+    retrain: RetrainSpec
+    training_window_ms: int
+
+
+class Champion(msgspec.Struct, frozen=True):
+    """What feedback needs to know of the model that serves, and of the routing table that says so.
+
+    `shadow` is the version of the candidate in shadow, "" for none.
+    """
+
+    version: str
+    metrics: dict[str, float | None]
+    reference: dict[str, Any]
+    shadow: str = ""
+    decided_at_ms: int = 0
+
+
+class Suspicion(NamedTuple):
+    """Something that is wrong with the labels, found outside of the monitor; it stands while it is handed in at ticks."""
+
+    kind: AlarmKind
+    subject: str
+    detector: str
+    value: float
+    threshold: float
+    size: float
+    since_ms: int
+    detail: str
+
+    @staticmethod
+    def of_delay(delay: DelayDrift) -> Suspicion:
+        """Labels that come later or sooner than they did."""
+        word = "later" if delay.later else "sooner"
+        detail = (
+            f"labels come {word} than they did: the older delays misjudge how many are still to come by "
+            f"{delay.size:.1%} on average"
+        )
+        return Suspicion(
+            "label_delay", "label_delay", "log_rank", delay.size, MATERIAL, delay.size, delay.since_ms, detail
+        )
+
+
+class MonitorSnapshot(msgspec.Struct, kw_only=True):
+    """State of a monitor as it is stored.
+
+    Format 1 held the states of the loss detectors as a list in the order of the specs, in `losses`.
+    `suspect` holds spans of event time in which outcomes were missing, the newest last.
+    """
+
+    format: int = FORMAT
+    ticked_ms: int = -1
+    version: str = ""
+    psi_since_ms: int = -1
+    psi: dict[str, Any] | None = None
+    sample: VectorSample = msgspec.field(default_factory=VectorSample)
+    losses: list[dict[str, Any]] = []
+    detectors: dict[str, dict[str, Any]] = {}
+    joins: JoinWatchData = msgspec.field(default_factory=JoinWatchData)
+    suspect: list[tuple[int, int]] = []
+    held: str = ""
+    drift: str = ""
+    alarms: dict[str, Alarm] = {}
+    retrain: RetrainState = msgspec.field(default_factory=RetrainState)
