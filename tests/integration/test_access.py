@@ -136,12 +136,12 @@ def test_no_user_creates_topics_or_gives_rights(secured_broker: Broker, streams:
     settings = _as(secured_broker, user)
     client = admin(settings)
     created = client.create_topics([NewTopic(f"{USE_CASE}.more", 1, 1)])
-    deleted = client.delete_topics([streams.topic("predictions")])
+    deleted = client.delete_topics([streams.topics("predictions")[0]])
     outcome = {_attempt(future.result) for future in [*created.values(), *deleted.values()]}
     assert outcome == {REFUSED["topic"]}
     with pytest.raises(ConfigError, match="DESCRIBE and ALTER on the cluster"):
         access.plan(settings, [streams], PREFIX)
-    gift = access.binding(access.UserGrant(user, Grant("topic", streams.topic("labels"), "WRITE")))
+    gift = access.binding(access.UserGrant(user, Grant("topic", streams.topics("labels")[0], "WRITE")))
     given = {_attempt(future.result) for future in client.create_acls([gift]).values()}
     assert given == {"CLUSTER_AUTHORIZATION_FAILED"}
 
@@ -162,7 +162,7 @@ def test_acls_are_added_once_and_what_goes_beyond_the_matrix_is_named(secured_br
     first = access.plan(administrator, [streams], "fresh-")
     assert access.apply(administrator, [streams], "fresh-") == first
     assert first.missing == access.wanted([streams], "fresh-")
-    beyond = access.UserGrant("fresh-app", Grant("topic", streams.topic("labels"), "READ"))
+    beyond = access.UserGrant("fresh-app", Grant("topic", streams.topics("labels")[0], "READ"))
     _add(administrator, [beyond])
     again = access.apply(administrator, [streams], "fresh-")
     assert again == access.AccessPlan(missing=[], present=first.missing, extra=[beyond])

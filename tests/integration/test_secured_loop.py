@@ -33,7 +33,7 @@ from tailrace.local.processes import Child, spawn
 from tailrace.local.replay import Replay
 from tailrace.ops.dead_letters import replay
 from tailrace.runtime.service import SERVICES
-from tailrace.testing.streams import DAY_MS, START_MS, CardFraudStream
+from tailrace.testing.streams import DAY_MS, CardFraudStream
 from tailrace.usecase.load import load_use_case
 
 USE_CASE = "card_fraud"
@@ -42,8 +42,6 @@ REDIS_RIGHTS = {
     "inference": ["+hmget"],
 }
 MALFORMED = 3
-UNTIL_MS = START_MS + 8 * DAY_MS
-"""Far enough for every label to be final."""
 
 
 class Secured:
@@ -113,8 +111,8 @@ def test_loop_closes_with_services_that_may_do_nothing_else(secured: Secured) ->
     _send_malformed(secured.user("labeller"), streams.outcomes)
     recordings = to_recording(events, secured.use_case.requests), to_recording(outcomes, secured.use_case.label.topic)
     play = Replay(secured.user("ops"), secured.use_case, *recordings, keep_going=secured.check)
-    play.play(DAY_MS, until_ms=UNTIL_MS)
-    _ask_for_training(secured.user("ops"))
+    reached = play.play(DAY_MS)
+    _ask_for_training(secured.user("ops"), reached.stream_ms)
     play.settle()
     assert replay(secured.user("ops"), Topics(USE_CASE), by="ops") == 2 * MALFORMED
     play.settle()
@@ -147,14 +145,14 @@ def _send_malformed(settings: Settings, topic: str) -> None:
     assert writer.flush(30) == 0
 
 
-def _ask_for_training(settings: Settings) -> None:
+def _ask_for_training(settings: Settings, until_ms: int) -> None:
     request = RetrainRequested(
         run_id="r1",
         use_case=USE_CASE,
         trigger="manual",
         reason="a person asked",
-        requested_at_ms=UNTIL_MS,
-        train_until_ms=UNTIL_MS,
+        requested_at_ms=until_ms,
+        train_until_ms=until_ms,
         by="ops",
     )
     writer = producer(settings)

@@ -42,3 +42,12 @@ def test_trees_on_targets_predict_the_rate_that_will_be_and_on_labels_as_they_ar
         found[name] = float(calibration(model.predict(rows[30_000:])).mean() / labels[30_000:].mean())
     assert found["targets"] == pytest.approx(1.0, abs=0.04)
     assert found["as it is"] < 0.6
+
+
+def test_calibration_that_only_moves_the_mean_moves_it_to_the_rate() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.beta(0.5, 5.0, 200)
+    labels = rng.random(200) < 0.1 * (1.0 - scores)  # the lower the score, the likelier: no slope above 0 fits
+    calibration = Calibration(scores, labels)
+    assert calibration.slope == 1.0
+    assert calibration(scores).mean() == pytest.approx(labels.mean(), abs=1e-9)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
@@ -110,5 +110,7 @@ def _platt(logits: NDArray[np.float64], labels: NDArray[np.bool_] | NDArray[np.f
 
 
 def _offset(scores: NDArray[np.float64], labels: NDArray[np.bool_] | NDArray[np.float64]) -> float:
-    rate = float(np.clip(labels.mean(), CLIP, 1.0 - CLIP))
-    return float(np.log(rate / (1.0 - rate)) - _logits(scores).mean())
+    """What moves the log-odds so that the mean score is the rate of positive labels."""
+    rate, logits = float(np.clip(labels.mean(), CLIP, 1.0 - CLIP)), _logits(scores)
+    reach = 2.0 * float(-np.log(CLIP)) + 1.0
+    return float(brentq(lambda offset: float(expit(logits + offset).mean()) - rate, -reach, reach))
