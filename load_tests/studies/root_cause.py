@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from load_tests.studies.report import Figure, report
+from tailrace.core.loss_detectors import LOSS_CAP, log_losses
 from tailrace.core.root_cause import Cause, Sample, explain
 
 NAMES = ("amount", "hour", "payments_1d", "amount_7d", "distance", "age", "device_risk", "tenure")
@@ -210,7 +211,7 @@ def rank(fault: Fault, seed: int) -> int:
 
 def _sample(of: Stream, scores: NDArray[np.float64]) -> Sample:
     clipped = np.clip(scores, 1e-6, 1.0 - 1e-6)
-    loss = np.minimum(-np.log(np.where(of.labels, clipped, 1.0 - clipped)), 4.0)
+    loss = np.minimum(log_losses(clipped, of.labels), LOSS_CAP)
     return Sample(loss, of.seen.astype(np.float32), of.attributes)
 
 

@@ -93,6 +93,11 @@ def losses(
         return np.asarray((scores - positive) ** 2)
     if metric == "accuracy":
         return np.asarray((scores >= threshold) != positive, dtype=np.float64)
+    return log_losses(scores, positive)
+
+
+def log_losses(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Log loss of each prediction, float64 (n,), of scores float64 (n,) in (0, 1) and bool (n,)."""
     return np.asarray(-np.log(np.where(positive, scores, 1.0 - scores)))
 
 

@@ -216,7 +216,8 @@ class Monitor:
         taken = waiting.taken(np.flatnonzero(due)).in_order()
         self._state.retrain.observe(taken.event_time_ms)
         found = self._losses.feed(taken)
-        return [alarm for finding in found for alarm in self._take_loss(finding, self._losses.decided, now_ms)]
+        decided = self._losses.decided
+        return [alarm for finding in found for alarm in self._take_loss(finding, decided, now_ms)]
 
     def _take_loss(self, finding: LossFinding, decided: Collection[str], now_ms: int) -> list[Alarm]:
         alarms = loss_alarms(self._book, finding, self._state.version, now_ms)

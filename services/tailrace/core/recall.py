@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tailrace.contracts.records import GateResult
+from tailrace.core.loss_detectors import log_losses
 
 CHANGES = ("drift", "metric_drop")
 """Triggers that say that the concept has changed."""
@@ -56,10 +57,10 @@ def recall(
     rarer = min(int(labels.sum()), int((~labels).sum()))
     if len(labels) < LEAST_ROWS or rarer < LEAST_POSITIVES or not scores:
         return None
-    present = _losses(champion, labels)
+    present = log_losses(champion, labels)
     passed: list[tuple[float, str, list[GateResult]]] = []
     for name, of_former in scores.items():
-        losses = _losses(of_former, labels)
+        losses = log_losses(of_former, labels)
         gates = [
             _is_better(losses, present, ALPHA / len(scores)),
             _is_as_good_as_ever(losses, past[name]),
@@ -82,10 +83,6 @@ def pool(served: Sequence[tuple[str, bool]], size: int) -> list[str]:
     """
     newest_first = dict.fromkeys(version for version, changed in reversed(served) if changed and version)
     return list(newest_first)[:size]
-
-
-def _losses(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.asarray(-np.log(np.where(labels, scores, 1.0 - scores)))
 
 
 def _is_better(losses: NDArray[np.float64], present: NDArray[np.float64], alpha: float) -> GateResult:

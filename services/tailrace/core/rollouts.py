@@ -88,12 +88,12 @@ class RolloutState:
     @property
     def champion(self) -> Variant | None:
         """The model that serves."""
-        return _with_role(self.table, "champion")
+        return with_role(self.table, "champion")
 
     @property
     def shadow(self) -> Variant | None:
         """The candidate in shadow."""
-        return _with_role(self.table, "shadow")
+        return with_role(self.table, "shadow")
 
     def remember(self, record: CandidateRegistered | Quality) -> None:
         """Takes in a record that was decided upon before, as after a restart; decides nothing."""
@@ -310,5 +310,6 @@ def _variant(record: CandidateRegistered, name: str) -> Variant:
     )
 
 
-def _with_role(table: RoutingTable | None, role: str) -> Variant | None:
+def with_role(table: RoutingTable | None, role: str) -> Variant | None:
+    """The variant of a table that has a role; None where none has, or there is no table."""
     return next((v for v in table.variants if v.role == role), None) if table is not None else None

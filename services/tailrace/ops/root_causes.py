@@ -15,13 +15,12 @@ from tailrace.backends.codec import BatchDecoder
 from tailrace.backends.kafka import admin, end_offsets, group_reader
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import READERS, Topics
+from tailrace.core.loss_detectors import LOSS_CAP, log_losses
 from tailrace.core.root_cause import Sample, explain
 from tailrace.usecase.declaration import UseCase
 
 NEWEST = 200_000
 """Records looked at of each topic, the newest: what memory and patience allow."""
-LOSS_CAP = 4.0
-"""Log loss of one prediction is cut off here, as for the detectors: one absurdity must not speak for its whole group."""
 LEAST = 200
 """Judged predictions on each side below which nothing is said."""
 PATIENCE_S = 20.0
@@ -101,7 +100,8 @@ def _judged(settings: Settings, use_case: UseCase) -> _Judged:
         ]
     scores = np.array([row.score for row in taken], dtype=np.float64)
     positive = np.array([labels[row.prediction_id] > 0.0 for row in taken], dtype=np.bool_)
-    loss = np.minimum(-np.log(np.where(positive, scores, 1.0 - scores)), LOSS_CAP)
+    # Cut off as for the detectors: one absurdity must not speak for its whole group.
+    loss = np.minimum(log_losses(scores, positive), LOSS_CAP)
     views = sorted({view for row in taken for view in row.ages_ms})
     ages = [[row.ages_ms.get(view) for view in views] for row in taken]
     matrix = np.array([row.features for row in taken], dtype=np.float32).reshape(len(taken), len(plan.order))

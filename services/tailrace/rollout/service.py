@@ -7,7 +7,6 @@ import queue
 import threading
 from collections.abc import Iterator
 
-from tailrace.backends.codec import decode
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.ports import Assigned, Message
 from tailrace.backends.settings import Settings
@@ -17,6 +16,7 @@ from tailrace.core.durations import milliseconds
 from tailrace.core.rollouts import Decided, Rollout, RolloutState
 from tailrace.errors import RegistryUnavailable
 from tailrace.rollout.processor import RolloutProcessor, audit_hash
+from tailrace.runtime.control import newest_table
 from tailrace.runtime.loop import run_transactional
 from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.declaration import UseCase
@@ -34,10 +34,7 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     aliases.start()
 
     def restore() -> tuple[RolloutState, str]:
-        table = None
-        for message in read_topic(settings, topics.control):
-            if message.value is not None:
-                table = decode(RoutingTable, message.value)
+        table = newest_table(settings, topics)
         last = ""
         for message in read_topic(settings, AUDIT):
             if message.key == use_case.name.encode() and message.value is not None:

@@ -11,6 +11,12 @@ from tailrace.contracts.records import RoutingTable
 from tailrace.contracts.topics import READERS, Topics
 
 
+def newest_table(settings: Settings, topics: Topics) -> RoutingTable | None:
+    """The routing table in force, CONTROL read to its end; None when nothing was ever decided."""
+    tables = [decode(RoutingTable, m.value) for m in read_topic(settings, topics.control) if m.value is not None]
+    return max(tables, key=lambda table: table.epoch, default=None)
+
+
 class ControlFollower:
     """Reads CONTROL beside a service's own loop, without a consumer group. Not thread-safe."""
 

@@ -16,9 +16,9 @@ from tailrace.contracts.records import (
     RetrainingRecord,
     RetrainRequested,
     TrainingStarted,
-    Variant,
 )
 from tailrace.core.metrics import metrics_of
+from tailrace.core.rollouts import with_role
 from tailrace.core.sampling import DataSet
 from tailrace.core.scoring import on_grid
 from tailrace.testing.shells import BATCH, Crashes, World
@@ -116,7 +116,10 @@ class Training:
         for topic in self._kinds:
             self._copy(topic)
         job = Job(
-            request=request, champion=self._champion(), offsets=self._offsets(), former=self._memory.former(request)
+            request=request,
+            champion=with_role(self._world.table(), "champion"),
+            offsets=self._offsets(),
+            former=self._memory.former(request),
         )
         return run_job(self._world.settings, job, use_case=self._world.use_case, registry=self._world.registry)
 
@@ -129,10 +132,6 @@ class Training:
             fingerprint=use_case.plan.fingerprint,
             window=Window.of(use_case, now_ms, weighted=False),
         )
-
-    def _champion(self) -> Variant | None:
-        table = self._world.table()
-        return None if table is None else next(v for v in table.variants if v.role == "champion")
 
     def _waiting(self, topic: str) -> int:
         parts = self._log.partitions(topic)

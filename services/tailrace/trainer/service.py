@@ -18,13 +18,12 @@ from tailrace.contracts.records import (
     CandidateRegistered,
     RetrainingRecord,
     RetrainRequested,
-    RoutingTable,
     TrainingStarted,
-    Variant,
 )
 from tailrace.contracts.topics import Topics
+from tailrace.core.rollouts import with_role
 from tailrace.errors import BadRecord, BrokerUnavailable
-from tailrace.runtime.control import ControlFollower
+from tailrace.runtime.control import newest_table
 from tailrace.runtime.service import Lifecycle
 from tailrace.trainer.lake import Lake
 from tailrace.trainer.memory import Memory
@@ -77,8 +76,6 @@ class _Trainer:
         self._topics = topics
         self._lifecycle = lifecycle
         self._lake = Lake(settings, topics)
-        self._follower = ControlFollower(settings, topics)
-        self._table: RoutingTable | None = None
         self._writer: Producer = producer(settings)
         self._pool: ProcessPoolExecutor | None = None
         self._memory = Memory()
@@ -122,7 +119,6 @@ class _Trainer:
 
     def close(self) -> None:
         """Ends the child process."""
-        self._follower.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -132,11 +128,11 @@ class _Trainer:
 
         offsets = self._lake.catch_up()
         # To the end, not what has come by now: the champion that the candidate is judged against follows from the log.
-        self._table = self._follower.catch_up()
+        champion = with_role(newest_table(self._settings, self._topics), "champion")
         if self._pool is None:
             # Kept warm: importing the trainers takes seconds, a small training less than one.
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=begin)
-        job = encode((request, self._champion(), offsets, self._memory.former(request)))
+        job = encode((request, champion, offsets, self._memory.former(request)))
         try:
             answer = self._pool.submit(run_encoded, self._settings.model_dump_json(), job).result()
         except BrokenProcessPool:
@@ -150,11 +146,6 @@ class _Trainer:
                 failed=True,
             )
         return decode(_RETRAINING, answer)  # type: ignore[no-any-return]  # the child encodes nothing else
-
-    def _champion(self) -> Variant | None:
-        if self._table is None:
-            return None
-        return next(variant for variant in self._table.variants if variant.role == "champion")
 
     def _publish(self, record: Any) -> None:
         self._writer.produce(self._topics.retraining, encode(record), self._topics.use_case)
