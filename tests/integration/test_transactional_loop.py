@@ -132,3 +132,17 @@ def test_drained_group_of_a_transactional_topic_has_no_lag(settings: Settings, t
     watcher.join()
     assert deadline.is_alive(), "the group never reached the end offsets"
     deadline.cancel()
+
+
+def test_the_newest_of_each_partition_are_its_last_records_in_order(
+    settings: Settings, topics: tuple[str, str]
+) -> None:
+    def numbers(newest: int | None) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for message in read_topic(settings, topics[0], newest=newest):
+            found.setdefault(message.partition, []).append(int(message.value or b"-1"))
+        return found
+
+    everything = numbers(None)
+    assert numbers(10) == {partition: values[-10:] for partition, values in everything.items()}
+    assert numbers(10 * COUNT) == everything

@@ -183,9 +183,21 @@ def committed_offsets(settings: Settings, group: str, topic: str) -> dict[int, t
 
 
 def read_topic(
-    settings: Settings, topic: str, *, committed_only: bool = True, partitions: Collection[int] | None = None
+    settings: Settings,
+    topic: str,
+    *,
+    committed_only: bool = True,
+    partitions: Collection[int] | None = None,
+    newest: int | None = None,
 ) -> Iterator[Message]:
     """Reads some partitions of a topic, or all, from the beginning to the end as of the call, in order within each.
+
+    Args:
+        settings: Where the broker is.
+        topic: The topic.
+        committed_only: Leave out records of open and aborted transactions.
+        partitions: Which to read; None: all.
+        newest: Begin that many offsets before the end of each partition; None: at the beginning.
 
     Raises:
         BrokerUnavailable: the broker does not answer, or the topic does not exist.
@@ -202,7 +214,7 @@ def read_topic(
     )
     try:
         open_partitions = set(partitions_of(reader, topic) if partitions is None else partitions)
-        reader.assign([TopicPartition(topic, number, 0) for number in open_partitions])
+        reader.assign([TopicPartition(topic, at, _start(reader, topic, at, newest)) for at in open_partitions])
         silent_until = time.monotonic() + 60
         while open_partitions:
             records = reader.consume(10_000, timeout=0.05)
@@ -222,3 +234,10 @@ def read_topic(
                 )
     finally:
         reader.close()
+
+
+def _start(reader: Consumer, topic: str, partition: int, newest: int | None) -> int:
+    if newest is None:
+        return 0
+    low, end = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+    return max(end - newest, low)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from confluent_kafka import KafkaError, TopicPartition
 from numpy.typing import NDArray
 
 from tailrace.backends.codec import BatchDecoder
-from tailrace.backends.kafka import admin, end_offsets, group_reader
+from tailrace.backends.kafka import admin, end_offsets, read_topic
 from tailrace.backends.settings import Settings
-from tailrace.contracts.topics import READERS, Topics
+from tailrace.contracts.topics import Topics
 from tailrace.core.loss_detectors import LOSS_CAP, log_losses
 from tailrace.core.root_cause import Sample, explain
 from tailrace.usecase.declaration import UseCase
@@ -23,7 +22,6 @@ NEWEST = 200_000
 """Records looked at of each topic, the newest: what memory and patience allow."""
 LEAST = 200
 """Judged predictions on each side below which nothing is said."""
-PATIENCE_S = 20.0
 BATCH = 10_000
 
 
@@ -134,26 +132,10 @@ def _final_labels(settings: Settings, topic: str) -> dict[str, float]:
 
 def _newest(settings: Settings, topic: str) -> Iterator[list[bytes]]:
     """Values of the newest records of a topic, as many of each partition."""
-    client = admin(settings)
-    ends = end_offsets(client, topic)
-    each = NEWEST // max(len(ends), 1)
-    reader = group_reader(settings, READERS)
-    try:
-        reader.assign([TopicPartition(topic, number, max(end - each, 0)) for number, end in ends.items()])
-        left, deadline = set(ends), time.monotonic() + PATIENCE_S
-        while left and time.monotonic() < deadline:
-            values: list[bytes] = []
-            for record in reader.consume(BATCH, timeout=0.05):
-                error = record.error()
-                value = record.value()
-                if error is None and value is not None:
-                    values.append(value)
-                elif error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(record.partition())
-            if values:
-                yield values
-    finally:
-        reader.close()
+    each = NEWEST // max(len(end_offsets(admin(settings), topic)), 1)
+    values = (message.value for message in read_topic(settings, topic, newest=each) if message.value is not None)
+    while batch := list(islice(values, BATCH)):
+        yield batch
 
 
 def _taken(sample: Sample, which: NDArray[np.bool_]) -> Sample:
