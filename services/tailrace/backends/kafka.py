@@ -240,4 +240,4 @@ def _start(reader: Consumer, topic: str, partition: int, newest: int | None) -> 
     if newest is None:
         return 0
     low, end = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-    return max(end - newest, low)
+    return int(max(end - newest, low))
