@@ -281,22 +281,40 @@ def copy(rings, source, target):  # type: ignore[no-untyped-def]  # compiled
 
 @compiled
 def make_room(slot, rings, table, space, bounds):  # type: ignore[no-untyped-def]  # compiled
-    """Makes room for one more entry; False when the arena must grow first."""
+    """Makes room for one more entry; False when the arena must grow first.
+
+    A place that is full is exchanged for one that fits what is left after trimming, also for a smaller one: were places
+    only ever exchanged for larger ones, each key would come to hold that of the busiest time it ever had, and
+    memory would rise for as long as there are new records.
+    """
     size = table.sizes[slot]
     if size >= 0 and table.used[slot] < space.rooms[size]:
         return True
     if size >= 0:
         trim(slot, bounds.keep_ms, rings, table)
-        # Trimming alone must free a good part, or it would be tried again with every event.
-        if table.used[slot] < space.rooms[size] * 3 // 4:
-            return True
-    if size + 1 < space.rooms.size:
-        return place(slot, size + 1, rings, table, space)
-    space.state[1] += merge(slot, bounds.hop_ms, bounds.newest, rings, table)
-    # The tiles of the span are few: whatever is still too much lies behind it.
-    excess = table.used[slot] - space.rooms[size] * 3 // 4
-    space.state[1] += cut(slot, excess, rings, table)
+    fits = fitting(table.used[slot], space)
+    if fits > size:
+        return place(slot, fits, rings, table, space)
+    if fits < size:
+        # Where there is none, the ring stays: it has room, and the arena need not grow for a smaller place.
+        place(slot, fits, rings, table, space)
+    elif table.used[slot] > space.rooms[size] * 3 // 4:
+        space.state[1] += merge(slot, bounds.hop_ms, bounds.newest, rings, table)
+        # The tiles of the span are few: whatever is still too much lies behind it.
+        space.state[1] += cut(slot, table.used[slot] - space.rooms[size] * 3 // 4, rings, table)
     return True
+
+
+@compiled
+def fitting(entries, space):  # type: ignore[no-untyped-def]  # compiled
+    """The least size of a place of which these entries leave a quarter free; the largest where none does.
+
+    With less free, trimming would be tried again with every event.
+    """
+    size = 0
+    while size < space.rooms.size - 1 and space.rooms[size] * 3 // 4 < entries:
+        size += 1
+    return size
 
 
 @compiled
@@ -424,12 +442,9 @@ def unpack(row, slots, words, ends, rings, table, space):  # type: ignore[no-unt
         slot = slots[row]
         at = ends[row - 1] if row else 0
         packed = words[at] >> 32
-        largest = space.rooms.size - 1
         # A bound that has been lowered since drops the oldest entries.
-        size = min(packed, space.rooms[largest])
-        room = 0
-        while room < largest and space.rooms[room] * 3 // 4 < size:
-            room += 1
+        size = min(packed, space.rooms[-1])
+        room = fitting(size, space)
         table.used[slot] = 0
         if room > table.sizes[slot] and not place(slot, room, rings, table, space):
             return row
