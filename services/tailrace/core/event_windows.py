@@ -9,9 +9,10 @@ after it, so it is the row of the first time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +35,31 @@ SWEEPS = 8
 in so many: work per event stays constant, and memory within a quarter of what the keys in use need."""
 NEVER_MS = 2**62
 
-Room = Callable[[NDArray[np.int64], int], NDArray[np.int64]]
-"""Gives an arena, int64 (rows, width), a number of rows, more than it has, its content kept."""
+
+class Room(Protocol):
+    """Where the arena of a state lies."""
+
+    def grown(self, words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+        """Gives an arena, int64 (rows, width), a number of rows, more than it has, its content kept."""
+
+    def soon(self, first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Told what is about to be read, int64 (n,) each: `rows[i]` rows of the arena from `first[i]` on."""
 
 
-def in_memory(words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """`Room` in memory, where the arena lies if the system can."""
-    # The one other view is made anew; rows and snapshots are copies.
-    words.resize((rows, words.shape[1]), refcheck=False)
-    return words
+class InMemory:
+    """`Room` in memory."""
+
+    def grown(self, words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+        """Leaves the arena where it lies if the system can."""
+        # The one other view is made anew; rows and snapshots are copies.
+        words.resize((rows, words.shape[1]), refcheck=False)
+        return words
+
+    def soon(self, first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Memory is there."""
+
+
+IN_MEMORY = InMemory()
 
 
 @lru_cache(100_000)
@@ -67,7 +84,7 @@ class WindowState:
         view: WindowView,
         *,
         max_entries: int = MAX_ENTRIES,
-        room: Room = in_memory,
+        room: Room = IN_MEMORY,
         max_behind_ms: int = NEVER_MS,
     ) -> None:
         self._view = view
@@ -111,6 +128,7 @@ class WindowState:
         """
         self._sweep()
         slots = self._slots_of(keys)
+        self._room.soon(self._table.begin[slots], self._table.used[slots])
         out = np.empty((len(keys), self._columns.kinds.size))
         events = [np.ascontiguousarray(column) for column in (times_ms, offsets, fields)]
         row = 0
@@ -245,7 +263,7 @@ class WindowState:
             return
         entries = len(self._rings.words)
         entries += max(entries // 8, int(self._space.rooms[-1]))
-        self._rings = _rings(self._room(self._rings.words, entries))
+        self._rings = _rings(self._room.grown(self._rings.words, entries))
 
 
 def _rings(words: NDArray[np.int64]) -> kernels.Rings:
