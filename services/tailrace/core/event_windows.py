@@ -34,6 +34,8 @@ SWEEPS = 8
 """Keys to forget are looked for this many times in the time after which they are, and are forgotten where they are one
 in so many: work per event stays constant, and memory within a quarter of what the keys in use need."""
 NEVER_MS = 2**62
+MOVED_AT_ONCE = 2_000
+"""Rings moved before the next are asked for, where they lie on disk."""
 
 
 class Room(Protocol):
@@ -101,9 +103,8 @@ class WindowState:
         self._forgotten: list[str] = []
         self._slots: dict[str, int] = {}
         self._keys: list[str] = []
-        self._table = kernels.Slots(
-            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
-        )
+        none = np.empty(0, np.int64)
+        self._table = kernels.Slots(none, none, none, none, np.empty(0, np.int8))
         self._dirty = np.empty(0, np.bool_)
         self._rings = _rings(np.zeros((FIRST_ENTRIES, kernels.FIELD + self._f), np.int64))
         self.replayed = 0
@@ -226,6 +227,7 @@ class WindowState:
                 np.concatenate((table.begin, np.zeros(more, np.int64))),
                 np.concatenate((table.used, np.zeros(more, np.int64))),
                 np.concatenate((table.last, np.full(more, -1, np.int64))),
+                np.concatenate((table.newest, np.zeros(more, np.int64))),
                 np.concatenate((table.sizes, np.full(more, -1, np.int8))),
             )
             self._dirty = np.concatenate((self._dirty, np.zeros(more, np.bool_)))
@@ -237,7 +239,7 @@ class WindowState:
         if clock - self._swept_ms < every:
             return
         self._swept_ms = clock
-        gone = kernels.forgotten(len(self._keys), self._rings, self._table, self._space, self._bounds.forget_ms)
+        gone = kernels.forgotten(len(self._keys), self._table, self._space, self._bounds.forget_ms)
         if np.count_nonzero(gone) * SWEEPS <= gone.size:
             return
         self._forgotten += [self._keys[slot] for slot in np.flatnonzero(gone).tolist()]
@@ -245,15 +247,23 @@ class WindowState:
         self._keys = [self._keys[slot] for slot in kept.tolist()]
         self._slots = {key: slot for slot, key in enumerate(self._keys)}
         table = self._table
-        self._table = kernels.Slots(table.begin[kept], table.used[kept], table.last[kept], table.sizes[kept])
+        self._table = kernels.Slots(
+            table.begin[kept], table.used[kept], table.last[kept], table.newest[kept], table.sizes[kept]
+        )
         self._dirty = self._dirty[kept]
         self._compact()
 
     def _compact(self) -> None:
         """Closes the gaps of the arena."""
-        placed = np.flatnonzero(self._table.sizes >= 0)
-        order = placed[np.argsort(self._table.begin[placed])]
-        kernels.compact(order, self._rings, self._table, self._space)
+        table, state = self._table, self._space.state
+        placed = np.flatnonzero(table.sizes >= 0)
+        order = placed[np.argsort(table.begin[placed])]
+        end = 0
+        for part in np.array_split(order, len(order) // MOVED_AT_ONCE + 1):
+            self._room.soon(table.begin[part], table.used[part])
+            end = kernels.compact(part, end, self._rings, table, self._space)
+        state[0], state[2] = end, 0
+        self._space.free[:] = -1
 
     def _grow(self) -> None:
         """Makes space in the arena: closes gaps where that pays, else makes it larger."""
