@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.contracts.records import Quality, Reading
+from tailrace.core.amounts import metrics_of_amounts
+from tailrace.core.error_cells import ErrorCells
 from tailrace.core.influence import sampling_intervals
 from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, Cohort, JoinTable, Rows
 from tailrace.core.label_delay import CELLS, STEPS, Delays, bin_of_delay, cell_of
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import ScoreHistogram
 from tailrace.core.provisional import Histogram
+from tailrace.core.regression import error_intervals, metrics_of_errors
 from tailrace.core.scoring import bin_of
+from tailrace.core.top_predictions import mean_precision
+from tailrace.core.window_extras import ExtraCounts, ExtraRows, Extras, errors_of
+from tailrace.core.window_spec import PLAIN, WindowSpec
 
 DAY_MS = 86_400_000
 
@@ -45,10 +51,11 @@ class WindowCounts(msgspec.Struct):
     n: list[int] = []
     positives: list[int] = []
     delays: dict[int, int] = {}
+    extras: ExtraCounts | None = None
 
 
 class _Window:
-    __slots__ = ("delays", "disagreements", "histogram", "paired", "predictions")
+    __slots__ = ("delays", "disagreements", "extras", "histogram", "paired", "predictions")
 
     def __init__(self) -> None:
         self.delays: Counter[int] = Counter()
@@ -56,25 +63,34 @@ class _Window:
         self.paired = 0
         self.disagreements = 0
         self.histogram = ScoreHistogram()
+        self.extras: Extras | None = None
 
 
 class QualityWindows:
     """Counts of every window. Adding and taking back commute, so the order of arrival cannot matter.
 
+    Args:
+        spec: What is counted besides.
+
     Attributes:
         changed: Windows that changed since the caller last cleared it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spec: WindowSpec = PLAIN) -> None:
+        self._spec = spec
+        self._is_plain = spec == PLAIN
         self._windows: dict[WindowKey, _Window] = {}
         self._of_cohort: dict[tuple[int, Cohort], list[tuple[WindowKey, _Window]]] = {}
         self.changed: set[WindowKey] = set()
 
     def predicted(self, table: JoinTable, rows: Rows) -> None:  # hot path
         """Counts predictions."""
+        more = None if self._is_plain else ExtraRows(self._spec, table, rows)
         for windows, which in self._groups(table, rows):
             for window in windows:
                 window.predictions += len(which)
+                if more is not None and window.extras is not None:
+                    more.predicted(window.extras, which)
 
     def paired(self, table: JoinTable, shadows: Rows, agrees: NDArray[np.bool_]) -> None:
         """Counts events that both a shadow and a model with traffic scored, bool (n,): whether they decided alike."""
@@ -88,10 +104,17 @@ class QualityWindows:
         """Counts final labels, float64 (n,), or takes them back with `times` -1."""
         if not rows.size:
             return
-        positions = bin_of(table.score[rows])
+        positions: NDArray[np.integer]
+        if self._spec.grid is None:
+            positions, positive = bin_of(table.score[rows]), labels > 0.0
+        else:
+            positions, positive = errors_of(self._spec.grid, table, rows, labels)
+        more = None if self._is_plain else ExtraRows(self._spec, table, rows)
         for windows, which in self._groups(table, rows):
             for window in windows:
-                window.histogram.add(positions[which], labels[which] > 0.0, times)
+                window.histogram.add(positions[which], positive[which], times)
+                if more is not None and window.extras is not None:
+                    more.labelled(window.extras, which, labels, times)
 
     def add_rows(self, table: JoinTable, rows: Rows) -> None:
         """Counts all that is kept of whole events, as the calls above have done one by one."""
@@ -105,6 +128,7 @@ class QualityWindows:
         head = table.head[rows]
         seen = table.closed[head] & (table.outcome[head] == ASSERTED)
         seen &= (table.flags[rows] & (ACTIVATED | BLOCKED)) == ACTIVATED
+        seen &= self._spec.grid is None
         rows, head = rows[seen], head[seen]
         delay = bin_of_delay(table.outcome_time_ms[head] - table.event_time_ms[rows])
         code = ((table.value[head] > 0.0) * CELLS + cell_of(table.score[rows])) * STEPS + delay
@@ -141,7 +165,8 @@ class QualityWindows:
         window = self._windows[key]
         bins, n, positives = window.histogram.sparse()
         counts = (window.predictions, window.paired, window.disagreements)
-        return WindowCounts(*counts, bins, n, positives, dict(sorted(window.delays.items())))
+        extras = window.extras.stored() if window.extras is not None else None
+        return WindowCounts(*counts, bins, n, positives, dict(sorted(window.delays.items())), extras)
 
     def restore(self, key: WindowKey, counts: WindowCounts) -> None:
         """Adds stored counts."""
@@ -151,6 +176,8 @@ class QualityWindows:
         window.disagreements += counts.disagreements
         window.histogram.add_sparse(counts.bins, counts.n, counts.positives)
         window.delays.update(counts.delays)
+        if counts.extras is not None and window.extras is not None:
+            window.extras.add(counts.extras)
 
     def histogram(self, keys: Iterable[WindowKey]) -> Histogram:
         """Final labels over several windows together."""
@@ -170,10 +197,12 @@ class QualityWindows:
 
     def metrics(self, keys: Iterable[WindowKey], threshold: float) -> dict[str, float | None]:
         """Metrics over several windows together."""
+        taken = list(keys)
         total = ScoreHistogram()
-        for key in keys:
+        for key in taken:
             total.add_histogram(self._windows[key].histogram)
-        return total.metrics(threshold=threshold)
+        found = self._metrics(total, threshold)
+        return found if self._is_plain else found | self._more_metrics(taken, threshold)
 
     def record(
         self,
@@ -205,14 +234,15 @@ class QualityWindows:
             bins=bins,
             n=n,
             positives=positives,
-            metrics=window.histogram.metrics(threshold=threshold) | {"threshold": threshold},
+            metrics=self.metrics([key], threshold) | {"threshold": threshold},
             watermark_ms=watermark_ms,
             paired=window.paired,
             disagreements=window.disagreements,
             auxiliary=auxiliary,
-            intervals=sampling_intervals(*self.histogram([key]), threshold=threshold),
+            intervals=self._intervals(self.histogram([key]), threshold),
             provisional=provisional,
             estimate=estimate,
+            **self._more_fields(window),
         )
 
     def _groups(self, table: JoinTable, rows: Rows) -> Iterator[tuple[list[_Window], NDArray[np.int64]]]:
@@ -243,7 +273,65 @@ class QualityWindows:
         window = self._windows.get(key)
         if window is None:
             window = self._windows[key] = _Window()
+            if not self._is_plain:
+                window.extras = Extras(self._spec, whole=not key.slice)
         return window
+
+    def _metrics(self, histogram: ScoreHistogram, threshold: float) -> dict[str, float | None]:
+        grid = self._spec.grid
+        if grid is None:
+            return histogram.metrics(threshold=threshold)
+        bins, n, above = (np.array(column, dtype=np.int64) for column in histogram.sparse())
+        found = metrics_of_errors(bins, n, above, step=grid.step, quantile=grid.quantile)
+        return found | {"error_step": grid.step, "quantile": grid.quantile}
+
+    def _intervals(self, histogram: Histogram, threshold: float) -> dict[str, list[float]]:
+        grid = self._spec.grid
+        if grid is None:
+            return sampling_intervals(*histogram, threshold=threshold)
+        return error_intervals(*histogram, step=grid.step, quantile=grid.quantile)
+
+    def _more_metrics(self, keys: list[WindowKey], threshold: float) -> dict[str, float | None]:
+        """Metrics of amounts and first names, where windows hold any."""
+        spec = self._spec
+        found: dict[str, float | None] = {}
+        extras = [(key, self._windows[key].extras) for key in keys]
+        if spec.weighted:
+            total = ScoreHistogram()
+            for _, part in extras:
+                if part is not None and part.amounts is not None:
+                    total.add_histogram(part.amounts)
+            bins, n, positives = (np.array(column, dtype=np.int64) for column in total.sparse())
+            found |= metrics_of_amounts(bins, n, positives, threshold=threshold)
+        lists = [
+            (key.start_ms, part.top.entries()) for key, part in extras if part is not None and part.top is not None
+        ]
+        if lists:
+            found["top_precision"] = mean_precision(lists, spec.top, distinct=spec.distinct)
+        return found
+
+    def _more_fields(self, window: _Window) -> dict[str, Any]:
+        """What a record says of amounts and first names."""
+        extras, found = window.extras, dict[str, Any]()
+        if extras is not None and extras.amounts is not None:
+            bins, n, positives = extras.amounts.sparse()
+            at_stake = dict(zip(bins, zip(n, positives, strict=True), strict=True))
+            # Of labels whose amounts are nothing there is none to be found.
+            pairs = [at_stake.get(place, (0, 0)) for place in window.histogram.sparse()[0]]
+            found |= {"amounts": [pair[0] for pair in pairs], "positive_amounts": [pair[1] for pair in pairs]}
+        if extras is not None and extras.top is not None:
+            spec = self._spec
+            found |= {"top": extras.top.entries(), "top_size": spec.top, "top_distinct": spec.distinct}
+        return found
+
+    def error_sums(self, keys: Iterable[WindowKey]) -> NDArray[np.int64]:
+        """Sums of errors by cell of the prediction over several windows together; see `ErrorCells`."""
+        total = ErrorCells()
+        for key in keys:
+            extras = self._windows[key].extras
+            if extras is not None and extras.errors is not None:
+                total.add(extras.errors.sums)
+        return total.sums
 
 
 def keys_of(start_ms: int, cohort: Cohort) -> list[WindowKey]:

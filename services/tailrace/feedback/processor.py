@@ -32,6 +32,7 @@ from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitor_state import Champion, Suspicion
 from tailrace.core.monitoring import HOUR_MS
+from tailrace.core.number_readings import NumberReadings
 from tailrace.core.readings import Readings
 from tailrace.core.watermarks import PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord
@@ -94,7 +95,8 @@ class FeedbackProcessor:
             LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
             for label in use_case.labels
         ]
-        self._reader = PredictionReader(len(use_case.plan.order))
+        order, amount = use_case.plan.order, use_case.plan.amount
+        self._reader = PredictionReader(len(order), order.index(amount) if amount else None)
         self._quarantine = Quarantine()
         self._clock_due = False
         self._clock_at_ms = 0
@@ -271,7 +273,7 @@ class FeedbackProcessor:
         declared: Label,
         label: LabelState,
         tick_ms: int,
-        readings: Readings | None = None,
+        readings: Readings | NumberReadings | None = None,
         *,
         is_due: bool = False,
     ) -> list[Output]:
