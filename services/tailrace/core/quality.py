@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.contracts.records import Quality, Reading
-from tailrace.core.amounts import metrics_of_amounts
 from tailrace.core.error_cells import ErrorCells
-from tailrace.core.influence import sampling_intervals
 from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, Cohort, JoinTable, Rows
 from tailrace.core.label_delay import CELLS, STEPS, Delays, bin_of_delay, cell_of
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import ScoreHistogram
 from tailrace.core.provisional import Histogram
-from tailrace.core.regression import error_intervals, metrics_of_errors
 from tailrace.core.scoring import bin_of
-from tailrace.core.top_predictions import mean_precision
 from tailrace.core.window_extras import ExtraCounts, ExtraRows, Extras, errors_of
+from tailrace.core.window_metrics import (
+    fields_of_extras,
+    histogram_of,
+    intervals_of_window,
+    metrics_of_extras,
+    metrics_of_window,
+)
 from tailrace.core.window_spec import PLAIN, WindowSpec
 
 DAY_MS = 86_400_000
@@ -184,11 +187,19 @@ class QualityWindows:
         total = ScoreHistogram()
         for key in keys:
             total.add_histogram(self._windows[key].histogram)
-        return Histogram(*(np.array(column, dtype=np.int64) for column in total.sparse()))
+        return histogram_of(total)
 
     def final(self, key: WindowKey) -> int:
         """Final labels in a window."""
         return self._windows[key].histogram.labelled
+
+    def predictions(self, key: WindowKey) -> int:
+        """Predictions in a window."""
+        return self._windows[key].predictions
+
+    def intervals(self, key: WindowKey, threshold: float) -> dict[str, list[float]]:
+        """95 % intervals of what the metrics of as many other labels would be."""
+        return intervals_of_window(self._spec, self._windows[key].histogram, threshold)
 
     def maturity(self, key: WindowKey) -> float:
         """Share of a window's predictions whose label is final, in [0, 1]."""
@@ -201,8 +212,11 @@ class QualityWindows:
         total = ScoreHistogram()
         for key in taken:
             total.add_histogram(self._windows[key].histogram)
-        found = self._metrics(total, threshold)
-        return found if self._is_plain else found | self._more_metrics(taken, threshold)
+        found = metrics_of_window(self._spec, total, threshold)
+        if self._is_plain:
+            return found
+        extras = [(key.start_ms, window.extras) for key in taken if (window := self._windows[key]).extras is not None]
+        return found | metrics_of_extras(self._spec, extras, threshold)
 
     def record(
         self,
@@ -239,10 +253,10 @@ class QualityWindows:
             paired=window.paired,
             disagreements=window.disagreements,
             auxiliary=auxiliary,
-            intervals=self._intervals(self.histogram([key]), threshold),
+            intervals=self.intervals(key, threshold),
             provisional=provisional,
             estimate=estimate,
-            **self._more_fields(window),
+            **(fields_of_extras(self._spec, window.histogram, window.extras) if window.extras is not None else {}),
         )
 
     def _groups(self, table: JoinTable, rows: Rows) -> Iterator[tuple[list[_Window], NDArray[np.int64]]]:
@@ -276,53 +290,6 @@ class QualityWindows:
             if not self._is_plain:
                 window.extras = Extras(self._spec, whole=not key.slice)
         return window
-
-    def _metrics(self, histogram: ScoreHistogram, threshold: float) -> dict[str, float | None]:
-        grid = self._spec.grid
-        if grid is None:
-            return histogram.metrics(threshold=threshold)
-        bins, n, above = (np.array(column, dtype=np.int64) for column in histogram.sparse())
-        found = metrics_of_errors(bins, n, above, step=grid.step, quantile=grid.quantile)
-        return found | {"error_step": grid.step, "quantile": grid.quantile}
-
-    def _intervals(self, histogram: Histogram, threshold: float) -> dict[str, list[float]]:
-        grid = self._spec.grid
-        if grid is None:
-            return sampling_intervals(*histogram, threshold=threshold)
-        return error_intervals(*histogram, step=grid.step, quantile=grid.quantile)
-
-    def _more_metrics(self, keys: list[WindowKey], threshold: float) -> dict[str, float | None]:
-        """Metrics of amounts and first names, where windows hold any."""
-        spec = self._spec
-        found: dict[str, float | None] = {}
-        extras = [(key, self._windows[key].extras) for key in keys]
-        if spec.weighted:
-            total = ScoreHistogram()
-            for _, part in extras:
-                if part is not None and part.amounts is not None:
-                    total.add_histogram(part.amounts)
-            bins, n, positives = (np.array(column, dtype=np.int64) for column in total.sparse())
-            found |= metrics_of_amounts(bins, n, positives, threshold=threshold)
-        lists = [
-            (key.start_ms, part.top.entries()) for key, part in extras if part is not None and part.top is not None
-        ]
-        if lists:
-            found["top_precision"] = mean_precision(lists, spec.top, distinct=spec.distinct)
-        return found
-
-    def _more_fields(self, window: _Window) -> dict[str, Any]:
-        """What a record says of amounts and first names."""
-        extras, found = window.extras, dict[str, Any]()
-        if extras is not None and extras.amounts is not None:
-            bins, n, positives = extras.amounts.sparse()
-            at_stake = dict(zip(bins, zip(n, positives, strict=True), strict=True))
-            # Of labels whose amounts are nothing there is none to be found.
-            pairs = [at_stake.get(place, (0, 0)) for place in window.histogram.sparse()[0]]
-            found |= {"amounts": [pair[0] for pair in pairs], "positive_amounts": [pair[1] for pair in pairs]}
-        if extras is not None and extras.top is not None:
-            spec = self._spec
-            found |= {"top": extras.top.entries(), "top_size": spec.top, "top_distinct": spec.distinct}
-        return found
 
     def error_sums(self, keys: Iterable[WindowKey]) -> NDArray[np.int64]:
         """Sums of errors by cell of the prediction over several windows together; see `ErrorCells`."""

@@ -265,7 +265,7 @@ class FeedbackProcessor:
         outputs += self._quality(self._use_case.label, state.labels[0], tick_ms, readings, is_due=is_due)
         for declared, label in zip(self._use_case.auxiliary_labels, state.labels[1:], strict=True):
             outputs += self._quality(declared, label, tick_ms)
-        self._gauges.tick(state, plan.threshold)
+        self._gauges.tick(state, plan.threshold, readings)
         return outputs
 
     def _quality(
