@@ -165,6 +165,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     `positives` count outcomes above their prediction. Where the use case names an amount, `amounts` and
     `positive_amounts` are hundredths of it at each of `bins`, of all labels and of the positive ones. `top` holds the
     `top_size` predictions with the highest scores, the highest first, of each key at most one where `top_distinct`.
+    `fading`, of the champion's newest window alone, speaks of the days before it as well, each counting less than the
+    next, and compares the champion's decisions with the no-change classifier; see `core.fading`, `core.prequential`.
     """
 
     use_case: str
@@ -193,6 +195,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     positive_amounts: list[int] = []
     top: list[TopPrediction] = []
     top_size: int = 0
+    fading: dict[str, float | None] = {}
     top_distinct: bool = False
 
 

@@ -31,6 +31,7 @@ METRIC_NAMES = (
     "precision",
     "recall",
     "f1",
+    "kappa",
     "mean_score",
     "base_rate",
 )
@@ -160,7 +161,7 @@ def merge(qualities: Iterable[Quality], *, threshold: float | None = None) -> di
     Args:
         qualities: Records whose histograms are disjoint; at most one per key.
         threshold: That of the use case. None takes it from `metrics["threshold"]` of the records; where
-            they lack it or disagree, the four metrics of decisions are None. Records of a regression say their own step.
+            they lack it or disagree, the metrics of decisions are None. Records of a regression say their own step.
     """
     taken = list(qualities)
     total = ScoreHistogram()
@@ -250,9 +251,13 @@ def _of_decisions(decided: NDArray[np.bool_], n: Masses, positives: Masses) -> d
     alarms, right = n[decided].sum().item(), positives[decided].sum().item()
     wrong = alarms - right
     missed = hits - right
+    accuracy = (total - wrong - missed) / total
+    by_chance = (alarms * hits + (total - alarms) * (total - hits)) / total**2
     return {
-        "accuracy": (total - wrong - missed) / total,
+        "accuracy": accuracy,
         "precision": right / alarms if alarms else None,
         "recall": right / hits if hits else None,
         "f1": 2 * right / (alarms + hits) if alarms + hits else None,
+        # How far decisions are better than as many at random (Cohen 1960).
+        "kappa": (accuracy - by_chance) / (1.0 - by_chance) if by_chance < 1.0 else None,
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Quality, Reading
 from tailrace.core.error_cells import ErrorCells
+from tailrace.core.fading import faded
 from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, Cohort, JoinTable, Rows
 from tailrace.core.label_delay import CELLS, STEPS, Delays, bin_of_delay, cell_of
 from tailrace.core.labels import FINAL
@@ -193,6 +194,20 @@ class QualityWindows:
         """Final labels in a window."""
         return self._windows[key].histogram.labelled
 
+    def faded(self, key: WindowKey, threshold: float) -> dict[str, float | None]:
+        """Metrics over a window and those before it of the same model and slice, older days fading."""
+        days = [
+            ((key.start_ms - other.start_ms) // DAY_MS, window.histogram)
+            for other, window in self._windows.items()
+            if other[1:] == key[1:] and other.start_ms <= key.start_ms
+        ]
+        return faded(self._spec, days, threshold=threshold)
+
+    def newest(self, variant: str) -> WindowKey | None:
+        """The newest window of all of a variant's traffic, of the version that made most of its predictions."""
+        mine = [key for key in self._windows if key.slice == "" and key.variant == variant]
+        return max(mine, key=lambda key: (key.start_ms, self.predictions(key), key.model_version), default=None)
+
     def predictions(self, key: WindowKey) -> int:
         """Predictions in a window."""
         return self._windows[key].predictions
@@ -229,6 +244,7 @@ class QualityWindows:
         auxiliary: bool = False,
         provisional: Reading | None = None,
         estimate: Reading | None = None,
+        fading: dict[str, float | None] | None = None,
     ) -> Quality:
         """What QUALITY says of a window."""
         window = self._windows[key]
@@ -256,6 +272,7 @@ class QualityWindows:
             intervals=self.intervals(key, threshold),
             provisional=provisional,
             estimate=estimate,
+            fading=fading or {},
             **(fields_of_extras(self._spec, window.histogram, window.extras) if window.extras is not None else {}),
         )
 

@@ -60,9 +60,10 @@ class Gauges:
         metrics.quality_end.clear()
         for gauge in (metrics.quality_reading, metrics.quality_reading_bound, metrics.quality_reading_maturity):
             gauge.clear()
+        _, fading = state.fading(threshold)
         for variant in _VARIANTS:
             self._quality(variant, state.windows, threshold)
-            self._readings(variant, state.windows, readings, threshold)
+            self._readings(variant, state.windows, readings, threshold, fading)
         self.alarms(state)
 
     def _quality(self, variant: str, windows: QualityWindows, threshold: float) -> None:
@@ -81,15 +82,25 @@ class Gauges:
         self._metrics.quality_end.labels(variant).set((newest_ms + DAY_MS) / 1000)
 
     def _readings(
-        self, variant: str, windows: QualityWindows, readings: Readings | NumberReadings, threshold: float
+        self,
+        variant: str,
+        windows: QualityWindows,
+        readings: Readings | NumberReadings,
+        threshold: float,
+        fading: dict[str, float | None],
     ) -> None:
         """The three readings of the newest day, of the version that made most of its predictions."""
-        mine = [key for key in windows if key.slice == "" and key.variant == variant]
-        if not mine:
+        key = windows.newest(variant)
+        if key is None:
             return
-        key = max(mine, key=lambda key: (key.start_ms, windows.predictions(key), key.model_version))
         final = Reading(metrics=windows.metrics([key], threshold), intervals=windows.intervals(key, threshold))
-        found = {"estimate": readings.estimate(key), "provisional": readings.provisional(key), "final": final}
+        found: dict[str, Reading | None] = {
+            "estimate": readings.estimate(key),
+            "provisional": readings.provisional(key),
+        }
+        found["final"] = final
+        if variant == "champion":
+            found["fading"] = Reading(metrics=fading)
         for name, reading in found.items():
             if reading is None:
                 continue

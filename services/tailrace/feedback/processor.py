@@ -280,6 +280,7 @@ class FeedbackProcessor:
         """Windows that changed and, where it `is_due`, those whose readings did; those of auxiliary labels have none."""
         auxiliary = readings is None
         outputs = []
+        newest, fading = (None, {}) if auxiliary else self._state.fading(self._use_case.plan.threshold)
         for key in label.take_changed_windows(readings if readings is not None and is_due else ()):
             record = label.windows.record(
                 key,
@@ -290,6 +291,7 @@ class FeedbackProcessor:
                 auxiliary=auxiliary,
                 provisional=readings.provisional(key) if readings is not None else None,
                 estimate=readings.estimate(key) if readings is not None else None,
+                fading=fading if key == newest else None,
             )
             name = f"{declared.name}|{key.text()}" if auxiliary else key.text()
             outputs.append(Output(self._topics.quality, name.encode(), encode(record)))

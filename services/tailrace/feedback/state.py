@@ -18,7 +18,7 @@ from tailrace.core.monitor_state import Champion, MonitorSpec
 from tailrace.core.monitoring import Monitor
 from tailrace.core.monitors import PSI, TopPrecision
 from tailrace.core.number_readings import NumberReadings
-from tailrace.core.quality import DAY_MS, QualityWindows
+from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
 from tailrace.core.window_spec import PLAIN, WindowSpec, grid_of
@@ -104,6 +104,13 @@ class FeedbackState:
         changes = [Changes.joined(parts) if parts else Changes.none() for parts in self._changes]
         self._changes = [[] for _ in self.labels]
         return changes
+
+    def fading(self, threshold: float) -> tuple[WindowKey | None, dict[str, float | None]]:
+        """The champion's newest window, and its metrics with those of the days before it fading."""
+        key = self.windows.newest("champion")
+        if key is None:
+            return None, {}
+        return key, self.windows.faded(key, threshold) | self.monitor.prequential.metrics()
 
     def forget(self, now_ms: int) -> None:
         """Forgets what can no longer change, and windows that nobody looks back at."""
@@ -205,6 +212,7 @@ def monitor_spec(use_case: UseCase) -> MonitorSpec:
             budget_ms=milliseconds(policy.budget.per) if policy.budget else 0,
         ),
         training_window_ms=milliseconds(policy.window),
+        decides=use_case.plan.task == "binary",
     )
 
 
