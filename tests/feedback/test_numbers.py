@@ -71,11 +71,12 @@ class World:
         self.restart()
 
     def restart(self) -> None:
+        self.metrics = Metrics("deliveries")
         self.processor = FeedbackProcessor(
             self.use_case,
             lambda: [(o.key or b"", o.value) for o in self.outputs if o.topic == TOPICS.feedback_changelog],
             lambda: None,
-            Metrics("deliveries"),
+            self.metrics,
         )
         self.processor.assigned([Assigned(topic, 0, -1, "") for topic in (TOPICS.predictions, "delivered")])
 
@@ -195,3 +196,18 @@ def test_errors_are_estimated_while_outcomes_are_awaited(tmp_path: Path) -> None
     assert waiting.estimate is not None
     low, high = waiting.estimate.intervals["mae"]
     assert low <= mean_absolute_error(minutes, predicted) <= high
+
+    def told(reading: str, bound: str = "") -> float | None:
+        labels = {"metric": "mae", "variant": "champion", "reading": reading} | ({"bound": bound} if bound else {})
+        name = "tailrace_quality_reading_bound" if bound else "tailrace_quality_reading"
+        return world.metrics.registry.get_sample_value(name, labels)
+
+    assert told("estimate") == waiting.estimate.metrics["mae"]
+    assert [told("estimate", "low"), told("estimate", "high")] == [low, high]
+    assert told("provisional") is None
+    assert told("final") is None
+    assert told("fading") == waiting.fading["mae"]
+    maturity = world.metrics.registry.get_sample_value(
+        "tailrace_quality_reading_maturity_ratio", {"variant": "champion"}
+    )
+    assert maturity == 0.0
