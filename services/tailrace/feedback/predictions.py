@@ -24,10 +24,12 @@ class PredictionReader:
 
     Args:
         width: Features of a prediction.
+        amount_at: Which of them is the money at stake; None where nobody asks.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, amount_at: int | None = None) -> None:
         self._width = width
+        self._amount_at = amount_at
         self._scored = BatchDecoder(Scored)
         self._vectors = BatchDecoder(Vector)
 
@@ -39,9 +41,10 @@ class PredictionReader:
         Raises:
             BadRecord: one cannot be read. Written by inference alone, it is a fault of the deploy, not of the data.
         """
-        whole = monitor is not None and monitor.sample.shift == 0
+        whole = self._amount_at is not None or (monitor is not None and monitor.sample.shift == 0)
         scored = _decoded(self._vectors if whole else self._scored, values)
-        arrivals = Arrivals.of(scored)
+        amounts = None if self._amount_at is None else [it.features[self._amount_at] or 0.0 for it in scored]
+        arrivals = Arrivals.of(scored, amounts)
         if monitor is not None:
             places = _sampled(arrivals, monitor)
             if whole:
