@@ -143,4 +143,5 @@ def test_remaining_life_of_engines_is_predicted_judged_and_learnt_again() -> Non
     # Long short-term memory networks are reported at 14.9 to 16.1 on the final test engines alone.
     assert (served["rmse"] or 0.0) < 20.0
     assert (served["mae"] or 0.0) < 0.65 * (found["0"]["mae"] or 0.0)
-    assert any(record.estimate is not None and record.estimate.metrics for record in models)
+    # No version serves for as long as its outcomes take: nothing of its own says how large its errors are.
+    assert all(record.estimate is not None and "needed" in record.estimate.withheld for record in models)
