@@ -13,7 +13,6 @@ import numpy as np
 
 from tailrace.core.metrics import ScoreHistogram, metrics_of_counts
 from tailrace.core.regression import metrics_of_errors
-from tailrace.core.window_metrics import histogram_of
 from tailrace.core.window_spec import WindowSpec
 
 DAILY = 0.8
@@ -34,13 +33,15 @@ def faded(spec: WindowSpec, days: Iterable[tuple[int, ScoreHistogram]], *, thres
         As of one window; amounts and first names are not faded.
     """
     # From the oldest on, so that sums of weights are the same whatever the order they come in.
-    taken = [(DAILY**age, histogram_of(part)) for age, part in sorted(days, key=_age, reverse=True) if 0 <= age < DAYS]
-    bins = np.unique(np.concatenate([np.empty(0, np.int64), *(part.bins for _, part in taken)]))
-    n, positives = np.zeros((2, len(bins)))
-    for weight, part in taken:
-        at = np.searchsorted(bins, part.bins)
-        n[at] += weight * part.n
-        positives[at] += weight * part.positives
+    taken = [(DAILY**age, *part.dense()) for age, part in sorted(days, key=_age, reverse=True) if 0 <= age < DAYS]
+    first = min((first for _, first, counts in taken if counts.size), default=0)
+    width = max((start + counts.shape[1] - first for _, start, counts in taken if counts.size), default=0)
+    total = np.zeros((2, width))
+    for weight, start, counts in taken:
+        if counts.size:
+            total[:, start - first : start - first + counts.shape[1]] += weight * counts
+    used = np.flatnonzero(total[0])
+    bins, n, positives = used + first, total[0, used], total[1, used]
     grid = spec.grid
     if grid is None:
         return metrics_of_counts(bins, n, positives, threshold=threshold)

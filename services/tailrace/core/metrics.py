@@ -104,6 +104,10 @@ class ScoreHistogram:
         bins, n, positives = self._columns()
         return bins.tolist(), n.tolist(), positives.tolist()
 
+    def dense(self) -> tuple[int, Counts]:
+        """The first position counted, and int64 (2, k) labels and positive labels from there on: to be read only."""
+        return self._first, self._counts
+
     def metrics(self, *, threshold: float | None) -> dict[str, float | None]:
         """Every metric of `METRIC_NAMES`; see `metrics_of_counts`."""
         return metrics_of_counts(*self._columns(), threshold=threshold)

@@ -11,11 +11,10 @@ from tailrace.core.monitoring import MATURE
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings
-from tailrace.feedback.state import FeedbackState
+from tailrace.feedback.state import Fading, FeedbackState
 
 _KINDS = METRICS["alarms_active"].labels[0].values
 _VARIANTS = METRICS["quality"].labels[1].values
-
 
 TERMS = frozenset({"threshold", "error_step", "quantile"})
 """What stands beside metrics to say in which terms they are meant."""
@@ -47,7 +46,9 @@ class Gauges:
         self._metrics.drift_score.labels(drift.subject).set(drift.value)
         self._metrics.drift_limit.labels(drift.subject).set(drift.threshold)
 
-    def tick(self, state: FeedbackState, threshold: float, readings: Readings | NumberReadings) -> None:
+    def tick(
+        self, state: FeedbackState, threshold: float, readings: Readings | NumberReadings, fading: Fading | None
+    ) -> None:
         """Exports what a tick of stream time has changed; `threshold` is that of decisions."""
         metrics = self._metrics
         metrics.quality_drop.clear()
@@ -60,7 +61,6 @@ class Gauges:
         metrics.quality_end.clear()
         for gauge in (metrics.quality_reading, metrics.quality_reading_bound, metrics.quality_reading_maturity):
             gauge.clear()
-        _, fading = state.fading(threshold)
         for variant in _VARIANTS:
             self._quality(variant, state.windows, threshold)
             self._readings(variant, state.windows, readings, threshold, fading)
@@ -87,7 +87,7 @@ class Gauges:
         windows: QualityWindows,
         readings: Readings | NumberReadings,
         threshold: float,
-        fading: dict[str, float | None],
+        fading: Fading | None,
     ) -> None:
         """The three readings of the newest day, of the version that made most of its predictions."""
         key = windows.newest(variant)
@@ -97,10 +97,10 @@ class Gauges:
         found: dict[str, Reading | None] = {
             "estimate": readings.estimate(key),
             "provisional": readings.provisional(key),
+            "final": final,
         }
-        found["final"] = final
-        if variant == "champion":
-            found["fading"] = Reading(metrics=fading)
+        if fading is not None and key == fading.key:
+            found["fading"] = Reading(metrics=fading.metrics)
         for name, reading in found.items():
             if reading is None:
                 continue

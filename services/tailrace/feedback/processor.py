@@ -41,7 +41,7 @@ from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.label_writer import LabelWriter
 from tailrace.feedback.outcomes import OutcomeReader
 from tailrace.feedback.predictions import PredictionReader
-from tailrace.feedback.state import FeedbackState, reports_of
+from tailrace.feedback.state import Fading, FeedbackState, reports_of
 from tailrace.feedback.store import StateStore
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
@@ -262,10 +262,11 @@ class FeedbackProcessor:
             else:
                 outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))
         is_due = tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS
-        outputs += self._quality(self._use_case.label, state.labels[0], tick_ms, readings, is_due=is_due)
+        fading = state.fading(plan.threshold)
+        outputs += self._quality(self._use_case.label, state.labels[0], tick_ms, readings, fading, is_due=is_due)
         for declared, label in zip(self._use_case.auxiliary_labels, state.labels[1:], strict=True):
             outputs += self._quality(declared, label, tick_ms)
-        self._gauges.tick(state, plan.threshold, readings)
+        self._gauges.tick(state, plan.threshold, readings, fading)
         return outputs
 
     def _quality(
@@ -274,13 +275,13 @@ class FeedbackProcessor:
         label: LabelState,
         tick_ms: int,
         readings: Readings | NumberReadings | None = None,
+        fading: Fading | None = None,
         *,
         is_due: bool = False,
     ) -> list[Output]:
         """Windows that changed and, where it `is_due`, those whose readings did; those of auxiliary labels have none."""
         auxiliary = readings is None
         outputs = []
-        newest, fading = (None, {}) if auxiliary else self._state.fading(self._use_case.plan.threshold)
         for key in label.take_changed_windows(readings if readings is not None and is_due else ()):
             record = label.windows.record(
                 key,
@@ -291,7 +292,7 @@ class FeedbackProcessor:
                 auxiliary=auxiliary,
                 provisional=readings.provisional(key) if readings is not None else None,
                 estimate=readings.estimate(key) if readings is not None else None,
-                fading=fading if key == newest else None,
+                fading=fading.metrics if fading is not None and key == fading.key else None,
             )
             name = f"{declared.name}|{key.text()}" if auxiliary else key.text()
             outputs.append(Output(self._topics.quality, name.encode(), encode(record)))

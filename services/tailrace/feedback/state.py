@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,13 @@ from tailrace.usecase.sources import Label
 
 ORPHAN_HOLD_MS = DAY_MS
 """How long an outcome waits for its prediction. Predictions lag events by seconds; a day survives an outage."""
+
+
+class Fading(NamedTuple):
+    """Metrics of a window and of the days before it, which fade; and of the champions' newest labels."""
+
+    key: WindowKey
+    metrics: dict[str, float | None]
 
 
 class FeedbackState:
@@ -105,12 +112,12 @@ class FeedbackState:
         self._changes = [[] for _ in self.labels]
         return changes
 
-    def fading(self, threshold: float) -> tuple[WindowKey | None, dict[str, float | None]]:
-        """The champion's newest window, and its metrics with those of the days before it fading."""
+    def fading(self, threshold: float) -> Fading | None:
+        """The champion's newest window with the days before it fading; None before its first."""
         key = self.windows.newest("champion")
         if key is None:
-            return None, {}
-        return key, self.windows.faded(key, threshold) | self.monitor.prequential.metrics()
+            return None
+        return Fading(key, self.windows.faded(key, threshold) | self.monitor.prequential.metrics())
 
     def forget(self, now_ms: int) -> None:
         """Forgets what can no longer change, and windows that nobody looks back at."""
