@@ -26,7 +26,7 @@ def test_overridden_methods_still_exist_with_their_parameters() -> None:
         FetchThread._create_worker_consumer
     )
     assert ["self", "tp", "record"] == parameters(fetcher.PartitionRecords._consumer_record)
-    for name in ("ack", "commit", "wait_empty", "on_partitions_assigned", "on_partitions_revoked"):
+    for name in ("commit", "wait_empty", "on_partitions_assigned", "on_partitions_revoked"):
         assert hasattr(consumer.Consumer, name), name
         assert name in vars(FetchConsumer), name
 

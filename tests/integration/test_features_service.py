@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,9 @@ from tailrace.backends.ports import Message, ReadRequest
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import DEAD_LETTER_HEADER, WATERMARK_HEADER, FeatureRow, LabelledPrediction
 from tailrace.contracts.topics import Topics
+from tailrace.features import service
 from tailrace.features.service import run
+from tailrace.features.shell import Shell
 from tailrace.runtime.service import Lifecycle
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.policies import Binary
@@ -176,3 +179,27 @@ def test_events_and_labels_flow_and_the_group_ends_without_lag(settings: Setting
     names = [column.name for column in view.columns]
     stored = RedisOnlineStore(settings).read([ReadRequest(view.name, view.entity, names, ["t0", "t1"])])[0]
     assert [[100.0, 0.5], [100.0, 0.5]] == stored.values.tolist()
+
+
+def test_nothing_is_kept_of_a_fetch_that_is_done(
+    settings: Settings, use_case: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shells: list[Shell] = []
+
+    class Watched(Shell):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            shells.append(self)
+
+    monkeypatch.setattr(service, "Shell", Watched)
+    with running(settings, use_case):
+        for number in range(5):
+            send_payments(settings, use_case, 10 * number, 10 * number + 10)
+            eventually(lambda: drained(settings, use_case), "lag 0")
+        [shell] = shells
+        assert shell.app is not None
+        consumer: Any = shell.app.consumer
+        kept = (consumer._acked, consumer._acked_index, consumer._gap)
+        assert 0 == sum(len(offsets) for column in kept for offsets in column.values())
+        # The stream holds the one it had last.
+        assert len(consumer._unacked_messages) <= 1

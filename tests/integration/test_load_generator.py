@@ -110,3 +110,18 @@ def test_an_event_predicted_twice_or_never_is_found(settings: Settings, offsets:
     streams.filled(settings, name, lambda: records)
     with pytest.raises(RuntimeError, match=told):
         streams.check_each_once(settings, name, 2)
+
+
+def test_a_backlog_filled_at_once_is_there_whole_or_not_at_all(settings: Settings) -> None:
+    topic, seen = streams.fresh("backlog"), []
+    streams.create(settings, [topic])
+
+    def records() -> Iterator[streams.Keyed]:
+        for number in range(2_000):
+            if number % 500 == 499:
+                seen.append(sum(1 for _ in streams.committed(settings, topic)))
+            yield b"k", b"%d" % number, number % streams.PARTITIONS
+
+    streams.fill_at_once(settings, topic, records())
+    found = sorted(int(record.value()) for record in streams.committed(settings, topic))
+    assert ([0] * 4, list(range(2_000))) == (seen, found)

@@ -96,17 +96,16 @@ def test_a_run_too_short_for_an_interval_is_refused() -> None:
 
 def test_rates_are_taken_between_the_first_tenth_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     # A worker that idles for a second, then does 100 records a second on half a processor, then stalls at the end.
-    samples = [_Sample(float(at), 100 * max(at - 1, 0), 0.5 * max(at - 1, 0), 2.0 * at) for at in range(12)]
-    samples.append(_Sample(100.0, 1_000, 40.0, 200.0))
+    done = [max(at - 1, 0) for at in range(12)]
+    samples = [_Sample(at, 100 * n, n / 2, 2.0 * at, n / 4, n / 8) for at, n in enumerate(done)]
+    samples.append(_Sample(100.0, 1_000, 40.0, 200.0, 50.0, 50.0))
     monkeypatch.setattr(workers, "_samples", lambda *_: iter(samples))
     found = workers.rates(Settings.model_construct(), "sink", 1_000, lambda: None, {})
-    assert (
-        Rates(by_clock=100.0, by_core=200.0, cpu_us=5_000.0, busy_cores=0.5, idle_cores=2.0, resident_mb=0.0) == found
-    )
+    assert Rates(100.0, 200.0, 5_000.0, 0.5, 2.0, 0.0, broker_us=2_500.0, redis_us=1_250.0) == found
 
 
 def test_rates_of_a_run_that_was_over_before_it_was_measured_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    samples = [_Sample(0.0, 850, 1.0, 1.0), _Sample(1.0, 880, 2.0, 1.0), _Sample(2.0, 1_000, 3.0, 1.0)]
+    samples = [_Sample(float(at), n, 1.0 + at, 1.0, 0.0, 0.0) for at, n in enumerate((850, 880, 1_000))]
     monkeypatch.setattr(workers, "_samples", lambda *_: iter(samples))
     with pytest.raises(ValueError, match="too few events"):
         workers.rates(Settings.model_construct(), "sink", 1_000, lambda: None, {})

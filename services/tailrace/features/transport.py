@@ -140,10 +140,14 @@ class FetchConsumer(driver.Consumer):
         first = fetch.runs[0]
         at = TP(first.topic, first.partition)
         began_s = first.timestamps_ms[0] / 1000
-        return cast(Any, driver).ConsumerMessage(
+        message = cast(Any, driver).ConsumerMessage(
             first.topic, first.partition, first.offsets[0], began_s, 0, [], None, fetch, None, 0, 0, at,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
+        # Offsets are committed at positions. Faust would keep the offset of every acknowledged message for its own
+        # commit, which is off, and its compiled streams do that without asking `ack`.
+        message.acked = True
+        return message
 
     def positions(self) -> dict[TP, int]:
         """Offset behind everything processed and behind transaction markers, by partition."""
@@ -165,12 +169,6 @@ class FetchConsumer(driver.Consumer):
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
         """Commits offsets; False when the group has moved on."""
         return bool(await self._commit(offsets))
-
-    def ack(self, message: Any) -> bool:
-        """A delivered fetch needs no bookkeeping: offsets are committed at positions."""
-        message.acked = True
-        self._unacked_messages.discard(message)
-        return False
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Stock commits are off."""
