@@ -11,6 +11,7 @@ tell the hours of the week apart.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,8 @@ FEW, MANY = 20_000, 100_000
 """Rows of the training data."""
 SPAN_MS = 20 * 24 * HOUR_MS
 SIZES = (200, 1_000, 5_000, 20_000)
-REFERENCES, EACH = 8, 4
-"""References per seed and size, and windows that are compared with each."""
+REFERENCES, EACH = 4, 6
+"""References per seed, and windows of each size that are compared with each."""
 NAMES = tuple(f"f{at}" for at in range(FEATURES))
 START_MS = MONDAY_MS + 52 * 7 * 24 * HOUR_MS
 KEYS, BURST = 40, 10
@@ -43,35 +44,42 @@ def study(seeds: int) -> list[Figure]:
     """Shares of windows, and feature values a second on one core."""
     figures = []
     for kind in ("independent", "moving", "clustered", "seasonal"):
-        for size in SIZES:
-            trained = MANY if kind == "seasonal" else FEW
-            false = [bool(found) for seed in range(seeds * REFERENCES) for found in _found(seed, kind, trained, size)]
-            figures.append(Figure(f"{kind} windows of {size} rows with a false alarm", float(np.mean(false)), 0.08))
+        trained = MANY if kind == "seasonal" else FEW
+        false = _shares([_found(seed, kind, trained, SIZES) for seed in range(seeds * REFERENCES)], lambda found: found)
+        names = [f"{kind} windows of {size} rows with a false alarm" for size in SIZES]
+        figures += [Figure(name, share, 0.08) for name, share in zip(names, false, strict=True)]
     for change, size in (("mean + 0.1 sd", 5_000), ("sd x 1.1", 5_000), ("2 % missing", 1_000)):
-        runs = [_found(seed, "independent", MANY, size, change) for seed in range(seeds * REFERENCES)]
-        power = float(np.mean(["f0" in found for run in runs for found in run]))
+        runs = [_found(seed, "independent", MANY, (size,), change) for seed in range(seeds * REFERENCES)]
+        [power] = _shares(runs, lambda found: "f0" in found)
         figures.append(Figure(f"{change} of one feature found in {size} rows", power, 0.9, ">="))
     figures.append(Figure("million feature values a second", _speed(), 10.0, ">="))
     return figures
 
 
-def _found(seed: int, kind: str, trained: int, size: int, change: str = "") -> list[set[str]]:
-    """Subjects that alarm in each window behind the training data."""
-    rng = np.random.default_rng([seed, size])
-    count = trained + EACH * size
+def _shares(runs: list[list[list[set[str]]]], counts: Callable[[set[str]], object]) -> list[float]:
+    """Shares of the windows that count, by size."""
+    return [float(np.mean([bool(counts(one)) for run in runs for one in run[at]])) for at in range(len(runs[0]))]
+
+
+def _found(seed: int, kind: str, trained: int, sizes: tuple[int, ...], change: str = "") -> list[list[set[str]]]:
+    """Subjects that alarm in each of the windows of each size behind the training data."""
+    rng = np.random.default_rng([seed, trained])
+    count = trained + EACH * max(sizes)
     times = START_MS + np.sort(rng.integers(0, SPAN_MS * count // trained, count))
     rows, scores = _rows(rng, kind, times), rng.random(count)
     reference = reference_of(PLAN, rows[:trained], scores[:trained], times[:trained])
-    found = []
-    for start in range(trained, count, size):
-        now = slice(start, start + size)
-        _change(rows[now, 0], change)
-        since_ms, until_ms = int(times[start]), int(times[start + size - 1]) + 1
-        family = 0.05 / min((until_ms - since_ms) / MONTH_MS, 1.0)
-        state = PSIState(PSI(alarm=0.02 if change else 0.0, false_alarms=family), NAMES, reference)
-        state.observe(rows[now], scores[now])
-        findings = state.evaluate(since_ms, until_ms)
-        found.append({finding.subject for finding in findings if any(sign.drifted for sign in finding.signs)})
+    found: list[list[set[str]]] = []
+    for size in sizes:
+        found.append([])
+        for start in range(trained, trained + EACH * size, size):
+            now = slice(start, start + size)
+            _change(rows[now, 0], change)
+            since_ms, until_ms = int(times[start]), int(times[start + size - 1]) + 1
+            family = 0.05 / min((until_ms - since_ms) / MONTH_MS, 1.0)
+            state = PSIState(PSI(alarm=0.02 if change else 0.0, false_alarms=family), NAMES, reference)
+            state.observe(rows[now], scores[now])
+            findings = state.evaluate(since_ms, until_ms)
+            found[-1].append({finding.subject for finding in findings if any(sign.drifted for sign in finding.signs)})
     return found
 
 

@@ -223,7 +223,7 @@ def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, look: _Loo
 def _effect(known: Distribution, span_ms: int, part: float, *, seasonal: bool) -> DesignEffect:
     """Design effect of a look of some length and the reference together, of which independent rows vary by `part`."""
     own = [one for one in known.dispersions if one.seasonal == seasonal]
-    if not own:
+    if not own or span_ms <= 0:
         return INDEPENDENT
     # What is correlated within a span is not from one to the next: the excess of longer ones falls as they grow.
     near = max((one for one in own if one.span_ms <= span_ms), key=lambda one: one.span_ms, default=own[0])

@@ -92,9 +92,9 @@ def index_tail(statistic: float, freedom: int, effect: DesignEffect) -> float:
 
 
 def index_law(chance: float, freedom: int, effect: DesignEffect) -> float:
-    """The statistic of `index_tail` that chance alone passes with a probability in (0, 1)."""
+    """The statistic of `index_tail` that chance alone passes with a probability in [0, 1)."""
     least = float(chdtri(freedom, chance))
-    if effect.bins <= 1.0:
+    if effect.bins <= 1.0 or chance <= 0.0:
         return least
     most = least
     while index_tail(most, freedom, effect) > chance:
