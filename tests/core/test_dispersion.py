@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,20 +36,20 @@ PLAN = Plan(
 
 
 def naive_excess(table: list[list[int]], hours: list[int], length: int) -> float:
-    """Mean over spans of the squared distance of shares over what independent rows would make it, less 1, per row."""
+    """Mean over successive spans of the squared difference of shares over that of independent rows, less 1, per row."""
     whole = [sum(column) for column in zip(*table, strict=True)]
-    total = sum(whole)
+    share = [count / sum(whole) for count in whole]
+    used = [bin_ for bin_, of in enumerate(share) if of >= LEAST_SHARE]
+    spans: dict[int, list[list[int]]] = {}
+    for row, hour in zip(table, hours, strict=True):
+        spans.setdefault(hour // length, []).append(row)
+    seen = [[sum(column) for column in zip(*spans[span], strict=True)] for span in sorted(spans)]
     ratios, rows = [], []
-    for span in sorted({hour // length for hour in hours}):
-        seen = [
-            sum(row[bin_] for row, hour in zip(table, hours, strict=True) if hour // length == span)
-            for bin_ in range(len(whole))
-        ]
-        n = sum(seen)
-        used = [bin_ for bin_, count in enumerate(whole) if count / total >= LEAST_SHARE]
-        found = sum((seen[b] - n * whole[b] / total) ** 2 / (n * whole[b] / total) for b in used)
-        ratios.append(found / ((1 - n / total) * sum(1 - whole[b] / total for b in used)))
-        rows.append(n)
+    for one, other in pairwise(seen):
+        n, m = sum(one), sum(other)
+        found = sum((one[b] / n - other[b] / m) ** 2 / share[b] for b in used)
+        ratios.append(found / ((1 / n + 1 / m) * sum(1 - share[b] for b in used)))
+        rows.append(2 * n * m / (n + m))
     return max(float(np.mean(ratios)) - 1.0, 0.0) / float(np.mean(rows))
 
 
@@ -108,6 +110,16 @@ def test_what_follows_the_hours_of_the_week_is_excess_only_against_the_whole() -
     reference = reference_of(PLAN, rows, rng.random(60_000), when)
     assert min(60_000 / 28 * one.bins for one in of_day(reference, seasonal=False)) > 5.0
     assert max(60_000 / 28 * one.bins for one in of_day(reference, seasonal=True)) < 0.2
+
+
+def test_change_amid_the_training_data_is_no_property_of_their_spans() -> None:
+    rng = np.random.default_rng(7)
+    rows, when = rng.normal(size=(40_000, FEATURES)), times(rng, 40_000, 20)
+    rows[20_000:] += 1.0
+    reference = reference_of(PLAN, rows.astype(np.float32), rng.random(40_000), when)
+    effects = [1.0 + 2_000 * one.bins for one in of_day(reference, seasonal=False)]
+    # Two levels would make it 200.
+    assert max(effects) < 25.0
 
 
 def test_ratios_are_moderated_by_their_kin_and_lone_ones_left_as_they_are() -> None:

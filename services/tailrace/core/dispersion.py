@@ -3,7 +3,8 @@
 Rows are not independent: a mean over an hour moves slowly, one card pays several times in a row, Mondays are not
 Sundays. The tests of drift would take that for a change, so the training data themselves say how far spans of them
 are apart: the overdispersion of quasi-likelihood (McCullagh and Nelder 1989, section 4.5), by which Rao and Scott
-(1981) correct chi-square tests of clustered samples. What few spans say of one feature is moderated by what they say
+(1981) correct chi-square tests of clustered samples. It is taken from differences of successive spans (von Neumann,
+Kent, Bellinson and Hart 1941), which a change amid the training data touches but once. What few spans say of one feature is moderated by what they say
 of all (Smyth 2004, section 6), so that where rows are independent next to nothing of the power is lost.
 """
 
@@ -30,6 +31,8 @@ CDF_FREEDOM = 2.5
 """Degrees of freedom of the mean squared distance of two distribution functions, whose parts weigh as 1/j^2 (Anderson
 and Darling 1952, section 4): square of their sum over the sum of their squares."""
 MOST_FREEDOM = 1e6
+PAIRED = 2.0 / 3.0
+"""Degrees of freedom of the mean square of successive differences, per value (von Neumann et al. 1941)."""
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -103,10 +106,10 @@ def _spans(known: Counts, season: Counts, rows: Floats) -> Iterator[_Spans]:
     for hours in SPANS_H:
         begin = np.unique(known // hours, return_index=True)[1]
         of_span = np.add.reduceat(rows, begin)
-        # No span is longer than a week: of one season there is an hour in it, or of no seasons all of them.
-        free = np.add.reduceat(free_of_hour, begin) / of_span if len(whole) > 1 else 1.0 - of_span / whole[0]
+        # What all spans are compared with falls out of their differences, but not what each has of its own.
+        free = np.add.reduceat(free_of_hour, begin) / of_span if len(whole) > 1 else np.ones(len(begin))
         spans = _Spans(hours, begin, of_span, free)
-        if spans.free.sum() >= LEAST_SPANS - 1 and of_span.mean() >= LEAST_ROWS:
+        if spans.free.sum() >= LEAST_SPANS and of_span.mean() >= LEAST_ROWS:
             yield spans
 
 
@@ -119,22 +122,23 @@ def _expected(counts: Floats, season: Counts) -> Floats:
 
 
 def _ratios(counts: Floats, expected: Floats, spans: _Spans) -> tuple[float, float, float]:
-    """Mean squared distances of bins and of the distribution function, over those of independent rows.
+    """Mean squared differences of bins and of the distribution function, over those of independent rows.
 
     Behind them the degrees of freedom of one span's bins.
     """
     used = spans.free > 0.0
     seen, due = (np.add.reduceat(of, spans.begin, axis=0)[used] for of in (counts, expected))
-    rows, free = spans.rows[used], spans.free[used]
-    share = due / rows[:, None]
+    rows, chance = spans.rows[used], (spans.free / spans.rows)[used]
+    share = (due[1:] + due[:-1]) / (rows[1:] + rows[:-1])[:, None]
+    step = np.diff((seen - due) / rows[:, None], axis=0)
+    chance = chance[1:] + chance[:-1]
     enough = share >= LEAST_SHARE
-    chance = free * np.where(enough, 1.0 - share, 0.0).sum(axis=1)
-    bins = np.where(enough, (seen - due) ** 2 / np.maximum(due, 1e-12), 0.0).sum(axis=1)
+    freedom = np.where(enough, 1.0 - share, 0.0).sum(axis=1)
+    bins = np.where(enough, step**2 / np.maximum(share, 1e-12), 0.0).sum(axis=1)
     below = np.cumsum(share, axis=1)[:, :-1]
-    steps = free * (below * (1.0 - below)).sum(axis=1)
-    gaps = ((np.cumsum(seen - due, axis=1)[:, :-1]) ** 2).sum(axis=1) / rows
-    freedom = float((chance / free).mean()) if len(free) else 0.0
-    return _over(bins, chance), _over(gaps, steps), freedom
+    gaps = (np.cumsum(step, axis=1)[:, :-1] ** 2).sum(axis=1)
+    steps = _over(gaps, chance * (below * (1.0 - below)).sum(axis=1))
+    return _over(bins, chance * freedom), steps, float(freedom.mean()) if len(freedom) else 0.0
 
 
 def _over(found: Floats, chance: Floats) -> float:
@@ -144,7 +148,8 @@ def _over(found: Floats, chance: Floats) -> float:
 
 
 def _moderated(ratios: Floats, spans: _Spans, *, seasonal: bool) -> Iterator[Dispersion]:
-    count, rows = float(spans.free.sum()), float(spans.rows.mean())
+    count = PAIRED * float(spans.free.sum())
+    rows = float(np.mean(2.0 * spans.rows[1:] * spans.rows[:-1] / (spans.rows[1:] + spans.rows[:-1])))
     bins, of_bins = squeezed(ratios[:, 0], count * np.maximum(ratios[:, 2], 1.0))
     steps, of_steps = squeezed(ratios[:, 1], np.full(len(ratios), CDF_FREEDOM * count))
     # Together they are worth no more than all of their spans.

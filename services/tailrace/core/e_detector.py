@@ -217,7 +217,7 @@ class EDetectorState:
             bound = min(wilson_upper(mean, known.count / spread), 1.0 - 1e-9)
             if bound < data.bound:
                 data.bound, data.spread = bound, spread
-        data.look_at = max(int(LOOK * known.count), LEAST_LABELS)
+        data.look_at = int(LOOK * known.count) if known.count >= LEAST_LABELS else LEAST_LABELS
 
 
 def wilson_upper(share: float, count: float) -> float:

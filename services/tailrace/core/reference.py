@@ -21,9 +21,9 @@ MONDAY_MS = 4 * 24 * HOUR_MS
 class Dispersion(msgspec.Struct, frozen=True, kw_only=True):
     """How far spans of the training data are from one another beyond what independent rows would be.
 
-    `bins` is the excess of the mean squared distance of the shares of bins from those of the whole, or where
-    `seasonal` of the same hours of the week, in the unit in which it is 1/rows for independent rows; `steps` that of
-    the distribution function. `spans` says how many there are, `freedom` to how many degrees the excess is known.
+    `bins` is the excess of the mean square of how shares of bins differ from one span to the next, where `seasonal`
+    once those of the same hours of the week are taken off, in the unit in which it is 1/rows for independent rows;
+    `steps` that of the distribution function. `spans` says how many there are, `freedom` to how many degrees the excess is known.
     """
 
     span_ms: int
