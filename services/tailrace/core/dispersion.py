@@ -22,7 +22,8 @@ from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Dispersion
 
 SPANS_H = (1, 2, 4, 8, 12, 24, 48, 168)
 """Spans in hours: what correlates within hours and what within days shows at different ones."""
-LEAST_SPANS = 7
+LEAST_SPANS = 14
+"""Below, one change amid the training data would still make most of the difference, and the t laws tell nothing."""
 LEAST_ROWS = 20
 """Mean number of rows of a span below which its shares are too coarse."""
 LEAST_SHARE = 0.01
@@ -109,7 +110,7 @@ def _spans(known: Counts, season: Counts, rows: Floats) -> Iterator[_Spans]:
         # What all spans are compared with falls out of their differences, but not what each has of its own.
         free = np.add.reduceat(free_of_hour, begin) / of_span if len(whole) > 1 else np.ones(len(begin))
         spans = _Spans(hours, begin, of_span, free)
-        if spans.free.sum() >= LEAST_SPANS and of_span.mean() >= LEAST_ROWS:
+        if len(begin) >= LEAST_SPANS <= 2.0 * free.sum() and of_span.mean() >= LEAST_ROWS:
             yield spans
 
 
