@@ -64,23 +64,31 @@ def _shares(runs: list[list[list[set[str]]]], counts: Callable[[set[str]], objec
 def _found(seed: int, kind: str, trained: int, sizes: tuple[int, ...], change: str = "") -> list[list[set[str]]]:
     """Subjects that alarm in each of the windows of each size behind the training data."""
     rng = np.random.default_rng([seed, trained])
-    count = trained + EACH * max(sizes)
+    count = trained + EACH * (max(sizes) + trained * HOUR_MS // SPAN_MS + 1)
     times = START_MS + np.sort(rng.integers(0, SPAN_MS * count // trained, count))
     rows, scores = _rows(rng, kind, times), rng.random(count)
     reference = reference_of(PLAN, rows[:trained], scores[:trained], times[:trained])
     found: list[list[set[str]]] = []
     for size in sizes:
         found.append([])
-        for start in range(trained, trained + EACH * size, size):
-            now = slice(start, start + size)
+        for since_ms, until_ms in _looks(
+            size * SPAN_MS // trained, int(times[trained]), whole_hours=kind == "seasonal"
+        ):
+            now = slice(*np.searchsorted(times, [since_ms, until_ms]).tolist())
             _change(rows[now, 0], change)
-            since_ms, until_ms = int(times[start]), int(times[start + size - 1]) + 1
             family = 0.05 / min((until_ms - since_ms) / MONTH_MS, 1.0)
             state = PSIState(PSI(alarm=0.02 if change else 0.0, false_alarms=family), NAMES, reference)
             state.observe(rows[now], scores[now])
             findings = state.evaluate(since_ms, until_ms)
             found[-1].append({finding.subject for finding in findings if any(sign.drifted for sign in finding.signs)})
     return found
+
+
+def _looks(span_ms: int, first_ms: int, *, whole_hours: bool) -> list[tuple[int, int]]:
+    """Begin and end of looks one after the other; of whole hours, as a service has them, they are a little longer."""
+    if whole_hours:
+        span_ms, first_ms = (-(-of_ms // HOUR_MS) * HOUR_MS for of_ms in (span_ms, first_ms))
+    return [(first_ms + at * span_ms, first_ms + (at + 1) * span_ms) for at in range(EACH)]
 
 
 def _change(values: Rows, change: str) -> None:
