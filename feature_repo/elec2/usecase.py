@@ -54,6 +54,8 @@ usecase = tr.UseCase(
         tr.metrics.Accuracy("1d"),
         tr.metrics.LogLoss("7d"),
         tr.metrics.ROCAUC("7d"),
+        tr.drift.PSI(every="7d"),
+        tr.drift.EDetector("log_loss"),
         tr.drift.ADWIN("log_loss"),
     ],
     retrain=tr.Retrain(on=[], at_least_every="1d", at_most_every="1d", window="30d", min_labels=1_000),

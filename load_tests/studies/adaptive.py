@@ -110,7 +110,7 @@ class Loop:
         self._train(self._retrain.change_ms or max(known - POLICY.window_ms, 0), known, now)
 
     def _train(self, first: int, known: int, now: int) -> None:
-        data = DataSet(*(column[first:known] for column in self._data))
+        data = DataSet(*(column[first:known] for column in self._data[:3]))
         split = split_by_time(data)
         if any(part.labels.all() or not part.labels.any() for part in split):
             return

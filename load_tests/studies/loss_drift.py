@@ -26,6 +26,8 @@ CHANGES = ((0.1, 0.15, 500), (0.02, 0.05, 450), (0.3, 0.5, 120))
 STEP = 5
 """Labels that ours takes at a time after the rise: its delays are rounded up to them."""
 OURS = 100
+STREAMS = 2
+"""Numbers these streams: the detector was chosen on others."""
 KSWIN_STREAMS = 1
 """It sees 17,000 errors a second."""
 
@@ -71,7 +73,7 @@ def _rows(name: str, detector: Callable[[Errors, float, int], Measured], streams
     for before, after, bar in CHANGES:
         measured = []
         for seed in range(streams):
-            rng = np.random.default_rng([seed, int(1_000 * before)])
+            rng = np.random.default_rng([STREAMS, seed, int(1_000 * before)])
             errors = np.concatenate([rng.random(STEADY) < before, rng.random(RISEN) < after]).astype(np.float64)
             measured.append(detector(errors, before, seed))
         false, delays = zip(*measured, strict=True)
@@ -83,7 +85,7 @@ def _rows(name: str, detector: Callable[[Errors, float, int], Measured], streams
 
 
 def _ours(gates: int, errors: Errors, rate: float, seed: int) -> Measured:
-    hits = rate * gates if gates == KNOWN else float(np.random.default_rng([seed, 7]).binomial(gates, rate))
+    hits = rate * gates if gates == KNOWN else float(np.random.default_rng([STREAMS, seed, 7]).binomial(gates, rate))
     detector = EDetectorState.begun(EDetector("accuracy"), Baseline(gates, hits, hits), 1.0)
     times, false = np.arange(len(errors)), 0
     for at in range(0, STEADY, 1_000):

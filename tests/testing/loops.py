@@ -49,7 +49,7 @@ usecase = tr.UseCase(
     model=tr.Binary(train="pumps.train:fit", threshold=0.5, on_failure=tr.Default(0.3)),
     monitor=[
         tr.metrics.LogLoss("1d", drop=0.4),
-        tr.drift.PSI(every="1d", false_alarms=1e-9),
+        tr.drift.PSI(every="1d"),
         tr.drift.ADWIN("log_loss"),
     ],
     retrain=tr.Retrain(on=["drift", "metric_drop"], at_most_every="12h", at_least_every={at_least_every}, min_labels=500, window="2d"),

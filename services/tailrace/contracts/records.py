@@ -235,6 +235,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     `seasonal`, the reference is that of the same hours of the week. `ks` is the Kolmogorov-Smirnov distance,
     `shift` the first Wasserstein distance in ranges between the quartiles, `p_value` how seldom chance alone
     moves this subject as far. `signs` names what alarms: "PSI", "missing", "out_of_range", "unknown_category".
+    Of `design_effect` rows that go together, by what the training data show, one counts.
     """
 
     use_case: str
@@ -254,6 +255,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float = 1.0
     seasonal: bool = False
     signs: list[str] = []
+    design_effect: float = 1.0
 
 
 class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):

@@ -7,23 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 from tailrace.core.drift_kernels import count_values
 from tailrace.core.monitors import PSI
-from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, Reference, hour_of_week
-from tailrace.core.two_samples import ks, psi, rise, wasserstein
+from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, Reference, groups_of, hour_of_week
+from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_law, ks, psi, rise, wasserstein
 
 MIN_ROWS = 200
 """Rows below which nothing is judged: the laws are asymptotic."""
 SEASON_ROWS = 2_000
 """Rows that the training data must have at the same hours of the week to be compared with those alone."""
-GROUPS = 20
 SCORE = "score"
 SHIFT = 0.05
 """Wasserstein distance, in ranges between the quartiles, from which a change matters."""
 SHARE = 0.005
 """Rise of the share of missing or unknown values from which it matters."""
+WEEK_MS = HOURS_OF_WEEK * HOUR_MS
 MONTH_MS = 30 * 24 * HOUR_MS
 DISTRIBUTION, COUNTER = 0.48, 0.02
 """Parts of the false alarms that are granted to each of two tests of the distribution, and of two counters."""
@@ -48,6 +47,7 @@ class PSIFinding(NamedTuple):
     `edges` cut the line into at most twenty bins; `reference` and `current` count rows by bin, the last of
     which takes the missing values. `ks` in [0, 1] and `shift`, in ranges between the quartiles, are those of
     the present values. `p_value` is that of the index and the distance together, for this subject alone.
+    `design_effect` rows are worth one independent row.
     """
 
     subject: str
@@ -61,6 +61,7 @@ class PSIFinding(NamedTuple):
     shift: float
     p_value: float
     seasonal: bool
+    design_effect: float
     signs: list[Sign]
 
 
@@ -119,7 +120,8 @@ class PSIState:
         share = min((until_ms - since_ms) / MONTH_MS, 1.0)
         chance = self._spec.false_alarms * share / len(subjects)
         hours = sorted({hour_of_week(at) for at in range(since_ms, until_ms, HOUR_MS)})[:HOURS_OF_WEEK]
-        return [_judge(self._spec, name, known, counts, hours, chance) for name, (known, counts) in subjects]
+        look = _Look(until_ms - since_ms, hours, chance)
+        return [_judge(self._spec, name, known, counts, look) for name, (known, counts) in subjects]
 
     def reset(self) -> None:
         """Begins a new look."""
@@ -169,17 +171,27 @@ def _low(known: Distribution) -> float:
     return -np.inf if known.low is None else known.low
 
 
-def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, hours: list[int], chance: float) -> PSIFinding:
-    reference, seasonal = _reference(known, hours)
+class _Look(NamedTuple):
+    """Length of a look, the hours of the week it covers, and the false alarms that each subject may make in it."""
+
+    span_ms: int
+    hours: list[int]
+    chance: float
+
+
+def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, look: _Look) -> PSIFinding:
+    reference, seasonal = _reference(known, look.hours)
     present = counts[:-2]
-    groups = _groups(known)
+    groups = groups_of(known)
     was, is_now = _grouped(reference, groups), _grouped(counts[:-1], groups)
     rows, reference_rows = int(counts[:-1].sum()), int(reference.sum())
-    index = psi(was, is_now)
-    distance = ks(reference[:-1], present) if known.kind == "number" else None
+    chance, part = look.chance, 1.0 / max(rows, 1) + 1.0 / max(reference_rows, 1)
+    effect = _effect(known, look.span_ms, part, seasonal=seasonal)
+    index = psi(was, is_now, effect)
+    distance = ks(reference[:-1], present, effect) if known.kind == "number" else None
     shift = _shift(known, reference[:-1], present)
-    law = float(chdtri(max(int(((was + is_now) > 0).sum()) - 1, 1), DISTRIBUTION * chance))
-    limit = max(spec.alarm, law * (1.0 / max(rows, 1) + 1.0 / max(reference_rows, 1)))
+    law = index_law(DISTRIBUTION * chance, max(int(((was + is_now) > 0).sum()) - 1, 1), effect)
+    limit = max(spec.alarm, law * part)
     p_value = min(index.p_value, distance.p_value if distance else 1.0)
     matters = index.value >= spec.alarm or shift >= SHIFT
     drifted = p_value <= DISTRIBUTION * chance and matters
@@ -187,7 +199,7 @@ def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, hours: lis
     detail = f"{name}: population stability index {index.value:.3f}, shift {shift:.2f} interquartile ranges against {against}"
     signs = [
         Sign("PSI", drifted, index.value, limit, shift, detail),
-        *_counters(name, known, counts, reference, chance),
+        *_counters(name, known, counts, reference, chance, max(effect.bins, effect.steps)),
     ]
     cuts = np.flatnonzero(np.diff(groups[:-1]))
     edges = [known.edges[at] for at in cuts.tolist()]
@@ -203,20 +215,36 @@ def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, hours: lis
         shift=shift,
         p_value=min(2.0 * p_value, 1.0),
         seasonal=seasonal,
+        design_effect=max(effect.bins, effect.steps),
         signs=signs,
     )
 
 
-def _counters(name: str, known: Distribution, counts: Counts, reference: Counts, chance: float) -> list[Sign]:
+def _effect(known: Distribution, span_ms: int, part: float, *, seasonal: bool) -> DesignEffect:
+    """Design effect of a look of some length and the reference together, of which independent rows vary by `part`."""
+    own = [one for one in known.dispersions if one.seasonal == seasonal]
+    if not own or span_ms <= 0:
+        return INDEPENDENT
+    # What is correlated within a span is not from one to the next: the excess of longer ones falls as they grow.
+    near = max((one for one in own if one.span_ms <= span_ms), key=lambda one: one.span_ms, default=own[0])
+    season_ms = max(span_ms, WEEK_MS) if seasonal else span_ms
+    of_reference = min(season_ms / (near.spans * near.span_ms), 1.0)
+    scale = near.span_ms / span_ms * (1.0 + of_reference) / part
+    return DesignEffect(1.0 + near.bins * scale, 1.0 + near.steps * scale, near.freedom)
+
+
+def _counters(
+    name: str, known: Distribution, counts: Counts, reference: Counts, chance: float, effect: float
+) -> list[Sign]:
     """Signs of missing values and of values that are not known."""
     rows, missing, unknown = int(counts[:-1].sum()), int(counts[-2]), int(counts[-1])
-    nulls = rise(int(reference[-1]), int(reference.sum()), missing, rows)
+    nulls = rise(int(reference[-1]), int(reference.sum()), missing, rows, effect)
     said = f"{name}: {missing:,} of {rows:,} values are missing"
     signs = [_counter("missing", nulls.value, nulls.p_value, chance, said)]
     if known.low is not None:
         category = known.kind == "category"
         # Against the smallest and largest of the training data one of them counts as outside; so does a code seen once.
-        outside = rise(known.rare if category else 1, sum(known.counts), unknown, rows - missing)
+        outside = rise(known.rare if category else 1, sum(known.counts), unknown, rows - missing, effect)
         what = "of no known category" if category else "outside the range of the training data"
         said = f"{name}: {unknown:,} of {rows - missing:,} values are {what}"
         detector = "unknown_category" if category else "out_of_range"
@@ -235,16 +263,6 @@ def _reference(known: Distribution, hours: list[int]) -> tuple[Counts, bool]:
         if int(season.sum()) >= SEASON_ROWS:
             return season, True
     return np.array([*known.counts, known.nulls], dtype=np.int64), False
-
-
-def _groups(known: Distribution) -> Counts:
-    """To which of at most twenty groups of about as many training rows each bin belongs; the missing to one more."""
-    counts = np.array(known.counts, dtype=np.int64)
-    middles = np.cumsum(counts) - counts / 2.0
-    groups = np.unique(
-        np.minimum(middles * GROUPS / max(int(counts.sum()), 1), GROUPS - 1).astype(np.int64), return_inverse=True
-    )[1]
-    return np.append(groups, groups.max() + 1)
 
 
 def _grouped(counts: Counts, groups: Counts) -> Counts:

@@ -87,6 +87,7 @@ def drift_record(use_case: str, version: str, finding: PSIFinding, since_ms: int
         shift=finding.shift,
         p_value=finding.p_value,
         seasonal=finding.seasonal,
+        design_effect=finding.design_effect,
         signs=[sign.detector for sign in finding.signs if sign.drifted],
     )
 

@@ -6,13 +6,32 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.core.e_detector import Baseline
 
 HOURS_OF_WEEK = 168
 HOUR_MS = 3_600_000
+GROUPS = 20
 MONDAY_MS = 4 * 24 * HOUR_MS
 """The first Monday of 1970, 00:00 UTC."""
+
+
+class Dispersion(msgspec.Struct, frozen=True, kw_only=True):
+    """How far spans of the training data are from one another beyond what independent rows would be.
+
+    `bins` is the excess of the mean square of how shares of bins differ from one span to the next, where `seasonal`
+    once those of the same hours of the week are taken off, in the unit in which it is 1/rows for independent rows;
+    `steps` that of the distribution function. `spans` says how many there are, `freedom` to how many degrees the excess is known.
+    """
+
+    span_ms: int
+    seasonal: bool
+    spans: int
+    freedom: float
+    bins: float
+    steps: float
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +42,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     smallest and the largest value, `scale` the range between the quartiles (the standard deviation where
     that is 0); None where an older release did not say. `rare` counts codes that were seen once only. `hours`
     holds by hour of the week, Monday 00:00 UTC first, `counts` and behind them `nulls`; [] where the training
-    data are too few to tell.
+    data are too few to tell, as `dispersions` is.
     """
 
     edges: list[float]
@@ -35,6 +54,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     scale: float | None = None
     rare: int = 0
     hours: list[list[int]] = []
+    dispersions: list[Dispersion] = []
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,3 +78,13 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 def hour_of_week(time_ms: int) -> int:
     """Hour of the week of a time in epoch milliseconds, in [0, 168); 0 is Monday 00:00 to 01:00 UTC."""
     return (time_ms - MONDAY_MS) // HOUR_MS % HOURS_OF_WEEK
+
+
+def groups_of(known: Distribution) -> NDArray[np.int64]:
+    """To which of at most twenty groups of about as many training rows each bin belongs; the missing to one more."""
+    counts = np.array(known.counts, dtype=np.int64)
+    middles = np.cumsum(counts) - counts / 2.0
+    groups = np.unique(
+        np.minimum(middles * GROUPS / max(int(counts.sum()), 1), GROUPS - 1).astype(np.int64), return_inverse=True
+    )[1]
+    return np.append(groups, groups.max() + 1)

@@ -1,0 +1,166 @@
+"""How much more the shares of bins differ from span to span without a change than those of independent rows would.
+
+Rows are not independent: a mean over an hour moves slowly, one card pays several times in a row, Mondays are not
+Sundays. The tests of drift would take that for a change, so the training data themselves say how far spans of them
+are apart: the overdispersion of quasi-likelihood (McCullagh and Nelder 1989, section 4.5), by which Rao and Scott
+(1981) correct chi-square tests of clustered samples. It is taken from differences of successive spans (von Neumann,
+Kent, Bellinson and Hart 1941), which a change amid the training data touches but once. What few spans say of one feature is moderated by what they say
+of all (Smyth 2004, section 6), so that where rows are independent next to nothing of the power is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
+
+from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Dispersion
+
+SPANS_H = (1, 2, 4, 8, 12, 24, 48, 168)
+"""Spans in hours: what correlates within hours and what within days shows at different ones."""
+LEAST_SPANS = 14
+"""Below, one change amid the training data would still make most of the difference, and the t laws tell nothing."""
+LEAST_ROWS = 20
+"""Mean number of rows of a span below which its shares are too coarse."""
+LEAST_SHARE = 0.01
+"""Share of the rows below which a bin is left out: one row too many in it would outweigh all others."""
+CDF_FREEDOM = 2.5
+"""Degrees of freedom of the mean squared distance of two distribution functions, whose parts weigh as 1/j^2 (Anderson
+and Darling 1952, section 4): square of their sum over the sum of their squares."""
+MOST_FREEDOM = 1e6
+PAIRED = 2.0 / 3.0
+"""Degrees of freedom of the mean square of successive differences, per value (von Neumann et al. 1941)."""
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+class _Spans(NamedTuple):
+    """Of spans of one length: at which of the hours with rows each begins, int64 (s,), and its rows, float64 (s,).
+
+    `free` is the part of the variance of a span's shares that is left once they are compared with shares of which
+    the span itself is a part.
+    """
+
+    hours: int
+    begin: Counts
+    rows: Floats
+    free: Floats
+
+
+def dispersions(columns: Sequence[Counts], hours: Counts, seasons: Sequence[bool]) -> list[list[Dispersion]]:
+    """Dispersions of each column at every length of span of which there are enough.
+
+    Args:
+        columns: Rows by hour and group of the values, int64 (h, g), for each column.
+        hours: The hours, since a Monday 00:00 UTC, int64 (h,), ascending; those without rows may be left out.
+        seasons: Whether spans are compared with the whole (False), with the same hours of the week (True), or both.
+    """
+    found: list[list[Dispersion]] = [[] for _ in columns]
+    if not columns or not len(hours):
+        return found
+    hourly = [counts.astype(np.float64) for counts in columns]
+    for seasonal in seasons:
+        season = hours % HOURS_OF_WEEK if seasonal else np.zeros(len(hours), np.int64)
+        expected = [_expected(counts, season) for counts in hourly]
+        for spans in _spans(hours, season, hourly[0].sum(axis=1)):
+            ratios = np.array([_ratios(seen, due, spans) for seen, due in zip(hourly, expected, strict=True)])
+            for own, dispersion in zip(found, _moderated(ratios, spans, seasonal=seasonal), strict=True):
+                own.append(dispersion)
+    return found
+
+
+def squeezed(ratios: Floats, freedom: Floats) -> tuple[Floats, float]:
+    """Variance ratios moderated by one another, float64 (k,), and how many degrees of freedom their kinship is worth.
+
+    Smyth (2004, sections 6.1 and 6.2): ratios follow a scaled F law; its two parameters by the moments of the
+    logarithm of the ratios. Two ratios or fewer are left as they are.
+
+    Args:
+        ratios: float64 (k,), > 0.
+        freedom: float64 (k,), degrees of freedom of each.
+
+    Example:
+        >>> squeezed(np.array([1.1, 0.9, 1.05, 0.95]), np.full(4, 20.0))[0].round(2)
+        array([1., 1., 1., 1.])
+    """
+    if len(ratios) < 3:
+        return ratios, 0.0
+    logs = np.log(ratios) - digamma(freedom / 2.0) + np.log(freedom / 2.0)
+    beyond = float(np.var(logs, ddof=1) - polygamma(1, freedom / 2.0).mean())
+    middle = float(logs.mean())
+    if beyond <= polygamma(1, MOST_FREEDOM):
+        return np.full(len(ratios), ratios.mean()), MOST_FREEDOM
+    half = float(brentq(lambda x: float(polygamma(1, x)) - beyond, 1e-8, MOST_FREEDOM))
+    prior = np.exp(middle + float(digamma(half)) - np.log(half))
+    return np.asarray((2.0 * half * prior + freedom * ratios) / (2.0 * half + freedom)), 2.0 * half
+
+
+def _spans(known: Counts, season: Counts, rows: Floats) -> Iterator[_Spans]:
+    """Spans of each length of which there are enough, with enough rows that are not all of their season."""
+    whole = np.bincount(season, weights=rows)
+    free_of_hour = rows * (1.0 - rows / whole[season])
+    for hours in SPANS_H:
+        begin = np.unique(known // hours, return_index=True)[1]
+        of_span = np.add.reduceat(rows, begin)
+        # What all spans are compared with falls out of their differences, but not what each has of its own.
+        free = np.add.reduceat(free_of_hour, begin) / of_span if len(whole) > 1 else np.ones(len(begin))
+        spans = _Spans(hours, begin, of_span, free)
+        if len(begin) >= LEAST_SPANS <= 2.0 * free.sum() and of_span.mean() >= LEAST_ROWS:
+            yield spans
+
+
+def _expected(counts: Floats, season: Counts) -> Floats:
+    """Rows by hour and group that the shares of its season lead to expect."""
+    whole = np.zeros((int(season.max()) + 1, counts.shape[1]))
+    np.add.at(whole, season, counts)
+    shares = whole / np.maximum(whole.sum(axis=1, keepdims=True), 1.0)
+    return np.asarray(counts.sum(axis=1, keepdims=True) * shares[season])
+
+
+def _ratios(counts: Floats, expected: Floats, spans: _Spans) -> tuple[float, float, float]:
+    """Mean squared differences of bins and of the distribution function, over those of independent rows.
+
+    Behind them the degrees of freedom of one span's bins.
+    """
+    used = spans.free > 0.0
+    seen, due = (np.add.reduceat(of, spans.begin, axis=0)[used] for of in (counts, expected))
+    rows, chance = spans.rows[used], (spans.free / spans.rows)[used]
+    share = (due[1:] + due[:-1]) / (rows[1:] + rows[:-1])[:, None]
+    step = np.diff((seen - due) / rows[:, None], axis=0)
+    chance = chance[1:] + chance[:-1]
+    enough = share >= LEAST_SHARE
+    freedom = np.where(enough, 1.0 - share, 0.0).sum(axis=1)
+    bins = np.where(enough, step**2 / np.maximum(share, 1e-12), 0.0).sum(axis=1)
+    below = np.cumsum(share, axis=1)[:, :-1]
+    gaps = (np.cumsum(step, axis=1)[:, :-1] ** 2).sum(axis=1)
+    steps = _over(gaps, chance * (below * (1.0 - below)).sum(axis=1))
+    return _over(bins, chance * freedom), steps, float(freedom.mean()) if len(freedom) else 0.0
+
+
+def _over(found: Floats, chance: Floats) -> float:
+    """Mean ratio; 1 where there is nothing to vary."""
+    some = chance > 1e-9
+    return max(float(np.mean(found[some] / chance[some])), 1e-6) if some.any() else 1.0
+
+
+def _moderated(ratios: Floats, spans: _Spans, *, seasonal: bool) -> Iterator[Dispersion]:
+    count = PAIRED * float(spans.free.sum())
+    rows = float(np.mean(2.0 * spans.rows[1:] * spans.rows[:-1] / (spans.rows[1:] + spans.rows[:-1])))
+    bins, of_bins = squeezed(ratios[:, 0], count * np.maximum(ratios[:, 2], 1.0))
+    steps, of_steps = squeezed(ratios[:, 1], np.full(len(ratios), CDF_FREEDOM * count))
+    # Together they are worth no more than all of their spans.
+    freedom = min(of_bins, of_steps) + count
+    for bin_ratio, step_ratio in zip(bins.tolist(), steps.tolist(), strict=True):
+        yield Dispersion(
+            span_ms=spans.hours * HOUR_MS,
+            seasonal=seasonal,
+            spans=len(spans.rows),
+            freedom=min(freedom, count * len(ratios)),
+            bins=max(bin_ratio - 1.0, 0.0) / rows,
+            steps=max(step_ratio - 1.0, 0.0) / rows,
+        )
