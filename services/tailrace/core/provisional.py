@@ -17,6 +17,7 @@ from tailrace.contracts.records import Reading
 from tailrace.core.influence import Influence, influences, interval
 from tailrace.core.label_delay import EDGES_MS, LEAST_SHARE, Aged, DelayCurve
 from tailrace.core.metrics import metrics_of_counts
+from tailrace.core.scoring import BINS
 
 LEAST_EFFECTIVE = 20.0
 """Effective number of positive labels below which no reading is given: its interval would be a guess, too."""
@@ -111,19 +112,16 @@ def _mass(
     final: Histogram, unanswered: Histogram, came: Came, weight: Floats, by_absence: bool
 ) -> tuple[Ints, Floats, Floats]:
     """Labels as they are estimated to become: positions, labels and positive labels at each."""
-    bins = np.union1d(np.union1d(final.bins, unanswered.bins), came.bins).astype(np.int64)
-    n, positives = np.zeros(len(bins)), np.zeros(len(bins))
-    at = np.searchsorted(bins, final.bins)
-    n[at] += final.n
-    positives[at] += final.positives
-    at = np.searchsorted(bins, came.bins)
-    positives += np.bincount(at, weights=weight * came.positive, minlength=len(bins))
+    n, positives = np.zeros(BINS), np.zeros(BINS)
+    n[final.bins] += final.n
+    positives[final.bins] += final.positives
+    positives += np.bincount(came.bins, weights=weight * came.positive, minlength=BINS)
     if by_absence:
-        n[np.searchsorted(bins, unanswered.bins)] += unanswered.n
+        n[unanswered.bins] += unanswered.n
     else:
-        n += np.bincount(at, weights=weight, minlength=len(bins))
-    used = n > 0
-    return bins[used], n[used], positives[used]
+        n += np.bincount(came.bins, weights=weight, minlength=BINS)
+    bins = np.flatnonzero(n)
+    return bins, n[bins], positives[bins]
 
 
 def _variance(

@@ -7,6 +7,7 @@ sums run in an order of their own, so that a worker that was restarted reads wha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Reading
 from tailrace.core.delay_drift import DelayDrift, find_drift
-from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, JoinTable, Rows
+from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.label_delay import CELL_WIDTH, DAY_MS, Aged, DelayCurve, Delays, learn
 from tailrace.core.label_free import JUDGED_WINDOWS, estimate, failed
 from tailrace.core.labels import FINAL
 from tailrace.core.provisional import Came, Histogram, provisional, youngest
 from tailrace.core.quality import QualityWindows, WindowKey, keys_of
-from tailrace.core.scoring import BINS, bin_of
+from tailrace.core.readings_kernels import scan
+from tailrace.core.scoring import BINS
 
 HISTORY_MS = 14 * DAY_MS
 """Span of closed predictions from whose outcomes the delays are learnt: two of each weekday."""
@@ -42,9 +44,16 @@ class _Open(NamedTuple):
 
     rows: Rows
     code: NDArray[np.int64]
-    bins: NDArray[np.int64]
+    bins: NDArray[np.int16]
     age_ms: NDArray[np.int64]
     outcome: NDArray[np.int8]
+
+
+class _Told(NamedTuple):
+    """Open predictions that tell anything: bool (n,), which; and int64 (m,), the places of those with an outcome."""
+
+    which: NDArray[np.bool_]
+    came: NDArray[np.int64]
 
 
 class Readings:
@@ -65,15 +74,10 @@ class Readings:
         self, spec: ReadingSpec, windows: QualityWindows, settled: QualityWindows, table: JoinTable, now_ms: int
     ) -> None:
         self._spec, self._windows, self._table, self._now_ms = spec, windows, table, now_ms
-        live = table.in_use()
-        seen = ((table.flags[live] & (ACTIVATED | BLOCKED)) == ACTIVATED) & (table.event_time_ms[live] <= now_ms)
-        live = live[seen]
-        head = table.head[live]
-        outcome = np.where(table.value[head] > 0.0, 1, 0).astype(np.int8)
-        outcome[(table.outcome[head] != ASSERTED) | (table.outcome_time_ms[head] > now_ms)] = -1
-        closed = table.closed[head]
-        self.curves, self.drift = self._learn(live, outcome, closed, settled)
-        self._open = self._waiting(live[~closed], outcome[~closed])
+        columns = (table.serial, table.event_time_ms, table.flags, table.head, table.closed)
+        waiting, said, come, what = scan(*columns, table.outcome, table.value, table.outcome_time_ms, now_ms)
+        self.curves, self.drift = self._learn(come, what, settled)
+        self._open = self._waiting(waiting, said)
         self._codes = self._by_window()
         self._mature: dict[tuple[str, str, str], list[WindowKey]] = {}
         self._failures: dict[WindowKey, str] = {}
@@ -89,15 +93,11 @@ class Readings:
         needed = (True,) if self._spec.by_absence else (True, False)
         if any(positive not in self.curves for positive in needed):
             return Reading(withheld="too few labels have matured to know how late they come")
-        mine = self._of(key)
-        curves = {positive: self.curves[positive] for positive in needed}
-        came = mine.outcome >= 0 if not self._spec.by_absence else mine.outcome == 1
-        told = self._old_enough(mine)
         return provisional(
-            self._closed(key, mine),
-            _counted(mine.bins[told]),
-            self._came(mine, np.flatnonzero(told & came)),
-            curves,
+            self._closed(key),
+            self._counted(key, self._told.which),
+            self._came(key),
+            {positive: self.curves[positive] for positive in needed},
             by_absence=self._spec.by_absence,
             threshold=self._spec.threshold,
         )
@@ -127,8 +127,7 @@ class Readings:
         older = [other for other in self._matured(key) if other.start_ms <= key.start_ms - wait_ms]
         scores = self._windows.histogram([key])
         if key in self._codes:
-            mine = self._of(key)
-            scores = _sum(self._closed(key, mine), _counted(mine.bins))
+            scores = _sum(self._closed(key), self._counted(key))
         return estimate(scores, self._windows.histogram(older), threshold=self._spec.threshold)
 
     def _matured(self, of: WindowKey) -> list[WindowKey]:
@@ -143,7 +142,7 @@ class Readings:
         return self._mature[model]
 
     def _learn(
-        self, live: Rows, outcome: NDArray[np.int8], closed: NDArray[np.bool_], settled: QualityWindows
+        self, come: Rows, outcome: NDArray[np.int8], settled: QualityWindows
     ) -> tuple[dict[bool, DelayCurve], DelayDrift | None]:
         """Curves by class, and whether the delays have changed; those of positive outcomes tell."""
         table, spec = self._table, self._spec
@@ -152,11 +151,11 @@ class Readings:
         curves: dict[bool, DelayCurve] = {}
         drift = None
         for positive in (True,) if spec.by_absence else (True, False):
-            mine = (outcome == int(positive)) & (table.event_time_ms[live] >= first_ms) & ~shadow[table.cohort[live]]
-            rows = live[mine]
-            times_ms = table.event_time_ms[rows]
-            delay_ms = table.outcome_time_ms[table.head[rows]] - times_ms
-            came = Delays.of(times_ms, table.score[rows], delay_ms, closed[mine], self._now_ms)
+            mine = (outcome == int(positive)) & (table.event_time_ms[come] >= first_ms) & ~shadow[table.cohort[come]]
+            rows = come[mine]
+            times_ms, head = table.event_time_ms[rows], table.head[rows]
+            delay_ms = table.outcome_time_ms[head] - times_ms
+            came = Delays.of(times_ms, table.score[rows], delay_ms, table.closed[head], self._now_ms)
             delays = Delays.joined([came, settled.delays(positive, first_ms)])
             found = find_drift(delays, spec.window_ms)
             if found is not None and (drift is None or found.statistic > drift.statistic):
@@ -170,10 +169,11 @@ class Readings:
         """Open predictions, those of one day and cohort together."""
         table = self._table
         code = table.event_time_ms[rows] // DAY_MS * len(table.cohorts) + table.cohort[rows]
-        order = np.argsort(code, kind="stable")
+        narrow = code - code.min(initial=np.iinfo(np.int64).max)
+        # Codes of few bits are sorted by counting.
+        order = np.argsort(narrow.astype(np.min_scalar_type(int(narrow.max(initial=0)))), kind="stable")
         rows = rows[order]
-        bins = bin_of(table.score[rows]).astype(np.int64)
-        return _Open(rows, code[order], bins, self._now_ms - table.event_time_ms[rows], outcome[order])
+        return _Open(rows, code[order], table.bins(rows), self._now_ms - table.event_time_ms[rows], outcome[order])
 
     def _by_window(self) -> dict[WindowKey, list[slice]]:
         """Where the open predictions of each window stand."""
@@ -187,55 +187,71 @@ class Readings:
                 found.setdefault(key, []).append(slice(begin, end))
         return found
 
-    def _of(self, key: WindowKey) -> _Open:
-        parts = self._codes[key]
-        return _Open._make(np.concatenate([column[part] for part in parts]) for column in self._open)
+    def _counted(self, key: WindowKey, which: NDArray[np.bool_] | None = None) -> Histogram:
+        """How many open predictions of a window, of some, are at each grid position, none known to be positive."""
+        n = np.zeros(BINS, np.int64)
+        for part in self._codes[key]:
+            bins = self._open.bins[part]
+            n += np.bincount(bins if which is None else bins[which[part]], minlength=BINS)
+        distinct = np.flatnonzero(n)
+        return Histogram(distinct, n[distinct], np.zeros(len(distinct), np.int64))
 
-    def _closed(self, key: WindowKey, mine: _Open) -> Histogram:
+    def _within(self, key: WindowKey, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of ascending places among the open predictions that are a window's."""
+        parts = [places[slice(*np.searchsorted(places, [part.start, part.stop]))] for part in self._codes[key]]
+        return np.concatenate(parts)
+
+    def _closed(self, key: WindowKey) -> Histogram:
         """Final labels of a window's closed predictions."""
         histogram = self._windows.histogram([key])
-        early = self._table.status[mine.rows] == FINAL
-        if not early.any():
+        early = self._within(key, self._early)
+        if not early.size:
             return histogram
-        positive = self._table.label[mine.rows] > 0.0
-        n, positives = (
-            np.bincount(mine.bins[early & which], minlength=BINS)[histogram.bins] for which in (True, positive)
-        )
+        bins, positive = self._open.bins[early], self._table.label[self._open.rows[early]] > 0.0
+        n, positives = (np.bincount(which, minlength=BINS)[histogram.bins] for which in (bins, bins[positive]))
         kept = histogram.n > n
         return Histogram(histogram.bins[kept], (histogram.n - n)[kept], (histogram.positives - positives)[kept])
 
-    def _old_enough(self, mine: _Open) -> NDArray[np.bool_]:
-        """Whether enough of the outcomes come by the age of predictions for them to tell anything."""
-        told = np.ones(len(mine.rows), np.bool_)
-        cells = mine.bins // CELL_WIDTH
-        for positive, curve in self.curves.items():
-            too_young = mine.age_ms < youngest(curve)[curve.strata(cells, self._now_ms - mine.age_ms)]
-            told &= ~too_young if self._spec.by_absence else ~(too_young & (mine.outcome == int(positive)))
-        return told
+    @cached_property
+    def _early(self) -> NDArray[np.int64]:
+        """Places of open predictions whose labels are final already."""
+        return np.flatnonzero(self._table.status[self._open.rows] == FINAL)
 
-    def _came(self, mine: _Open, which: NDArray[np.int64]) -> Came:
+    @cached_property
+    def _told(self) -> _Told:
+        """Open predictions by whose age enough of the outcomes come for them to tell anything."""
+        bins, age_ms, outcome = self._open.bins, self._open.age_ms, self._open.outcome
+        which = np.ones(len(bins), np.bool_)
+        cells = np.arange(BINS) // CELL_WIDTH
+        for positive, curve in self.curves.items():
+            least_ms = youngest(curve)
+            too_young = age_ms < least_ms[curve.stratum[cells]][bins]
+            if curve.since_ms:
+                older = np.flatnonzero(self._now_ms - age_ms < curve.since_ms)
+                strata = curve.strata(cells[bins[older]], self._now_ms - age_ms[older])
+                too_young[older] = age_ms[older] < least_ms[strata]
+            which &= ~too_young if self._spec.by_absence else ~(too_young & (outcome == int(positive)))
+        came = outcome == 1 if self._spec.by_absence else outcome >= 0
+        return _Told(which, np.flatnonzero(which & came))
+
+    def _came(self, key: WindowKey) -> Came:
         """Outcomes that have come, in an order that depends on themselves alone."""
-        order = which[np.lexsort((mine.outcome[which], mine.bins[which], mine.age_ms[which]))]
-        positive = mine.outcome[order] == 1
-        cells, times_ms = mine.bins[order] // CELL_WIDTH, self._now_ms - mine.age_ms[order]
+        which = self._within(key, self._told.came)
+        bins, age_ms, outcome = (column[which] for column in self._open[2:])
+        order = np.lexsort((outcome, bins, age_ms))
+        bins, age_ms, positive = bins[order].astype(np.int64), age_ms[order], outcome[order] == 1
+        cells, times_ms = bins // CELL_WIDTH, self._now_ms - age_ms
         of_class = [(flag, curve.at(cells, times_ms, self._now_ms)) for flag, curve in self.curves.items()]
         aged = of_class[0][1]
         for flag, other in of_class[1:]:
             aged = Aged._make(np.where(positive == flag, new, old) for new, old in zip(other, aged, strict=True))
-        return Came(mine.bins[order], positive, aged)
-
-
-def _counted(bins: NDArray[np.int64]) -> Histogram:
-    """How many there are at each grid position, none known to be positive."""
-    distinct, n = np.unique(bins, return_counts=True)
-    return Histogram(distinct, n, np.zeros(len(distinct), np.int64))
+        return Came(bins, positive, aged)
 
 
 def _sum(one: Histogram, other: Histogram) -> Histogram:
-    bins = np.union1d(one.bins, other.bins)
-    n, positives = np.zeros(len(bins), np.int64), np.zeros(len(bins), np.int64)
+    n, positives = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     for part in (one, other):
-        at = np.searchsorted(bins, part.bins)
-        n[at] += part.n
-        positives[at] += part.positives
-    return Histogram(bins, n, positives)
+        n[part.bins] += part.n
+        positives[part.bins] += part.positives
+    bins = np.flatnonzero(n)
+    return Histogram(bins, n[bins], positives[bins])
