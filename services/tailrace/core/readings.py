@@ -74,10 +74,11 @@ class Readings:
         self, spec: ReadingSpec, windows: QualityWindows, settled: QualityWindows, table: JoinTable, now_ms: int
     ) -> None:
         self._spec, self._windows, self._table, self._now_ms = spec, windows, table, now_ms
-        columns = (table.serial, table.event_time_ms, table.flags, table.head, table.closed)
-        waiting, said, come, what = scan(*columns, table.outcome, table.value, table.outcome_time_ms, now_ms)
+        of_prediction = (table.serial, table.event_time_ms, table.cohort, table.flags)
+        of_event = (table.head, table.closed, table.outcome, table.value, table.outcome_time_ms)
+        waiting, code, said, come, what = scan(*of_prediction, *of_event, len(table.cohorts), now_ms)
         self.curves, self.drift = self._learn(come, what, settled)
-        self._open = self._waiting(waiting, said)
+        self._open = self._waiting(waiting, code, said)
         self._codes = self._by_window()
         self._mature: dict[tuple[str, str, str], list[WindowKey]] = {}
         self._failures: dict[WindowKey, str] = {}
@@ -165,10 +166,9 @@ class Readings:
                 curves[positive] = curve
         return curves, drift
 
-    def _waiting(self, rows: Rows, outcome: NDArray[np.int8]) -> _Open:
+    def _waiting(self, rows: Rows, code: NDArray[np.int64], outcome: NDArray[np.int8]) -> _Open:
         """Open predictions, those of one day and cohort together."""
         table = self._table
-        code = table.event_time_ms[rows] // DAY_MS * len(table.cohorts) + table.cohort[rows]
         narrow = code - code.min(initial=np.iinfo(np.int64).max)
         # Codes of few bits are sorted by counting.
         order = np.argsort(narrow.astype(np.min_scalar_type(int(narrow.max(initial=0)))), kind="stable")
@@ -177,8 +177,9 @@ class Readings:
 
     def _by_window(self) -> dict[WindowKey, list[slice]]:
         """Where the open predictions of each window stand."""
-        codes, first = np.unique(self._open.code, return_index=True)
-        ends = np.append(first, len(self._open.code))[1:]
+        code = self._open.code
+        first = np.flatnonzero(np.diff(code, prepend=-1))
+        codes, ends = code[first], np.append(first[1:], len(code))
         found: dict[WindowKey, list[slice]] = {}
         cohorts = self._table.cohorts
         for code, begin, end in zip(codes.tolist(), first.tolist(), ends.tolist(), strict=True):
