@@ -79,7 +79,7 @@ class JoinState:
         """
         table, index = self.table, self.table.index
         self._make_room(new.event_ids)
-        cohorts = table.cohort_numbers(zip(new.variants, new.model_versions, new.slices, strict=True))
+        cohorts = np.array(table.cohort_numbers(new.cohorts))[new.cohort]
         rows = table.add(new.texts, new.event_time_ms, new.score, cohorts, new.flags)
         numbers = rows.tolist()
         heads = list(map(index.setdefault, new.event_ids, numbers))

@@ -179,7 +179,7 @@ class Readings:
         """Where the open predictions of each window stand."""
         code = self._open.code
         first = np.flatnonzero(np.diff(code, prepend=-1))
-        codes, ends = code[first], np.append(first[1:], len(code))
+        codes, ends = code[first], np.append(first, len(code))[1:]
         found: dict[WindowKey, list[slice]] = {}
         cohorts = self._table.cohorts
         for code, begin, end in zip(codes.tolist(), first.tolist(), ends.tolist(), strict=True):
@@ -238,9 +238,10 @@ class Readings:
     def _came(self, key: WindowKey) -> Came:
         """Outcomes that have come, in an order that depends on themselves alone."""
         which = self._within(key, self._told.came)
-        bins, age_ms, outcome = (column[which] for column in self._open[2:])
+        bins = self._open.bins[which].astype(np.int64)
+        age_ms, outcome = self._open.age_ms[which], self._open.outcome[which]
         order = np.lexsort((outcome, bins, age_ms))
-        bins, age_ms, positive = bins[order].astype(np.int64), age_ms[order], outcome[order] == 1
+        bins, age_ms, positive = bins[order], age_ms[order], outcome[order] == 1
         cells, times_ms = bins // CELL_WIDTH, self._now_ms - age_ms
         of_class = [(flag, curve.at(cells, times_ms, self._now_ms)) for flag, curve in self.curves.items()]
         aged = of_class[0][1]
