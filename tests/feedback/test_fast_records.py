@@ -68,7 +68,8 @@ def test_scan_of_plain_predictions_is_what_the_parser_reads(records: list[Predic
     scanned = Scanned.of(values)
     assert scanned is not None
     arrivals = scanned.arrivals()
-    assert arrivals is not None and same(arrivals, parsed(values))
+    assert arrivals is not None
+    assert same(arrivals, parsed(values))
     assert scanned.vectors(range(len(values))) == [record.features for record in records]
 
 

@@ -86,8 +86,10 @@ def provisional(
     values = metrics_of_counts(bins, n, positives, threshold=threshold)
     found = {}
     at = np.searchsorted(bins, came.bins)
-    for name, by in influences(bins, n, positives, threshold=threshold).items():
-        found[name] = interval(name, values[name], _variance(by, at, came, weight, curves, by_absence))
+    by = influences(bins, n, positives, threshold=threshold)
+    variances = _variances(list(by.values()), at, came, weight, curves, by_absence)
+    for name, variance in zip(by, variances.tolist(), strict=True):
+        found[name] = interval(name, values[name], variance)
     return Reading(
         metrics=values | {"threshold": threshold},
         intervals=found,
@@ -124,29 +126,35 @@ def _mass(
     return bins, n[bins], positives[bins]
 
 
-def _variance(
-    by: Influence, at: Ints, came: Came, weight: Floats, curves: dict[bool, DelayCurve], by_absence: bool
-) -> float:
-    """Variance of a metric around its final value: of which outcomes have come, and of the curves."""
-    moved = np.where(came.positive, by.positive[at], by.negative[at])
+def _variances(
+    by: list[Influence], at: Ints, came: Came, weight: Floats, curves: dict[bool, DelayCurve], by_absence: bool
+) -> Floats:
+    """Variances of metrics around their final values: of which outcomes have come, and of the curves."""
+    of_positive, of_negative = (np.stack(columns)[:, at] for columns in zip(*by, strict=True))
     if by_absence:
-        moved = np.where(came.positive, by.positive[at] - by.negative[at], 0.0)
-    thinning = float(((1.0 - came.aged.share) * weight**2) @ moved**2)
-    total = thinning
+        of_positive, of_negative = of_positive - of_negative, np.zeros_like(of_negative)
+    moved = np.where(came.positive, of_positive, of_negative)
+    total = moved**2 @ ((1.0 - came.aged.share) * weight**2)
     for positive, curve in curves.items():
         mine = came.positive == positive
-        total += _of_curve(curve, came.aged.taken(mine), (moved * weight)[mine])
-    return total
+        total += _of_curve(curve, came.aged.taken(mine), (moved * weight)[:, mine])
+    return np.asarray(total)
 
 
-def _of_curve(curve: DelayCurve, aged: Aged, elasticity: Floats) -> float:
-    """Variance that the curve's own error adds, by the delta method.
+def _of_curve(curve: DelayCurve, aged: Aged, elasticity: Floats) -> Floats:
+    """Variance that the curve's own error adds to metrics, by the delta method: float64 (m,) of (m, n).
 
     The logarithm of F at an age is the sum of those of its factors from that age on, which err independently.
     """
     strata, steps = curve.variances.shape
     code = aged.stratum * steps + aged.step
-    whole = np.bincount(code, weights=elasticity, minlength=strata * steps).reshape(strata, steps)
-    part = np.bincount(code, weights=elasticity * aged.slope, minlength=strata * steps).reshape(strata, steps)
-    below = np.cumsum(whole, axis=1) - whole
-    return float((curve.variances * (below + part) ** 2).sum())
+    order = np.argsort(code, kind="stable")
+    code = code[order]
+    first = np.flatnonzero(np.diff(code, prepend=-1))
+    sums = np.zeros((2, len(elasticity), strata * steps))
+    if first.size:
+        each = np.stack([elasticity, elasticity * aged.slope])[:, :, order]
+        sums[:, :, code[first]] = np.add.reduceat(each, first, axis=2)
+    whole, part = sums.reshape(2, len(elasticity), strata, steps)
+    below = np.cumsum(whole, axis=2) - whole
+    return np.asarray((curve.variances * (below + part) ** 2).sum(axis=(1, 2)))

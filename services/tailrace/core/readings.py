@@ -7,7 +7,6 @@ sums run in an order of their own, so that a worker that was restarted reads wha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -40,20 +39,12 @@ class ReadingSpec(NamedTuple):
 
 
 class _Open(NamedTuple):
-    """Open predictions as columns of n: `code` is their day and cohort as one number, `outcome` -1, 0 or 1."""
+    """Open predictions of a window as columns of n; `outcome` is -1, 0 or 1."""
 
     rows: Rows
-    code: NDArray[np.int64]
     bins: NDArray[np.int16]
     age_ms: NDArray[np.int64]
     outcome: NDArray[np.int8]
-
-
-class _Told(NamedTuple):
-    """Open predictions that tell anything: bool (n,), which; and int64 (m,), the places of those with an outcome."""
-
-    which: NDArray[np.bool_]
-    came: NDArray[np.int64]
 
 
 class Readings:
@@ -78,8 +69,9 @@ class Readings:
         of_event = (table.head, table.closed, table.outcome, table.value, table.outcome_time_ms)
         waiting, code, said, come, what = scan(*of_prediction, *of_event, len(table.cohorts), now_ms)
         self.curves, self.drift = self._learn(come, what, settled)
-        self._open = self._waiting(waiting, code, said)
-        self._codes = self._by_window()
+        self._waiting, self._said = waiting, said
+        self._codes = self._by_window(code)
+        self._newest: tuple[WindowKey, _Open] | None = None
         self._mature: dict[tuple[str, str, str], list[WindowKey]] = {}
         self._failures: dict[WindowKey, str] = {}
 
@@ -94,10 +86,13 @@ class Readings:
         needed = (True,) if self._spec.by_absence else (True, False)
         if any(positive not in self.curves for positive in needed):
             return Reading(withheld="too few labels have matured to know how late they come")
+        mine = self._of(key)
+        told = self._old_enough(mine)
+        came = told & (mine.outcome == 1 if self._spec.by_absence else mine.outcome >= 0)
         return provisional(
-            self._closed(key),
-            self._counted(key, self._told.which),
-            self._came(key),
+            self._closed(key, mine),
+            _counted(mine.bins[told]),
+            self._came(mine, np.flatnonzero(came)),
             {positive: self.curves[positive] for positive in needed},
             by_absence=self._spec.by_absence,
             threshold=self._spec.threshold,
@@ -128,7 +123,8 @@ class Readings:
         older = [other for other in self._matured(key) if other.start_ms <= key.start_ms - wait_ms]
         scores = self._windows.histogram([key])
         if key in self._codes:
-            scores = _sum(self._closed(key), self._counted(key))
+            mine = self._of(key)
+            scores = _sum(self._closed(key, mine), _counted(mine.bins))
         return estimate(scores, self._windows.histogram(older), threshold=self._spec.threshold)
 
     def _matured(self, of: WindowKey) -> list[WindowKey]:
@@ -166,80 +162,59 @@ class Readings:
                 curves[positive] = curve
         return curves, drift
 
-    def _waiting(self, rows: Rows, code: NDArray[np.int64], outcome: NDArray[np.int8]) -> _Open:
-        """Open predictions, those of one day and cohort together."""
-        table = self._table
+    def _by_window(self, code: NDArray[np.int64]) -> dict[WindowKey, list[NDArray[np.int64]]]:
+        """Places of the open predictions of each window, by their day and cohort as one number, int64 (n,)."""
         narrow = code - code.min(initial=np.iinfo(np.int64).max)
         # Codes of few bits are sorted by counting.
         order = np.argsort(narrow.astype(np.min_scalar_type(int(narrow.max(initial=0)))), kind="stable")
-        rows = rows[order]
-        return _Open(rows, code[order], table.bins(rows), self._now_ms - table.event_time_ms[rows], outcome[order])
-
-    def _by_window(self) -> dict[WindowKey, list[slice]]:
-        """Where the open predictions of each window stand."""
-        code = self._open.code
+        code = code[order]
         first = np.flatnonzero(np.diff(code, prepend=-1))
-        codes, ends = code[first], np.append(first, len(code))[1:]
-        found: dict[WindowKey, list[slice]] = {}
+        ends = np.append(first, len(code))[1:]
+        found: dict[WindowKey, list[NDArray[np.int64]]] = {}
         cohorts = self._table.cohorts
-        for code, begin, end in zip(codes.tolist(), first.tolist(), ends.tolist(), strict=True):
-            day, cohort = divmod(code, len(cohorts))
+        for number, begin, end in zip(code[first].tolist(), first.tolist(), ends.tolist(), strict=True):
+            day, cohort = divmod(number, len(cohorts))
             for key in keys_of(day * DAY_MS, cohorts[cohort]):
-                found.setdefault(key, []).append(slice(begin, end))
+                found.setdefault(key, []).append(order[begin:end])
         return found
 
-    def _counted(self, key: WindowKey, which: NDArray[np.bool_] | None = None) -> Histogram:
-        """How many open predictions of a window, of some, are at each grid position, none known to be positive."""
-        n = np.zeros(BINS, np.int64)
-        for part in self._codes[key]:
-            bins = self._open.bins[part]
-            n += np.bincount(bins if which is None else bins[which[part]], minlength=BINS)
-        distinct = np.flatnonzero(n)
-        return Histogram(distinct, n[distinct], np.zeros(len(distinct), np.int64))
+    def _of(self, key: WindowKey) -> _Open:
+        """Open predictions of a window. Those of the last window are kept: both readings of one are asked for at once."""
+        if self._newest is None or self._newest[0] != key:
+            places = np.concatenate(self._codes[key])
+            rows = self._waiting[places]
+            age_ms = self._now_ms - self._table.event_time_ms[rows]
+            self._newest = key, _Open(rows, self._table.bins(rows), age_ms, self._said[places])
+        return self._newest[1]
 
-    def _within(self, key: WindowKey, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of ascending places among the open predictions that are a window's."""
-        parts = [places[slice(*np.searchsorted(places, [part.start, part.stop]))] for part in self._codes[key]]
-        return np.concatenate(parts)
-
-    def _closed(self, key: WindowKey) -> Histogram:
+    def _closed(self, key: WindowKey, mine: _Open) -> Histogram:
         """Final labels of a window's closed predictions."""
         histogram = self._windows.histogram([key])
-        early = self._within(key, self._early)
+        early = np.flatnonzero(self._table.status[mine.rows] == FINAL)
         if not early.size:
             return histogram
-        bins, positive = self._open.bins[early], self._table.label[self._open.rows[early]] > 0.0
+        bins, positive = mine.bins[early], self._table.label[mine.rows[early]] > 0.0
         n, positives = (np.bincount(which, minlength=BINS)[histogram.bins] for which in (bins, bins[positive]))
         kept = histogram.n > n
         return Histogram(histogram.bins[kept], (histogram.n - n)[kept], (histogram.positives - positives)[kept])
 
-    @cached_property
-    def _early(self) -> NDArray[np.int64]:
-        """Places of open predictions whose labels are final already."""
-        return np.flatnonzero(self._table.status[self._open.rows] == FINAL)
-
-    @cached_property
-    def _told(self) -> _Told:
-        """Open predictions by whose age enough of the outcomes come for them to tell anything."""
-        bins, age_ms, outcome = self._open.bins, self._open.age_ms, self._open.outcome
-        which = np.ones(len(bins), np.bool_)
+    def _old_enough(self, mine: _Open) -> NDArray[np.bool_]:
+        """Whether enough of the outcomes come by the age of predictions for them to tell anything."""
+        told = np.ones(len(mine.rows), np.bool_)
         cells = np.arange(BINS) // CELL_WIDTH
         for positive, curve in self.curves.items():
             least_ms = youngest(curve)
-            too_young = age_ms < least_ms[curve.stratum[cells]][bins]
-            if curve.since_ms:
-                older = np.flatnonzero(self._now_ms - age_ms < curve.since_ms)
-                strata = curve.strata(cells[bins[older]], self._now_ms - age_ms[older])
-                too_young[older] = age_ms[older] < least_ms[strata]
-            which &= ~too_young if self._spec.by_absence else ~(too_young & (outcome == int(positive)))
-        came = outcome == 1 if self._spec.by_absence else outcome >= 0
-        return _Told(which, np.flatnonzero(which & came))
+            too_young = mine.age_ms < least_ms[curve.stratum[cells]][mine.bins]
+            older = self._now_ms - mine.age_ms < curve.since_ms
+            if older.any():
+                strata = curve.strata(cells[mine.bins[older]], self._now_ms - mine.age_ms[older])
+                too_young[older] = mine.age_ms[older] < least_ms[strata]
+            told &= ~too_young if self._spec.by_absence else ~(too_young & (mine.outcome == int(positive)))
+        return told
 
-    def _came(self, key: WindowKey) -> Came:
+    def _came(self, mine: _Open, which: NDArray[np.int64]) -> Came:
         """Outcomes that have come, in an order that depends on themselves alone."""
-        which = self._within(key, self._told.came)
-        bins = self._open.bins[which].astype(np.int64)
-        age_ms, outcome = self._open.age_ms[which], self._open.outcome[which]
+        bins, age_ms, outcome = mine.bins[which].astype(np.int64), mine.age_ms[which], mine.outcome[which]
         order = np.lexsort((outcome, bins, age_ms))
         bins, age_ms, positive = bins[order], age_ms[order], outcome[order] == 1
         cells, times_ms = bins // CELL_WIDTH, self._now_ms - age_ms
@@ -248,6 +223,13 @@ class Readings:
         for flag, other in of_class[1:]:
             aged = Aged._make(np.where(positive == flag, new, old) for new, old in zip(other, aged, strict=True))
         return Came(bins, positive, aged)
+
+
+def _counted(bins: NDArray[np.int16]) -> Histogram:
+    """How many there are at each grid position, none known to be positive."""
+    n = np.bincount(bins, minlength=BINS)
+    distinct = np.flatnonzero(n)
+    return Histogram(distinct, n[distinct], np.zeros(len(distinct), np.int64))
 
 
 def _sum(one: Histogram, other: Histogram) -> Histogram:
