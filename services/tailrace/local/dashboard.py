@@ -132,6 +132,16 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Empty until half of a day's labels are final.",
         ),
         Panel(
+            "Outcomes that repeat or contradict what is known", "reqps",
+            (Query(f"sum by (kind) (rate(tailrace_feedback_join_repeats_total{{{_OF}}}[5m])) > 0", "{{kind}}"),),
+            "Empty while every outcome is news.",
+        ),
+        Panel(
+            "Events forgotten before their time", "reqps",
+            (Query(f"sum by (kind) (rate(tailrace_feedback_evictions_total{{{_OF}}}[5m])) > 0", "{{kind}}"),),
+            "Empty while there is room for all.",
+        ),
+        Panel(
             "Label maturity of that day", "percentunit",
             (Query(f"tailrace_quality_maturity_ratio{{{_OF}}}", "{{use_case}} {{variant}}"),),
             "Empty until half of a day's labels are final.",
