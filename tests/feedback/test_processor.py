@@ -248,7 +248,8 @@ def test_repeated_contradicting_and_stale_outcomes_are_counted() -> None:
     world.send(world.report(0, at_ms=20), world.report(0, at_ms=20), world.report(0, at_ms=10))
     world.send(world.report(1, at_ms=10), world.report(1, at_ms=10, fraud=False))
     found = {
-        kind: world.told("feedback_join_repeats", kind=kind) for kind in ("duplicate", "conflict", "stale_revision")
+        kind: world.told("feedback_join_repeats_total", kind=kind)
+        for kind in ("duplicate", "conflict", "stale_revision")
     }
     assert found == {"duplicate": 2.0, "conflict": 1.0, "stale_revision": 1.0}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-_QUOTE, _COMMA, _MINUS, _ZERO = 34, 44, 45, 48
+_QUOTE, _COMMA, _MINUS, _ZERO, _OPEN, _CLOSE = 34, 44, 45, 48, 123, 125
 MOST_DIGITS = 20
 """Characters of a 64-bit integer."""
 
@@ -50,7 +50,7 @@ def write_records(  # type: ignore[no-untyped-def]  # compiled  # hot path
         size = _put_piece(out, size, pieces, piece_ends, choices[record, 2])
         size = _put(out, size, texts, event + 1, key)
         size = _put_piece(out, size, pieces, piece_ends, 6)
-        size = _put(out, size, texts, key + 1, text_ends[record] - 1)
+        size = _put(out, size, texts, key + 1, _object_end(texts, key + 1))
         size = _put_piece(out, size, pieces, piece_ends, choices[record, 3])
         ends[record], start = size, text_ends[record]
     return size
@@ -63,6 +63,20 @@ def _text_end(texts, at):  # type: ignore[no-untyped-def]  # compiled  # hot pat
     while texts[at] != _QUOTE:
         at += 1
     return at + 1
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]
+def _object_end(texts, at):  # type: ignore[no-untyped-def]  # compiled  # hot path
+    """Place behind the object that begins at `at`."""
+    depth = 0
+    while True:
+        if texts[at] == _QUOTE:
+            at = _text_end(texts, at)
+            continue
+        depth += 1 if texts[at] == _OPEN else -1 if texts[at] == _CLOSE else 0
+        at += 1
+        if depth == 0:
+            return at
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]
