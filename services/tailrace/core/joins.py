@@ -88,8 +88,9 @@ class JoinState:
         if heads != numbers:
             fresh = rows == np.array(heads)
             chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads, numbers)
-        for at in np.flatnonzero(fresh).tolist() if len(self.held) else ():
-            self._take_held(new.event_ids[at], numbers[at])
+        if len(self.held):
+            early = self.held.held(new.event_ids) & fresh
+            self._take_held([new.event_ids[at] for at in np.flatnonzero(early).tolist()], rows[early])
         self._due.add(self._end_ms(rows[fresh]), rows[fresh])
         self.added.append(rows[table.serial[rows] >= 0])
         # A prediction behind the watermark is closed by the next `advance`, as if it had been in time.
@@ -172,25 +173,30 @@ class JoinState:
                 table.remove(np.array([row]))
         return chained
 
-    def _take_held(self, event_id: str, row: int) -> None:
-        held = self.held.take(event_id)
-        if held is None:
-            return
-        time_ms = int(self.table.event_time_ms[row])
-        first_ms, end_ms = time_ms - self.spec.skew_ms, time_ms + self.spec.window_ms
-        last_ms = end_ms + self.spec.correction_ms
-        inside = []
-        for outcome in held:
-            if first_ms <= outcome.time_ms < (last_ms if outcome.retract else end_ms):
-                inside.append(outcome)
-            else:
-                self._aside(event_id, outcome, "out_of_window")
-        if not inside:
-            return
-        self._early.add(event_id)
-        newest = {outcome.outcome_id: outcome for outcome in sorted(inside, key=attrgetter("rank"))}
-        reports = Reports.of([event_id] * len(newest), list(newest.values()))
-        self._enter(reports, np.arange(len(newest)), np.full(len(newest), row))
+    def _take_held(self, event_ids: list[str], rows: Rows) -> None:
+        """Enters what was held for events, all at once: where a worker catches up, there are many."""
+        names: list[str] = []
+        outcomes: list[Outcome] = []
+        heads: list[int] = []
+        times_ms = self.table.event_time_ms[rows].tolist()
+        for event_id, row, time_ms in zip(event_ids, rows.tolist(), times_ms, strict=True):
+            first_ms, end_ms = time_ms - self.spec.skew_ms, time_ms + self.spec.window_ms
+            last_ms = end_ms + self.spec.correction_ms
+            inside = []
+            for outcome in self.held.take(event_id) or ():
+                if first_ms <= outcome.time_ms < (last_ms if outcome.retract else end_ms):
+                    inside.append(outcome)
+                else:
+                    self._aside(event_id, outcome, "out_of_window")
+            if not inside:
+                continue
+            self._early.add(event_id)
+            newest = {outcome.outcome_id: outcome for outcome in sorted(inside, key=attrgetter("rank"))}
+            names += [event_id] * len(newest)
+            outcomes += newest.values()
+            heads += [row] * len(newest)
+        if names:
+            self._enter(Reports.of(names, outcomes), np.arange(len(names)), np.array(heads))
 
     def _judge(
         self, new: Reports, places: NDArray[np.int64], heads: Rows, aside: list[tuple[int, str]]
