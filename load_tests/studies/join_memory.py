@@ -44,8 +44,8 @@ def study(seeds: int) -> list[Figure]:
         found = pool.map(held, range(seeds), chunksize=1)
     unresolved = [abs(one.counts.get("evicted_unresolved", 0) - CAP) for one in found]
     return [
-        Figure("bytes per open prediction", max(one.full for one in found) / CAP, 600.0),
-        Figure("bytes per closed prediction", max(one.closed for one in found) / CAP, 600.0),
+        Figure("bytes per open prediction", max(one.full for one in found) / CAP, 400.0),
+        Figure("bytes per closed prediction", max(one.closed for one in found) / CAP, 500.0),
         Figure("memory after two million over that after one", max(one.after / one.full for one in found), 1.2),
         Figure("evicted_unresolved beside a million", max(unresolved), 0.0),
         Figure("evictions that nobody is told of", max(abs(one.told - CAP) for one in found), 0.0),

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.event_index import EventIndex
 from tailrace.core.scoring import bin_of
 
 Rows = NDArray[np.int64]
@@ -78,7 +79,7 @@ class JoinTable:
     """Columns of open predictions, by row number. Not thread-safe.
 
     Attributes:
-        index: Event id to the row of its first prediction.
+        index: The row of the first prediction of each event.
         cohorts: Cohort of each number in the column `cohort`.
         texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
             collector would walk through a list of millions again and again.
@@ -104,7 +105,7 @@ class JoinTable:
     texts: NDArray[np.object_]
 
     def __init__(self) -> None:
-        self.index: dict[str, int] = {}
+        self.index = EventIndex(lambda rows: [text.event_id for text in self.read(rows)])
         self.cohorts: list[Cohort] = []
         self.texts = np.empty(0, object)
         self.next_serial = 0

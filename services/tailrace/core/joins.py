@@ -81,13 +81,11 @@ class JoinState:
         self._make_room(new.event_ids)
         cohorts = np.array(table.cohort_numbers(new.cohorts))[new.cohort]
         rows = table.add(new.texts, new.event_time_ms, new.score, cohorts, new.flags)
-        numbers = rows.tolist()
-        heads = list(map(index.setdefault, new.event_ids, numbers))
-        fresh = np.ones(len(rows), np.bool_)
+        heads = index.enter(new.event_ids, rows)
+        fresh = heads == rows
         chained: list[int] = []
-        if heads != numbers:
-            fresh = rows == np.array(heads)
-            chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads, numbers)
+        if not fresh.all():
+            chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads.tolist(), rows.tolist())
         if len(self.held):
             early = self.held.held(new.event_ids) & fresh
             self._take_held([new.event_ids[at] for at in np.flatnonzero(early).tolist()], rows[early])
@@ -104,8 +102,7 @@ class JoinState:
         `heads`, int64 (n,), are the first rows of their events, where the caller knows them.
         """
         if heads is None:
-            get = self.table.index.get
-            heads = np.array([get(event_id, -1) for event_id in new.event_ids], dtype=np.int64)
+            heads = self.table.index.find(new.event_ids)
         missing = np.flatnonzero(heads < 0)
         self._make_room([new.event_ids[at] for at in missing.tolist()])
         aside: list[tuple[int, str]] = []
@@ -127,9 +124,9 @@ class JoinState:
     def advance(self, watermark_ms: int) -> Changes:
         """Moves stream time: judges by outcomes that came first, closes windows and drops orphans."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
-        early = [self.table.index[event_id] for event_id in sorted(self._early) if event_id in self.table.index]
+        early = self.table.index.find(sorted(self._early))
         self._early.clear()
-        judged = self._settle(self.table.expand(np.array(early, dtype=np.int64))[0]) if early else Changes.none()
+        judged = self._settle(self.table.expand(early[early >= 0])[0]) if early.size else Changes.none()
         for event_id, outcomes in self.held.take_due(self.watermark_ms):
             for outcome in outcomes:
                 self._aside(event_id, outcome, "orphan")
@@ -253,8 +250,7 @@ class JoinState:
     def _remove(self, heads: Rows) -> None:
         if not heads.size:
             return
-        for text in self.table.read(heads):
-            del self.table.index[text.event_id]
+        self.table.index.remove([text.event_id for text in self.table.read(heads)])
         rows, _ = self.table.expand(heads)
         self._gone.append(rows)
         if self.outcomes is not None:
@@ -274,7 +270,8 @@ class JoinState:
         """Evicts what is due first, where new events would not fit; a batch makes its room at once."""
         if len(self) + len(event_ids) <= self.spec.max_events:
             return
-        new = {event_id for event_id in event_ids if event_id not in self.table.index and event_id not in self.held}
+        rows = self.table.index.find(event_ids).tolist()
+        new = {name for name, row in zip(event_ids, rows, strict=True) if row < 0 and name not in self.held}
         excess = len(self) + len(new) - self.spec.max_events
         # What can only be corrected goes before what still waits for its outcome.
         while excess > 0 and (oldest := self._in_order(self._expiring.take_oldest())).size:

@@ -27,6 +27,8 @@ HISTORY_MS = 14 * DAY_MS
 """Span of closed predictions from whose outcomes the delays are learnt: two of each weekday."""
 LEAST_FINAL = 200
 """Final labels below which a window says nothing of whether an estimate was right."""
+_CELLS = np.arange(BINS) // CELL_WIDTH
+_BIN_BITS = BINS.bit_length()
 
 
 class ReadingSpec(NamedTuple):
@@ -69,6 +71,7 @@ class Readings:
         of_event = (table.head, table.closed, table.outcome, table.value, table.outcome_time_ms)
         waiting, code, said, come, what = scan(*of_prediction, *of_event, len(table.cohorts), now_ms)
         self.curves, self.drift = self._learn(come, what, settled)
+        self._youngest = {positive: youngest(curve) for positive, curve in self.curves.items()}
         self._waiting, self._said = waiting, said
         self._codes = self._by_window(code)
         self._newest: tuple[WindowKey, _Open] | None = None
@@ -201,13 +204,12 @@ class Readings:
     def _old_enough(self, mine: _Open) -> NDArray[np.bool_]:
         """Whether enough of the outcomes come by the age of predictions for them to tell anything."""
         told = np.ones(len(mine.rows), np.bool_)
-        cells = np.arange(BINS) // CELL_WIDTH
         for positive, curve in self.curves.items():
-            least_ms = youngest(curve)
-            too_young = mine.age_ms < least_ms[curve.stratum[cells]][mine.bins]
+            least_ms = self._youngest[positive]
+            too_young = mine.age_ms < least_ms[curve.stratum[_CELLS]][mine.bins]
             older = self._now_ms - mine.age_ms < curve.since_ms
             if older.any():
-                strata = curve.strata(cells[mine.bins[older]], self._now_ms - mine.age_ms[older])
+                strata = curve.strata(_CELLS[mine.bins[older]], self._now_ms - mine.age_ms[older])
                 too_young[older] = mine.age_ms[older] < least_ms[strata]
             told &= ~too_young if self._spec.by_absence else ~(too_young & (mine.outcome == int(positive)))
         return told
@@ -215,7 +217,8 @@ class Readings:
     def _came(self, mine: _Open, which: NDArray[np.int64]) -> Came:
         """Outcomes that have come, in an order that depends on themselves alone."""
         bins, age_ms, outcome = mine.bins[which].astype(np.int64), mine.age_ms[which], mine.outcome[which]
-        order = np.lexsort((outcome, bins, age_ms))
+        # One number for each, quicker to sort than three keys; those that are equal are alike.
+        order = np.argsort(((age_ms << _BIN_BITS) + bins << 2) + outcome)
         bins, age_ms, positive = bins[order], age_ms[order], outcome[order] == 1
         cells, times_ms = bins // CELL_WIDTH, self._now_ms - age_ms
         of_class = [(flag, curve.at(cells, times_ms, self._now_ms)) for flag, curve in self.curves.items()]
