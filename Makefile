@@ -36,9 +36,9 @@ validate: $(VENV)/.ready ## the files of production: image, compose, Kubernetes;
 bench: $(VENV)/.ready ## load tests against hand-written references, medians of three, ten minutes; exit code 1 where a floor is not met
 	$(BIN)/python -m load_tests run --repeat 3
 
-bench-peers: $(VENV)/.ready ## install the peers, each in an environment of its own, and run them beside ours
+bench-peers: $(VENV)/.ready ## install the peers, each in an environment of its own, and run them beside ours, half an hour
 	PATH="$(dir $(UV)):$$PATH" $(BIN)/python -m load_tests.peers.environments
-	$(BIN)/python -m load_tests run --peers --repeat 3 inference windows latency online_read online_write
+	$(BIN)/python -m load_tests run --peers --repeat 3 inference windows feedback latency latency_beside_faust
 
 bench-guard: $(VENV)/.ready ## ours over the naive loop, by ratio: what CI holds
 	$(BIN)/python -m load_tests run guard --repeat 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,8 @@ def run(
     scenarios = [_chosen(scenario, peers, only) for scenario in loaded if names or scenario.short]
     met = True
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as scratch, servers(Path(scratch)) as settings:
-        for scenario in scenarios:
+        for number, scenario in enumerate(scenarios, start=1):
+            console.print(f"{scenario.name}, {number} of {len(scenarios)}")
             directory = Path(scratch) / scenario.name
             directory.mkdir()
             count = int(60 * minutes * scenario.rate) or events or scenario.events
@@ -91,12 +93,17 @@ def _measured(
     with Progress(*COLUMNS, console=console, transient=True) as bar:
         task = bar.add_task(scenario.name, total=repeat * len(scenario.candidates))
 
+        began = time.monotonic()
+
         def tell(name: str, figure: float | None) -> None:
+            nonlocal began
             if figure is None:
+                began = time.monotonic()
                 bar.update(task, description=f"{scenario.name}: {name}")
             else:
                 bar.update(task, advance=1)
-                bar.console.print(f"[dim]{scenario.name:<16} {name:<28} {figure:>12,.1f} {scenario.unit}[/]")
+                took_s = time.monotonic() - began
+                bar.console.print(f"[dim]  {name:<28} {figure:>12,.1f} {scenario.unit}, took {took_s:.0f} s[/]")
 
         found = run_interleaved(scenario, bench, repeat=repeat, tell=tell)
     return results.result_of(scenario, found, where=where, events=events, repeat=repeat, seed=seed)

@@ -54,7 +54,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         name: Name of the module.
         about: Its docstring.
         candidates: What runs, by name; each returns one figure, in `unit`.
-        peers: Further candidates, other people's programs, which run where the command asks for them.
+        peers: Further candidates, other people's programs most of them, which run where the command asks for them.
         floors: Least ratio that must show, by candidate; 0 or absent: for the report only.
         unit: Unit of the figures. Of "ms" and "s" less is better, of all others more.
         events: Events of a run where the command does not say.

@@ -61,6 +61,18 @@ def measured(
         yield alive, {child.name: psutil.Process(child.pid) for child in children}
 
 
+def servers() -> dict[str, psutil.Process]:
+    """Broker and Redis that this process has started."""
+    names = {"java": "broker", "redis-server": "redis", "valkey-server": "redis"}
+    return {names[child.name()]: child for child in psutil.Process().children() if child.name() in names}
+
+
+def spent_s(process: psutil.Process) -> float:
+    """Processor seconds of a process since it started."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """Variables with which a child finds the same servers and the same code."""
     return {

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 from numpy.typing import NDArray
 
@@ -87,6 +87,31 @@ def fill(
 ) -> None:
     """Writes records (key, value, partition), acknowledged when this returns; without a value, headers alone."""
     writer = producer(settings, **{"linger.ms": 50})
+    _write(writer, topic, records, headers)
+    left = writer.flush(60)
+    if left:
+        raise TimeoutError(f"{left} records of {topic} were not acknowledged within 60 s")
+
+
+def fill_at_once(settings: Settings, topic: str, records: Iterable[Keyed]) -> None:
+    """Writes records as one transaction: readers of committed records see none of them, then all together.
+
+    So workers that are up and wait find a backlog that no producer beside them is still writing.
+    """
+    options = {"linger.ms": 50, "transactional.id": fresh("backlog"), "transaction.timeout.ms": 300_000}
+    writer = producer(settings, **options)
+    writer.init_transactions(30)
+    writer.begin_transaction()
+    _write(writer, topic, records, None)
+    writer.commit_transaction(120)
+
+
+def _write(
+    writer: Producer,
+    topic: str,
+    records: Iterable[tuple[bytes, bytes | None, int]],
+    headers: list[tuple[str, bytes]] | None,
+) -> None:
     for key, value, partition in records:
         while True:
             try:
@@ -94,9 +119,6 @@ def fill(
                 break
             except BufferError:
                 writer.poll(0.05)
-    left = writer.flush(60)
-    if left:
-        raise TimeoutError(f"{left} records of {topic} were not acknowledged within 60 s")
 
 
 def output_rate(

@@ -31,7 +31,7 @@ class Rates(NamedTuple):
 
     Events per second by the clock; events per second of processor time of all workers together; processor time of all
     workers per event, microseconds; processors that the workers kept busy; processors of the machine left idle;
-    resident megabytes of all workers together.
+    resident megabytes of all workers together; processor time of broker and Redis per event, microseconds.
     """
 
     by_clock: float
@@ -40,6 +40,8 @@ class Rates(NamedTuple):
     busy_cores: float
     idle_cores: float
     resident_mb: float
+    broker_us: float
+    redis_us: float
 
     def notes(self) -> dict[str, float]:
         """The figures by name."""
@@ -51,6 +53,8 @@ class _Sample(NamedTuple):
     outputs: int
     cpu_s: float
     idle_s: float
+    broker_s: float
+    redis_s: float
 
 
 @contextmanager
@@ -68,16 +72,25 @@ def running(
         yield alive, processes
 
 
-def rates(settings: Settings, sink: str, events: int, alive: Alive, processes: Mapping[str, psutil.Process]) -> Rates:
+def rates(
+    settings: Settings,
+    sink: str,
+    events: int,
+    alive: Alive,
+    processes: Mapping[str, psutil.Process],
+    *,
+    before: int = 0,
+) -> Rates:
     """Waits until a topic holds `events` records, and says what the workers that write them needed.
 
     Nothing but end offsets is asked for meanwhile; markers of transactions, a few in a thousand, count as records.
+    `before` is how many records the topic held before; they do not count.
 
     Raises:
         TimeoutError: fewer records came.
         ValueError: most of them were there before the measurement began.
     """
-    samples = list(_samples(settings, sink, events, alive, processes))
+    samples = list(_samples(settings, sink, events, alive, processes, before))
     counted = [sample for sample in samples if BEGIN * events <= sample.outputs <= END * events]
     if len(counted) < 2 or counted[-1].outputs - counted[0].outputs < LEAST * events:
         raise ValueError("too few events: most of them were done before all workers had their partitions")
@@ -91,6 +104,8 @@ def rates(settings: Settings, sink: str, events: int, alive: Alive, processes: M
         busy_cores=cpu_s / took_s,
         idle_cores=(last.idle_s - first.idle_s) / took_s,
         resident_mb=resident / 1e6,
+        broker_us=1e6 * (last.broker_s - first.broker_s) / outputs,
+        redis_us=1e6 * (last.redis_s - first.redis_s) / outputs,
     )
 
 
@@ -129,18 +144,19 @@ def in_turns(processes: Mapping[str, psutil.Process], turns: int) -> Iterator[No
 
 
 def _samples(
-    settings: Settings, sink: str, events: int, alive: Alive, processes: Mapping[str, psutil.Process]
+    settings: Settings, sink: str, events: int, alive: Alive, processes: Mapping[str, psutil.Process], before: int
 ) -> Iterator[_Sample]:
-    client = admin(settings)
+    client, found = admin(settings), services.servers()
     deadline = time.monotonic() + services.TIMEOUT_S
     outputs = 0
     while outputs < events:
         alive()
         if time.monotonic() > deadline:
             raise TimeoutError(f"{outputs:,} of {events:,} outputs after {services.TIMEOUT_S:.0f} s")
-        outputs = sum(end_offsets(client, sink).values())
-        spent = sum(times.user + times.system for times in (p.cpu_times() for p in processes.values()))
-        yield _Sample(time.monotonic(), outputs, spent, psutil.cpu_times().idle)
+        outputs = sum(end_offsets(client, sink).values()) - before
+        spent = sum(services.spent_s(process) for process in processes.values())
+        beside = tuple(services.spent_s(found[name]) for name in ("broker", "redis"))
+        yield _Sample(time.monotonic(), outputs, spent, psutil.cpu_times().idle, *beside)
         time.sleep(SAMPLE_S)
 
 

@@ -41,6 +41,7 @@ usecase = tr.UseCase(
         *tr.GroupBy(fraud, by="terminal_id", windows=["1d", "7d", "30d"]).aggregate(tr.Count(), tr.Mean("label")),
     ],
     label=fraud,
+    amount="amount",
     model=tr.Binary(train="boosting", threshold=0.5, on_failure=tr.Default(0.0084)),
     monitor=[
         tr.metrics.PRAUC("7d"),
@@ -49,6 +50,7 @@ usecase = tr.UseCase(
         tr.metrics.CalibrationError("7d"),
         tr.metrics.Precision("7d"),
         tr.metrics.Recall("7d"),
+        tr.metrics.TopPrecision("7d", k=100, distinct=True),
         tr.drift.PSI(every="1d", alarm=0.2),
     ],
     retrain=tr.Retrain(on=[], at_least_every="7d", at_most_every="1d", window="30d", min_labels=50_000),

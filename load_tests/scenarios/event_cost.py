@@ -85,10 +85,8 @@ def _measured(
     bench: Bench, settings: Settings, case: UseCase, service: str, done: Callable[[], int], count: int
 ) -> None:
     """Runs a service until `count` records are done, and notes what it and the servers needed for one of them."""
-    servers = {"java": "broker", "redis-server": "redis"}
-    found = {servers[child.name()]: child for child in psutil.Process().children() if child.name() in servers}
     with services.measured(settings, {service: services.service(service, case.name)}) as (alive, processes):
-        watched = found | {"service": processes[service]}
+        watched = services.servers() | {"service": processes[service]}
         deadline = time.monotonic() + services.TIMEOUT_S
         first, at = None, 0
         while at < count:
@@ -109,7 +107,7 @@ def _measured(
 
 def _spent(watched: dict[str, psutil.Process]) -> dict[str, float]:
     """Processor seconds by name."""
-    return {name: (t := process.cpu_times()).user + t.system for name, process in watched.items()}
+    return {name: services.spent_s(process) for name, process in watched.items()}
 
 
 def _sizes(bench: Bench, settings: Settings, case: UseCase) -> dict[str, int]:

@@ -37,4 +37,4 @@ CANDIDATES: dict[str, Candidate] = {
 }
 PEERS = {"speed_of_light_bare": functools.partial(by_hand, loop="speed_of_light_bare"), **SCORING}
 FLOORS = {"speed_of_light": 0.5, "at_least_once": 0.95, "quix": 4.0, "faust": 30.0, "mlserver": 30.0, "triton": 30.0}
-EVENTS = 150_000
+EVENTS = 100_000

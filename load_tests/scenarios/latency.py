@@ -29,30 +29,30 @@ WARM_UP_S = 3.0
 START_S = 60.0
 
 
-def tailrace(bench: Bench) -> float:
+def tailrace(bench: Bench, *, rate: float = RATE) -> float:
     """P99 of features and inference, milliseconds."""
     with workload.declared(bench) as (settings, case):
         workload.promote(settings, case)
         processes = {name: services.service(name, case.name) for name in ("features", "inference")}
         with services.running(settings, processes) as alive:
-            p99 = _p99(bench, settings, case.requests.name, Topics(case.name).predictions, alive)
-        bench.notes |= _stages(settings, case)
+            p99 = _p99(bench, settings, case.requests.name, Topics(case.name).predictions, alive, rate)
+        bench.notes |= _stages(settings, case, rate)
     if bench.notes["missing"] or bench.notes["twice"]:
         raise AssertionError(f"exactly once is broken: {bench.notes}")
     return p99
 
 
-def _stages(settings: Settings, case: UseCase) -> dict[str, float]:
+def _stages(settings: Settings, case: UseCase, rate: float) -> dict[str, float]:
     """How long after the event was produced its row lay on FEATURES, and its prediction was made: p50 and p99."""
     topics = Topics(case.name)
     row_of = msgspec.json.Decoder(FeatureRow).decode
     prediction_of = msgspec.json.Decoder(Prediction).decode
     features, predicted = [], []
     for message in read_topic(settings, topics.features):
-        if message.value is not None and _counts((row := row_of(message.value)).event_id):
+        if message.value is not None and _counts((row := row_of(message.value)).event_id, rate):
             features.append(message.timestamp_ms - row.produced_at_ms)
     for message in read_topic(settings, topics.predictions):
-        if message.value is not None and _counts((made := prediction_of(message.value)).event_id):
+        if message.value is not None and _counts((made := prediction_of(message.value)).event_id, rate):
             predicted.append(made.predicted_at_ms - made.produced_at_ms)
     return {
         f"{stage}_p{q}_ms": float(np.percentile(spent, q))
@@ -61,26 +61,26 @@ def _stages(settings: Settings, case: UseCase) -> dict[str, float]:
     }
 
 
-def _counts(event_id: str) -> bool:
+def _counts(event_id: str, rate: float) -> bool:
     """Whether an event is neither a probe nor of the warm-up."""
-    return not event_id.startswith(PROBE) and int(event_id) >= WARM_UP_S * RATE
+    return not event_id.startswith(PROBE) and int(event_id) >= WARM_UP_S * rate
 
 
-def faust(bench: Bench, *, script: str, mode: str) -> float:
+def faust(bench: Bench, *, script: str, mode: str, rate: float = RATE) -> float:
     """P99 of a stock Faust agent, milliseconds."""
     source, sink = streams.fresh("events"), streams.fresh("faust")
     peer = Peer(script=script, environment="faust", mode=mode)
     with streams.made(bench.settings, [source, sink]), started(peer, bench, source, sink) as alive:
-        return _p99(bench, bench.settings, source, sink, alive)
+        return _p99(bench, bench.settings, source, sink, alive, rate)
 
 
-def _p99(bench: Bench, settings: Settings, source: str, sink: str, alive: services.Alive) -> float:
+def _p99(bench: Bench, settings: Settings, source: str, sink: str, alive: services.Alive, rate: float) -> float:
     await_flow(settings, source, sink, timeout_s=START_S, alive=alive)
     load = Load(
         source=source,
         sink=sink,
-        rate=RATE,
-        duration_s=WARM_UP_S + bench.events / RATE,
+        rate=rate,
+        duration_s=WARM_UP_S + bench.events / rate,
         warm_up_s=WARM_UP_S,
         seed=bench.seed,
     )

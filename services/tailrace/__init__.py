@@ -23,7 +23,7 @@ from tailrace.usecase.features import (
     Std,
     Sum,
 )
-from tailrace.usecase.policies import AtLeast, Binary, Budget, Default, Immediate, NotWorse, Retrain, Shadow
+from tailrace.usecase.policies import AtLeast, Binary, Budget, Default, Immediate, NotWorse, Regression, Retrain, Shadow
 from tailrace.usecase.sources import Event, Label, Topic
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Min",
     "NotWorse",
     "OneHot",
+    "Regression",
     "Retrain",
     "Shadow",
     "SinceLast",

@@ -29,6 +29,17 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the aud
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 ANSWER_S = 30.0
+READING_COLUMNS = (
+    "day",
+    "variant",
+    "model_version",
+    "predictions",
+    "maturity",
+    "metric",
+    "estimate",
+    "provisional",
+    "final",
+)
 
 
 @app.command()
@@ -50,7 +61,7 @@ def models(use_case: UseCase, directory: Directory = None, as_json: AsJson = Fal
     rows = _state(use_case, directory)["models"]
     if not as_json:
         rows = [{**row, **row["metrics"], "run": row["run_id"]} for row in rows]
-    _show(rows, ("version", "role", "share", "run", "log_loss", "roc_auc", "pr_auc"), as_json=as_json)
+    _show(rows, ("version", "role", "share", "run", *_gate_figures(rows)), as_json=as_json)
 
 
 @app.command()
@@ -99,8 +110,27 @@ def quality(
     """Show live metrics, per version and over the whole span."""
     client = AdminClient(load_settings(), use_case, directory)
     rows = client.get("/quality", since=since, until=until, variant=variant)
-    columns = ("version", "predictions", "final", "log_loss", "roc_auc", "pr_auc", "brier", "accuracy", "f1")
+    names: tuple[str, ...] = ("mae", "rmse", "bias", "pinball", "coverage")
+    if not any("mae" in row for row in rows):
+        names = ("log_loss", "roc_auc", "pr_auc", "brier", "accuracy", "f1")
+        names += tuple(name for name in ("amount_recall", "top_precision") if any(name in row for row in rows))
+    columns = ("version", "predictions", "final", *names)
     _show(rows, columns, as_json=as_json)
+
+
+@app.command()
+def readings(
+    use_case: UseCase,
+    metric: Annotated[str, typer.Option(help="Metric; default: log_loss, or mae of numbers.")] = "",
+    days: Annotated[int, typer.Option("-n", help="Newest days.", min=1)] = 14,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a metric by day, side by side: estimated without labels, provisional, and final, with 95 % intervals."""
+    found = _state(use_case, directory)["quality"]
+    newest = sorted({row["window_start_ms"] for row in found})[-days:]
+    rows = [_three(row, metric) for row in reversed(found) if row["window_start_ms"] in newest]
+    _show(rows if as_json else [_spoken(row) for row in rows], READING_COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -191,6 +221,10 @@ def _state(use_case: str, directory: Path | None) -> dict[str, Any]:
     return dict(AdminClient(load_settings(), use_case, directory).get("/state"))
 
 
+def _gate_figures(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    return ("mae", "rmse") if any("mae" in row["metrics"] for row in rows) else ("log_loss", "roc_auc", "pr_auc")
+
+
 def _since_ms(client: AdminClient, since: str) -> int:
     if since:
         try:
@@ -202,6 +236,30 @@ def _since_ms(client: AdminClient, since: str) -> int:
     if not standing:
         raise TailraceError("no alarm stands; say with --since from when on the loss is to be explained")
     return int(standing[0]["since_ms"])
+
+
+def _three(row: dict[str, Any], metric: str) -> dict[str, Any]:
+    """A window with its three readings of a metric: "value", "interval" and, where there is no value, "withheld"."""
+    name = metric or ("mae" if "mae" in row["metrics"] else "log_loss")
+    kept = {key: row[key] for key in ("variant", "model_version", "predictions", "maturity")}
+    found: dict[str, Any] = {"day": _minute(row["window_start_ms"])[:10], "metric": name, **kept}
+    for reading in ("estimate", "provisional", "final"):
+        said = row if reading == "final" else row[reading] or {"metrics": {}, "intervals": {}}
+        found[reading] = {
+            "value": said["metrics"].get(name),
+            "interval": said["intervals"].get(name),
+            "withheld": said.get("withheld", ""),
+        }
+    return found
+
+
+def _spoken(row: dict[str, Any]) -> dict[str, Any]:
+    shown = dict(row) | {"maturity": f"{row['maturity']:.0%}"}
+    for reading in ("estimate", "provisional", "final"):
+        said = row[reading]
+        around = f" ({said['interval'][0]:.4f} to {said['interval'][1]:.4f})" if said["interval"] else ""
+        shown[reading] = said["withheld"] if said["value"] is None else f"{said['value']:.4f}{around}"
+    return shown
 
 
 def _epoch(state: dict[str, Any]) -> int:

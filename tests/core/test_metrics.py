@@ -41,6 +41,7 @@ def test_every_metric_equals_scikit_learn_on_published_scores(rows: list[tuple[f
     assert {name: pytest.approx(value, abs=1e-9) for name, value in expected.items()} == {
         name: found[name] for name in expected
     }
+    assert found["kappa"] == pytest.approx(sk.cohen_kappa_score(labels, decided), abs=1e-9)
     precision = sk.precision_score(labels, decided) if decided.any() else None
     assert found["precision"] == (precision if precision is None else pytest.approx(precision, abs=1e-9))
 

@@ -171,3 +171,31 @@ def test_split_batches_equal_one_batch_even_where_entries_are_merged(
     parts = (run(split, stream[:cut]), run(split, stream[cut:], offset=cut))
     np.testing.assert_array_equal(rows, np.concatenate(parts))
     assert whole.snapshot(whole.keys) == split.snapshot(whole.keys)
+
+
+BREAK_MS = 10_000_000
+"""Longer than entries are kept."""
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=12))
+@settings(deadline=None)
+def test_rows_equal_the_naive_twin_of_a_key_that_is_busy_and_quiet_in_turn(spells: list[tuple[bool, int]]) -> None:
+    stream, now = [], 0
+    for busy, count in spells:
+        for number in range(count):
+            now += 1 if busy else BREAK_MS
+            stream.append(("a", now, number / 8))
+    rows = run(WindowState(VIEW), stream)
+    twin = np.array([naive(stream[: at + 1]) for at in range(len(stream))]).reshape(rows.shape)
+    np.testing.assert_allclose(rows, twin, rtol=1e-12, atol=1e-12)
+
+
+def test_keys_that_take_turns_at_being_busy_need_less_memory_than_all_of_them_at_their_busiest() -> None:
+    state, offset = WindowState(VIEW), 0
+    for turn in range(24):
+        # Of eight groups of fifty keys one is busy; the one before it sends on a little, and outgrows its place once more.
+        for group, at_ms, count in ((turn % 8, turn * BREAK_MS, 180), ((turn - 1) % 8, (turn + 1) * BREAK_MS - 1, 20)):
+            for number in range(count):
+                run(state, [(f"k{group}.{key}", at_ms + number, 1.0) for key in range(50)], offset)
+                offset += 50
+    assert state.size_bytes < 0.75 * 400 * 180 * 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,3 +64,23 @@ def test_a_containers_limit_counts_where_it_is_lower_than_the_machines_memory(
     (tmp_path / "unlimited").write_text("max\n")
     monkeypatch.setattr(paging, "CONTAINER_LIMITS", (str(tmp_path / "limit"), str(tmp_path / "unlimited")))
     assert resident_bytes() == 250_000 < whole
+
+
+def test_while_pages_come_from_disk_all_that_a_batch_reads_is_asked_for_and_nothing_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = WindowState(VIEW, room=PagedRoom(tmp_path, 0))
+    filled(state)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(paging.os, "posix_fadvise", lambda _, begin, size, __: asked.append((begin, begin + size)))
+    blocks = iter([1, 2, 2])
+    monkeypatch.setattr(paging.resource, "getrusage", lambda _: SimpleNamespace(ru_inblock=next(blocks)))
+    keys = ["k2999", "k100", "k7", "k100"]
+    for cold in (True, True, False):
+        asked.clear()
+        rings = [state._table.begin[state._slots[key]] for key in keys]
+        state.update(keys, np.full(4, 99), np.zeros((4, 1)), np.arange(4) + 1_000_000)
+        for begin in rings:
+            at = int(begin) * state._rings.words.strides[0]
+            assert cold == any(low <= at < high for low, high in asked)
+    assert not asked

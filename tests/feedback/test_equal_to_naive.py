@@ -53,9 +53,9 @@ class Worker:
 
 
 def _counted(value: bytes | None) -> bytes:
-    """A window's record without what `tests/core/test_readings.py` compares with a twin of its own."""
+    """A window's record without what `tests/core/test_readings.py` and `test_fading.py` compare with twins of their own."""
     record = decode(Quality, value or b"")
-    return encode(msgspec.structs.replace(record, intervals={}, provisional=None, estimate=None))
+    return encode(msgspec.structs.replace(record, intervals={}, provisional=None, estimate=None, fading={}))
 
 
 def digests(records: Iterable[Record]) -> dict[str, str]:

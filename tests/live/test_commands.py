@@ -19,6 +19,11 @@ def test_what_the_loop_knows_is_told(loop: Loop) -> None:
     [default] = json.loads(loop.command("quality", "--variant", "default", "--json"))[-1:]
     assert ("all", True) == (default["version"], default["final"] > 1_000)
     assert 0.0 < default["log_loss"] < 0.5
+    days = json.loads(loop.command("readings", "--json"))
+    assert {"estimate", "provisional", "final"} <= set(days[0])
+    told = [day["estimate"] for day in days if day["variant"] == "champion"]
+    assert all(reading["withheld"] or reading["interval"][0] <= reading["value"] for reading in told)
+    assert "provisional" in loop.command("readings", "--metric", "roc_auc", "-n", "2")
     assert "amount_eur" in {row["subject"] for row in json.loads(loop.command("drift", "--json"))}
     assert isinstance(json.loads(loop.command("alarms", "--json")), list)
     assert "version" in loop.command("models")

@@ -105,6 +105,19 @@ def test_operator_sees_the_drift_retrains_promotes_and_rolls_back(
     assert [] == complaints
 
 
+def test_three_readings_of_a_day_stand_side_by_side(page: Page, loop: Loop) -> None:
+    heads = page.locator("#quality thead th")
+    expect(heads).to_contain_text(["day", "role", "version", "predictions", "labels in"])
+    assert ["estimate", "provisional", "final"] == heads.all_inner_texts()[-3:]
+    final = page.locator("#quality tbody tr", has_text="default").locator("td").last
+    expect(final).to_have_text(re.compile(r"^0\.\d{4} 0\.\d{4} to 0\.\d{4}$"))
+    page.locator("#metric").select_option("kappa")
+    expect(page.locator("#quality tbody tr", has_text="default").locator("td").last).to_have_text(
+        re.compile(r"^(-?\d\.\d{4}|–)")
+    )
+    page.locator("#metric").select_option("log_loss")
+
+
 def test_one_event_is_traced_from_its_id_to_its_outcome(page: Page, loop: Loop) -> None:
     page.get_by_label("Event id").fill(loop.events["transaction_id"][0].as_py())
     page.get_by_role("button", name="Trace").click()

@@ -321,3 +321,62 @@ def test_a_key_that_may_be_absent_is_refused() -> None:
     assert findings(requests=requests, features=[tr.HourOfDay()]) == (
         "requests key: Loose.card_id must always be there; take '| None' off its type",
     )
+
+
+class Delay(tr.Event):
+    payment_id: str
+    hours: float
+    at_ms: int
+
+
+hours = tr.Label(
+    tr.Topic("shop.delays", Delay, key="payment_id", event_time="at_ms"),
+    on="payment_id",
+    value="hours",
+    matures_after="3d",
+    if_absent=None,
+)
+
+
+def test_a_number_is_declared_with_its_range_and_judged_by_its_error() -> None:
+    declared = declare(label=hours, model=tr.Regression(low=0.0, high=48.0, quantile=0.9))
+    plan = declared.plan
+    assert (plan.task, plan.low, plan.high, plan.quantile) == ("regression", 0.0, 48.0, 0.9)
+    assert (plan.threshold, plan.default_score) == (48.0, 0.0)
+    assert declared.gates == (tr.NotWorse("mae"),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": tr.Regression(low=5.0, high=5.0)}, "the first the smaller"),
+        ({"model": tr.Regression(low=0.0, high=48.0, quantile=1.0)}, "model.quantile: 1.0 must lie between 0 and 1"),
+        ({"model": tr.Regression(low=0.0, high=48.0, threshold=50.0)}, "model.threshold: 50.0 must lie between"),
+        ({"model": tr.Regression(low=0.0, high=48.0, train="torch")}, "predicts probabilities only"),
+        ({"monitor": [tr.metrics.ROCAUC("1d")]}, "'roc_auc' is no metric of a Regression"),
+        ({"monitor": [tr.drift.EDetector("accuracy")]}, "'accuracy' is no loss of single predictions"),
+        ({"gates": [tr.NotWorse("log_loss")]}, "'log_loss' is no metric"),
+        ({"amount": "amount_eur"}, "amount: has no meaning where numbers are predicted"),
+        ({"auxiliary_labels": [fraud]}, "auxiliary_labels: are not counted where numbers are predicted"),
+        ({"retrain": tr.Retrain(immature="weight")}, "numbers that are still to come are not made up for"),
+    ],
+)
+def test_what_makes_no_sense_of_a_number_is_said_at_import(changes: dict[str, Any], sentence: str) -> None:
+    said = findings(**({"label": hours, "model": tr.Regression(low=0.0, high=48.0)} | changes))
+    assert any(sentence in finding for finding in said), said
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"amount": "amount"}, "did you mean 'amount_eur'?"),
+        ({"amount": "tip_eur"}, "'tip_eur' is no feature that is a tr.Field of the requests"),
+        ({"monitor": [tr.metrics.TopPrecision("1d", k=0)]}, "k: 0 must be 1 to 1,000"),
+        ({"monitor": [tr.metrics.TopPrecision("1d"), tr.metrics.TopPrecision("7d", k=10)]}, "let all name the same"),
+        ({"monitor": [tr.metrics.MAE("1d")]}, "'mae' is no metric of a Binary"),
+        ({"gates": [tr.AtLeast("top_precision", 0.5)]}, "'top_precision' is no metric"),
+    ],
+)
+def test_what_makes_no_sense_of_a_probability_is_said_at_import(changes: dict[str, Any], sentence: str) -> None:
+    said = findings(**changes)
+    assert any(sentence in finding for finding in said), said

@@ -86,6 +86,9 @@ class Metrics:
     quality: Gauge
     quality_maturity: Gauge
     quality_end: Gauge
+    quality_reading: Gauge
+    quality_reading_bound: Gauge
+    quality_reading_maturity: Gauge
     quality_drop: Gauge
     quality_drop_limit: Gauge
     drift_score: Gauge

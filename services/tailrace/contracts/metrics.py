@@ -61,6 +61,7 @@ _VIEW = Label("view", bound="online views of the plan")
 _FEATURE = Label("feature", bound="columns of the plan, and `score`")
 _METRIC = Label("metric", bound="live metrics of `core.metrics`")
 _QUALITY_VARIANT = Label("variant", ("champion", "shadow"))
+_READING = Label("reading", ("estimate", "provisional", "final", "fading"))
 _CONSUMER = Label("consumer", STAGES[:5])
 _LOOPS: tuple[Stage, ...] = ("inference", "feedback", "rollout")
 _CONSUMERS: tuple[Stage, ...] = ("features", "inference", "feedback", "trainer", "rollout")
@@ -196,6 +197,22 @@ METRICS: dict[str, MetricSpec] = {
     ),
     "quality_end": MetricSpec(
         "tailrace_quality_end_timestamp_seconds", "gauge", "seconds", "End of that day in stream time, Unix seconds.",
+        ("feedback",), (_QUALITY_VARIANT,),
+    ),
+    "quality_reading": MetricSpec(
+        "tailrace_quality_reading", "gauge", "unit of the metric",
+        "Live metric over the newest day: `estimate` from scores alone, `provisional` from the labels so far, corrected "
+        "for those to come, `final` from the labels that are final, `fading` from those of the days before as well, each "
+        "counting less than the next. No series where the data cannot tell.",
+        ("feedback",), (_METRIC, _QUALITY_VARIANT, _READING),
+    ),
+    "quality_reading_bound": MetricSpec(
+        "tailrace_quality_reading_bound", "gauge", "unit of the metric",
+        "End of the 95 % interval around that reading. No series for metrics without an interval.",
+        ("feedback",), (_METRIC, _QUALITY_VARIANT, _READING, Label("bound", ("low", "high"))),
+    ),
+    "quality_reading_maturity": MetricSpec(
+        "tailrace_quality_reading_maturity_ratio", "gauge", "ratio", "Final labels per prediction of the newest day.",
         ("feedback",), (_QUALITY_VARIANT,),
     ),
     "quality_drop": MetricSpec(

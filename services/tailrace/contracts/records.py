@@ -49,7 +49,7 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One score with everything it was made from (topics PREDICTIONS and SHADOW).
 
-    `score` in (0, 1) lies on the grid of `core.scoring`; `features` are the model's inputs, float32
+    `score` in (0, 1) lies on the grid of `core.scoring`, or, where numbers are predicted, on that of `core.regression`; `features` are the model's inputs, float32
     in the order of `Plan.order`; `ages_ms` maps each online view to the age of its row at
     `event_time_ms`, None when there was no row. `propensity` is the probability with which the
     routing gave this event to `variant`. `degraded` names each view or model that was replaced by
@@ -134,6 +134,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     withheld: str = ""
 
 
+class TopPrediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A prediction among those with the highest scores of a window.
+
+    `position` is that of its score on the grid of `core.scoring`, `key` the entity; `positive` its final label, None
+    while there is none.
+    """
+
+    position: int
+    prediction_id: str
+    key: str
+    positive: bool | None = None
+
+
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """How good one model was in one window (topic QUALITY, compacted, the newest holds).
 
@@ -147,6 +160,13 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     There are three readings of a window. `metrics` speaks of final labels; its `intervals` of what as many others
     would show. `provisional`, None once every label is final, corrects for the labels that are still to come.
     `estimate` needs no labels of the window: it supposes that scores mean what they meant when older labels came.
+
+    Where numbers are predicted, `bins` are errors, outcome less prediction in steps of `metrics["error_step"]`, and
+    `positives` count outcomes above their prediction. Where the use case names an amount, `amounts` and
+    `positive_amounts` are hundredths of it at each of `bins`, of all labels and of the positive ones. `top` holds the
+    `top_size` predictions with the highest scores, the highest first, of each key at most one where `top_distinct`.
+    `fading`, of the champion's newest window alone, speaks of the days before it as well, each counting less than the
+    next, and compares the champion's decisions with the no-change classifier; see `core.fading`, `core.prequential`.
     """
 
     use_case: str
@@ -171,6 +191,12 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     provisional: Reading | None = None
     estimate: Reading | None = None
     auxiliary: bool = False
+    amounts: list[int] = []
+    positive_amounts: list[int] = []
+    top: list[TopPrediction] = []
+    top_size: int = 0
+    fading: dict[str, float | None] = {}
+    top_distinct: bool = False
 
 
 AlarmKind = Literal["drift", "metric_drop", "broken_join", "label_delay", "freshness", "no_data", "service"]

@@ -9,9 +9,10 @@ after it, so it is the row of the first time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +34,34 @@ SWEEPS = 8
 """Keys to forget are looked for this many times in the time after which they are, and are forgotten where they are one
 in so many: work per event stays constant, and memory within a quarter of what the keys in use need."""
 NEVER_MS = 2**62
+MOVED_AT_ONCE = 2_000
+"""Rings moved before the next are asked for, where they lie on disk."""
 
-Room = Callable[[NDArray[np.int64], int], NDArray[np.int64]]
-"""Gives an arena, int64 (rows, width), a number of rows, more than it has, its content kept."""
+
+class Room(Protocol):
+    """Where the arena of a state lies."""
+
+    def grown(self, words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+        """Gives an arena, int64 (rows, width), a number of rows, more than it has, its content kept."""
+
+    def soon(self, first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Told what is about to be read, int64 (n,) each: `rows[i]` rows of the arena from `first[i]` on."""
 
 
-def in_memory(words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """`Room` in memory, where the arena lies if the system can."""
-    # The one other view is made anew; rows and snapshots are copies.
-    words.resize((rows, words.shape[1]), refcheck=False)
-    return words
+class InMemory:
+    """`Room` in memory."""
+
+    def grown(self, words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+        """Leaves the arena where it lies if the system can."""
+        # The one other view is made anew; rows and snapshots are copies.
+        words.resize((rows, words.shape[1]), refcheck=False)
+        return words
+
+    def soon(self, first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Memory is there."""
+
+
+IN_MEMORY = InMemory()
 
 
 @lru_cache(100_000)
@@ -67,7 +86,7 @@ class WindowState:
         view: WindowView,
         *,
         max_entries: int = MAX_ENTRIES,
-        room: Room = in_memory,
+        room: Room = IN_MEMORY,
         max_behind_ms: int = NEVER_MS,
     ) -> None:
         self._view = view
@@ -84,9 +103,8 @@ class WindowState:
         self._forgotten: list[str] = []
         self._slots: dict[str, int] = {}
         self._keys: list[str] = []
-        self._table = kernels.Slots(
-            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
-        )
+        none = np.empty(0, np.int64)
+        self._table = kernels.Slots(none, none, none, none, np.empty(0, np.int8))
         self._dirty = np.empty(0, np.bool_)
         self._rings = _rings(np.zeros((FIRST_ENTRIES, kernels.FIELD + self._f), np.int64))
         self.replayed = 0
@@ -111,6 +129,7 @@ class WindowState:
         """
         self._sweep()
         slots = self._slots_of(keys)
+        self._room.soon(self._table.begin[slots], self._table.used[slots])
         out = np.empty((len(keys), self._columns.kinds.size))
         events = [np.ascontiguousarray(column) for column in (times_ms, offsets, fields)]
         row = 0
@@ -208,6 +227,7 @@ class WindowState:
                 np.concatenate((table.begin, np.zeros(more, np.int64))),
                 np.concatenate((table.used, np.zeros(more, np.int64))),
                 np.concatenate((table.last, np.full(more, -1, np.int64))),
+                np.concatenate((table.newest, np.zeros(more, np.int64))),
                 np.concatenate((table.sizes, np.full(more, -1, np.int8))),
             )
             self._dirty = np.concatenate((self._dirty, np.zeros(more, np.bool_)))
@@ -219,7 +239,7 @@ class WindowState:
         if clock - self._swept_ms < every:
             return
         self._swept_ms = clock
-        gone = kernels.forgotten(len(self._keys), self._rings, self._table, self._space, self._bounds.forget_ms)
+        gone = kernels.forgotten(len(self._keys), self._table, self._space, self._bounds.forget_ms)
         if np.count_nonzero(gone) * SWEEPS <= gone.size:
             return
         self._forgotten += [self._keys[slot] for slot in np.flatnonzero(gone).tolist()]
@@ -227,15 +247,23 @@ class WindowState:
         self._keys = [self._keys[slot] for slot in kept.tolist()]
         self._slots = {key: slot for slot, key in enumerate(self._keys)}
         table = self._table
-        self._table = kernels.Slots(table.begin[kept], table.used[kept], table.last[kept], table.sizes[kept])
+        self._table = kernels.Slots(
+            table.begin[kept], table.used[kept], table.last[kept], table.newest[kept], table.sizes[kept]
+        )
         self._dirty = self._dirty[kept]
         self._compact()
 
     def _compact(self) -> None:
         """Closes the gaps of the arena."""
-        placed = np.flatnonzero(self._table.sizes >= 0)
-        order = placed[np.argsort(self._table.begin[placed])]
-        kernels.compact(order, self._rings, self._table, self._space)
+        table, state = self._table, self._space.state
+        placed = np.flatnonzero(table.sizes >= 0)
+        order = placed[np.argsort(table.begin[placed])]
+        end = 0
+        for part in np.array_split(order, len(order) // MOVED_AT_ONCE + 1):
+            self._room.soon(table.begin[part], table.used[part])
+            end = kernels.compact(part, end, self._rings, table, self._space)
+        state[0], state[2] = end, 0
+        self._space.free[:] = -1
 
     def _grow(self) -> None:
         """Makes space in the arena: closes gaps where that pays, else makes it larger."""
@@ -245,7 +273,7 @@ class WindowState:
             return
         entries = len(self._rings.words)
         entries += max(entries // 8, int(self._space.rooms[-1]))
-        self._rings = _rings(self._room(self._rings.words, entries))
+        self._rings = _rings(self._room.grown(self._rings.words, entries))
 
 
 def _rings(words: NDArray[np.int64]) -> kernels.Rings:

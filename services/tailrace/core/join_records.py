@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -102,8 +102,8 @@ class Arrivals(NamedTuple):
     cohort: NDArray[np.int64]
 
     @staticmethod
-    def of(predictions: Sequence[Scored]) -> Arrivals:  # hot path
-        """Columns of predictions, of which there is at least one."""
+    def of(predictions: Sequence[Scored], amounts: Sequence[float] | None = None) -> Arrivals:  # hot path
+        """Columns of predictions, of which there is at least one; `amounts` is the money at stake in each."""
         ids, events, keys, entities, slices, times, variants, versions, scores, *flags = zip(
             *map(msgspec.structs.astuple, predictions), strict=True
         )
@@ -113,7 +113,7 @@ class Arrivals(NamedTuple):
         numbers = {cohort: number for number, cohort in enumerate(dict.fromkeys(cohorts))}
         return Arrivals(
             list(events),
-            _texts(list(zip(ids, events, keys, entities, strict=True))),
+            _texts(list(zip(ids, events, keys, entities, *([amounts] if amounts is not None else []), strict=True))),
             np.fromiter(times, np.int64, count),
             np.fromiter(scores, np.float64, count),
             DECIDED * decided + ACTIVATED * activated + BLOCKED * blocked,
@@ -169,7 +169,7 @@ class Reports(NamedTuple):
         )
 
 
-def _texts(parts: list[tuple[str, str, str, msgspec.Raw]]) -> list[bytes]:
+def _texts(parts: Sequence[tuple[Any, ...]]) -> list[bytes]:
     lines = _LINES.encode_lines(parts).split(b"\n")[:-1]
     # JSON that was laid out over several lines is rare enough to be encoded piece by piece.
     return lines if len(lines) == len(parts) else [_LINES.encode(part) for part in parts]

@@ -64,12 +64,13 @@ class Cohort(NamedTuple):
 
 
 class Text(NamedTuple):
-    """The text of a prediction; `key` and `entities` are JSON."""
+    """The text of a prediction; `key` and `entities` are JSON, `amount` is the money at stake where it is known."""
 
     prediction_id: str
     event_id: str
     key: msgspec.Raw
     entities: msgspec.Raw
+    amount: float = 0.0
 
 
 _TEXTS = msgspec.json.Decoder(list[Text])

@@ -17,6 +17,8 @@ LOSS_CAP = 4.0
 was thought impossible (log loss 16) would otherwise weigh as much as hundreds of ordinary misses."""
 LOSSES = ("accuracy", "brier", "log_loss")
 """Metrics that are a mean over single predictions."""
+LOSSES_OF_NUMBERS = ("absolute_error",)
+"""The same of predicted numbers: absolute errors as shares of their range."""
 
 
 class LossDetector(Protocol):
@@ -81,7 +83,7 @@ def losses(
     """Loss of each prediction.
 
     Args:
-        metric: One of `LOSSES`.
+        metric: One of `LOSSES`, or of `LOSSES_OF_NUMBERS`, where `scores` are the losses themselves.
         scores: float64 (n,), in (0, 1).
         positive: bool (n,).
         threshold: Decisions are positive from this score on.
@@ -89,6 +91,8 @@ def losses(
     Returns:
         float64 (n,): larger is worse.
     """
+    if metric in LOSSES_OF_NUMBERS:
+        return scores
     if metric == "brier":
         return np.asarray((scores - positive) ** 2)
     if metric == "accuracy":

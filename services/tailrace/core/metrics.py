@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.contracts.records import Quality
+from tailrace.core.amounts import metrics_of_amounts
+from tailrace.core.regression import metrics_of_errors
 from tailrace.core.scoring import BINS, bin_of, score_of
+from tailrace.core.top_predictions import mean_precision
 
 CALIBRATION_BINS = 10
 
@@ -28,6 +31,7 @@ METRIC_NAMES = (
     "precision",
     "recall",
     "f1",
+    "kappa",
     "mean_score",
     "base_rate",
 )
@@ -157,16 +161,41 @@ def merge(qualities: Iterable[Quality], *, threshold: float | None = None) -> di
     Args:
         qualities: Records whose histograms are disjoint; at most one per key.
         threshold: That of the use case. None takes it from `metrics["threshold"]` of the records; where
-            they lack it or disagree, the four metrics of decisions are None.
+            they lack it or disagree, the metrics of decisions are None. Records of a regression say their own step.
     """
+    taken = list(qualities)
     total = ScoreHistogram()
     thresholds: set[float | None] = set()
-    for quality in qualities:
+    steps: set[tuple[float, float | None]] = set()
+    for quality in taken:
         total.add_sparse(quality.bins, quality.n, quality.positives)
         thresholds.add(quality.metrics.get("threshold"))
+        step = quality.metrics.get("error_step")
+        if step is not None:
+            steps.add((step, quality.metrics.get("quantile")))
+    if len(steps) == 1:
+        step, quantile = steps.pop()
+        return metrics_of_errors(*total._columns(), step=step, quantile=quantile)
     if threshold is None and len(thresholds) == 1:
         threshold = thresholds.pop()
-    return total.metrics(threshold=threshold)
+    return total.metrics(threshold=threshold) | _merged_extras(taken, threshold)
+
+
+def _merged_extras(qualities: Sequence[Quality], threshold: float | None) -> dict[str, float | None]:
+    """Metrics of amounts and of the first predictions of each day, where records hold any."""
+    found: dict[str, float | None] = {}
+    if any(quality.amounts for quality in qualities):
+        at_stake = ScoreHistogram()
+        for quality in qualities:
+            if quality.amounts:
+                at_stake.add_sparse(quality.bins, quality.amounts, quality.positive_amounts)
+        found |= metrics_of_amounts(*at_stake._columns(), threshold=threshold)
+    sizes = {(quality.top_size, quality.top_distinct) for quality in qualities if quality.top_size}
+    if len(sizes) == 1:
+        size, distinct = sizes.pop()
+        lists = [(quality.window_start_ms, quality.top) for quality in qualities if quality.top_size]
+        found["top_precision"] = mean_precision(lists, size, distinct=distinct)
+    return found
 
 
 def metrics_of_counts(
@@ -222,9 +251,13 @@ def _of_decisions(decided: NDArray[np.bool_], n: Masses, positives: Masses) -> d
     alarms, right = n[decided].sum().item(), positives[decided].sum().item()
     wrong = alarms - right
     missed = hits - right
+    accuracy = (total - wrong - missed) / total
+    by_chance = (alarms * hits + (total - alarms) * (total - hits)) / total**2
     return {
-        "accuracy": (total - wrong - missed) / total,
+        "accuracy": accuracy,
         "precision": right / alarms if alarms else None,
         "recall": right / hits if hits else None,
         "f1": 2 * right / (alarms + hits) if alarms + hits else None,
+        # How far decisions are better than as many at random (Cohen 1960).
+        "kappa": (accuracy - by_chance) / (1.0 - by_chance) if by_chance < 1.0 else None,
     }

@@ -10,6 +10,7 @@ from tailrace.contracts.records import Alarm, AlarmKind
 from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.join_watch import JoinWatchData
 from tailrace.core.monitors import Detector, Metric
+from tailrace.core.prequential import Prequential
 from tailrace.core.retraining import RetrainSpec, RetrainState
 from tailrace.core.vector_sample import VectorSample
 
@@ -17,7 +18,7 @@ FORMAT = 2
 
 
 class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to watch and when to ask for a new model; spans in milliseconds."""
+    """What to watch and when to ask for a new model; spans in milliseconds. `decides`: predictions say yes or no."""
 
     use_case: str
     names: tuple[str, ...]
@@ -28,6 +29,7 @@ class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
     psi_every_ms: int
     retrain: RetrainSpec
     training_window_ms: int
+    decides: bool = True
 
 
 class Champion(msgspec.Struct, frozen=True):
@@ -89,3 +91,4 @@ class MonitorSnapshot(msgspec.Struct, kw_only=True):
     drift: str = ""
     alarms: dict[str, Alarm] = {}
     retrain: RetrainState = msgspec.field(default_factory=RetrainState)
+    prequential: Prequential = msgspec.field(default_factory=Prequential)

@@ -30,6 +30,7 @@ from tailrace.core.judged import Judged
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
 from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, MonitorSpec, Suspicion
 from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, EDetector
+from tailrace.core.prequential import Prequential
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.reference import Reference
 from tailrace.core.retraining import Evidence, RetrainState
@@ -94,6 +95,11 @@ class Monitor:
     def alarms(self) -> Collection[Alarm]:
         """Alarms that stand."""
         return self._state.alarms.values()
+
+    @property
+    def prequential(self) -> Prequential:
+        """How good the champions were lately, label by label."""
+        return self._state.prequential
 
     @property
     def wants_vectors(self) -> bool:
@@ -215,6 +221,8 @@ class Monitor:
             return []
         taken = waiting.taken(np.flatnonzero(due)).in_order()
         self._state.retrain.observe(taken.event_time_ms)
+        if self._spec.decides:
+            self._state.prequential.feed(taken.scores >= self._spec.threshold, taken.positive)
         found = self._losses.feed(taken)
         decided = self._losses.decided
         return [alarm for finding in found for alarm in self._take_loss(finding, decided, now_ms)]

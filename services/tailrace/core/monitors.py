@@ -59,6 +59,31 @@ class F1(Metric, frozen=True, tag=True):
     """Harmonic mean of precision and recall."""
 
 
+class TopPrecision(Metric, frozen=True, tag=True):
+    """Share of positives among the k predictions of a day with the highest scores, mean over the days of the window.
+
+    Args:
+        k: Predictions of a day that somebody looks at, at most 1,000.
+        distinct: Count of each key of the requests only the prediction with the highest score, as the card
+            precision of Le Borgne et al. (2022, section 4.3) does; the label is that of this prediction.
+    """
+
+    k: int = 100
+    distinct: bool = False
+
+
+class MAE(Metric, frozen=True, tag=True):
+    """Mean absolute error of predicted numbers; smaller is better."""
+
+
+class RMSE(Metric, frozen=True, tag=True):
+    """Root mean squared error of predicted numbers; smaller is better."""
+
+
+class Pinball(Metric, frozen=True, tag=True):
+    """Mean pinball loss at the quantile that is predicted, or at the median; smaller is better."""
+
+
 NAMES: dict[type[Metric], str] = {
     LogLoss: "log_loss",
     ROCAUC: "roc_auc",
@@ -69,8 +94,14 @@ NAMES: dict[type[Metric], str] = {
     Precision: "precision",
     Recall: "recall",
     F1: "f1",
+    TopPrecision: "top_precision",
+    MAE: "mae",
+    RMSE: "rmse",
+    Pinball: "pinball",
 }
-SMALLER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
+SMALLER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "mae", "rmse", "pinball"})
+OF_NUMBERS = frozenset({"mae", "rmse", "pinball"})
+"""Metrics of predicted numbers; all others are of probabilities."""
 
 
 class PSI(msgspec.Struct, frozen=True, tag=True):
@@ -114,7 +145,8 @@ class EDetector(msgspec.Struct, frozen=True, tag=True):
     when and how far, and resolves the alarm once the loss is back.
 
     Args:
-        metric: "accuracy", "brier" or "log_loss"; a log loss counts at most 4.
+        metric: "accuracy", "brier" or "log_loss", which counts at most 4; of predicted numbers "absolute_error", as a
+            share of their range.
         run_length: Mean number of labels to a false alarm, at least.
     """
 

@@ -70,7 +70,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `order` is the column order of every feature vector: request columns, then each view's columns.
     `own_order` is the part of it that FEATURES carries (request columns and event views); the rest,
     `online_order`, is read from the online store by inference.
-    `field_types` maps each payload field used to "bool" | "int" | "float" | "str".
+    `field_types` maps each payload field used to "bool" | "int" | "float" | "str". Where numbers are predicted, they
+    lie between `low` and `high`, and `quantile` says which of their distribution, None for its mean; `threshold` and
+    `default_score` are such numbers then. `amount` names the column with the money at stake, "" for none.
     """
 
     use_case: str
@@ -86,6 +88,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     default_score: float
     latency_budget_ms: int
+    task: Literal["binary", "regression"] = "binary"
+    low: float = 0.0
+    high: float = 1.0
+    quantile: float | None = None
+    amount: str = ""
 
     @property
     def event_views(self) -> tuple[WindowView, ...]:

@@ -11,13 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.contracts.records import Quality, Reading
-from tailrace.core.influence import sampling_intervals
+from tailrace.core.error_cells import ErrorCells
+from tailrace.core.fading import faded
 from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, Cohort, JoinTable, Rows
 from tailrace.core.label_delay import CELLS, STEPS, Delays, bin_of_delay, cell_of
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import ScoreHistogram
 from tailrace.core.provisional import Histogram
 from tailrace.core.scoring import bin_of
+from tailrace.core.window_extras import ExtraCounts, ExtraRows, Extras, errors_of
+from tailrace.core.window_metrics import (
+    fields_of_extras,
+    histogram_of,
+    intervals_of_window,
+    metrics_of_extras,
+    metrics_of_window,
+)
+from tailrace.core.window_spec import PLAIN, WindowSpec
 
 DAY_MS = 86_400_000
 
@@ -45,10 +55,11 @@ class WindowCounts(msgspec.Struct):
     n: list[int] = []
     positives: list[int] = []
     delays: dict[int, int] = {}
+    extras: ExtraCounts | None = None
 
 
 class _Window:
-    __slots__ = ("delays", "disagreements", "histogram", "paired", "predictions")
+    __slots__ = ("delays", "disagreements", "extras", "histogram", "paired", "predictions")
 
     def __init__(self) -> None:
         self.delays: Counter[int] = Counter()
@@ -56,25 +67,34 @@ class _Window:
         self.paired = 0
         self.disagreements = 0
         self.histogram = ScoreHistogram()
+        self.extras: Extras | None = None
 
 
 class QualityWindows:
     """Counts of every window. Adding and taking back commute, so the order of arrival cannot matter.
 
+    Args:
+        spec: What is counted besides.
+
     Attributes:
         changed: Windows that changed since the caller last cleared it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spec: WindowSpec = PLAIN) -> None:
+        self._spec = spec
+        self._is_plain = spec == PLAIN
         self._windows: dict[WindowKey, _Window] = {}
         self._of_cohort: dict[tuple[int, Cohort], list[tuple[WindowKey, _Window]]] = {}
         self.changed: set[WindowKey] = set()
 
     def predicted(self, table: JoinTable, rows: Rows) -> None:  # hot path
         """Counts predictions."""
+        more = None if self._is_plain else ExtraRows(self._spec, table, rows)
         for windows, which in self._groups(table, rows):
             for window in windows:
                 window.predictions += len(which)
+                if more is not None and window.extras is not None:
+                    more.predicted(window.extras, which)
 
     def paired(self, table: JoinTable, shadows: Rows, agrees: NDArray[np.bool_]) -> None:
         """Counts events that both a shadow and a model with traffic scored, bool (n,): whether they decided alike."""
@@ -88,10 +108,17 @@ class QualityWindows:
         """Counts final labels, float64 (n,), or takes them back with `times` -1."""
         if not rows.size:
             return
-        positions = bin_of(table.score[rows])
+        positions: NDArray[np.integer]
+        if self._spec.grid is None:
+            positions, positive = bin_of(table.score[rows]), labels > 0.0
+        else:
+            positions, positive = errors_of(self._spec.grid, table, rows, labels)
+        more = None if self._is_plain else ExtraRows(self._spec, table, rows)
         for windows, which in self._groups(table, rows):
             for window in windows:
-                window.histogram.add(positions[which], labels[which] > 0.0, times)
+                window.histogram.add(positions[which], positive[which], times)
+                if more is not None and window.extras is not None:
+                    more.labelled(window.extras, which, labels, times)
 
     def add_rows(self, table: JoinTable, rows: Rows) -> None:
         """Counts all that is kept of whole events, as the calls above have done one by one."""
@@ -105,6 +132,7 @@ class QualityWindows:
         head = table.head[rows]
         seen = table.closed[head] & (table.outcome[head] == ASSERTED)
         seen &= (table.flags[rows] & (ACTIVATED | BLOCKED)) == ACTIVATED
+        seen &= self._spec.grid is None
         rows, head = rows[seen], head[seen]
         delay = bin_of_delay(table.outcome_time_ms[head] - table.event_time_ms[rows])
         code = ((table.value[head] > 0.0) * CELLS + cell_of(table.score[rows])) * STEPS + delay
@@ -141,7 +169,8 @@ class QualityWindows:
         window = self._windows[key]
         bins, n, positives = window.histogram.sparse()
         counts = (window.predictions, window.paired, window.disagreements)
-        return WindowCounts(*counts, bins, n, positives, dict(sorted(window.delays.items())))
+        extras = window.extras.stored() if window.extras is not None else None
+        return WindowCounts(*counts, bins, n, positives, dict(sorted(window.delays.items())), extras)
 
     def restore(self, key: WindowKey, counts: WindowCounts) -> None:
         """Adds stored counts."""
@@ -151,17 +180,41 @@ class QualityWindows:
         window.disagreements += counts.disagreements
         window.histogram.add_sparse(counts.bins, counts.n, counts.positives)
         window.delays.update(counts.delays)
+        if counts.extras is not None and window.extras is not None:
+            window.extras.add(counts.extras)
 
     def histogram(self, keys: Iterable[WindowKey]) -> Histogram:
         """Final labels over several windows together."""
         total = ScoreHistogram()
         for key in keys:
             total.add_histogram(self._windows[key].histogram)
-        return Histogram(*(np.array(column, dtype=np.int64) for column in total.sparse()))
+        return histogram_of(total)
 
     def final(self, key: WindowKey) -> int:
         """Final labels in a window."""
         return self._windows[key].histogram.labelled
+
+    def faded(self, key: WindowKey, threshold: float) -> dict[str, float | None]:
+        """Metrics over a window and those before it of the same model and slice, older days fading."""
+        days = [
+            ((key.start_ms - other.start_ms) // DAY_MS, window.histogram)
+            for other, window in self._windows.items()
+            if other[1:] == key[1:] and other.start_ms <= key.start_ms
+        ]
+        return faded(self._spec, days, threshold=threshold)
+
+    def newest(self, variant: str) -> WindowKey | None:
+        """The newest window of all of a variant's traffic, of the version that made most of its predictions."""
+        mine = [key for key in self._windows if key.slice == "" and key.variant == variant]
+        return max(mine, key=lambda key: (key.start_ms, self.predictions(key), key.model_version), default=None)
+
+    def predictions(self, key: WindowKey) -> int:
+        """Predictions in a window."""
+        return self._windows[key].predictions
+
+    def intervals(self, key: WindowKey, threshold: float) -> dict[str, list[float]]:
+        """95 % intervals of what the metrics of as many other labels would be."""
+        return intervals_of_window(self._spec, self._windows[key].histogram, threshold)
 
     def maturity(self, key: WindowKey) -> float:
         """Share of a window's predictions whose label is final, in [0, 1]."""
@@ -170,10 +223,15 @@ class QualityWindows:
 
     def metrics(self, keys: Iterable[WindowKey], threshold: float) -> dict[str, float | None]:
         """Metrics over several windows together."""
+        taken = list(keys)
         total = ScoreHistogram()
-        for key in keys:
+        for key in taken:
             total.add_histogram(self._windows[key].histogram)
-        return total.metrics(threshold=threshold)
+        found = metrics_of_window(self._spec, total, threshold)
+        if self._is_plain:
+            return found
+        extras = [(key.start_ms, window.extras) for key in taken if (window := self._windows[key]).extras is not None]
+        return found | metrics_of_extras(self._spec, extras, threshold)
 
     def record(
         self,
@@ -186,6 +244,7 @@ class QualityWindows:
         auxiliary: bool = False,
         provisional: Reading | None = None,
         estimate: Reading | None = None,
+        fading: dict[str, float | None] | None = None,
     ) -> Quality:
         """What QUALITY says of a window."""
         window = self._windows[key]
@@ -205,14 +264,16 @@ class QualityWindows:
             bins=bins,
             n=n,
             positives=positives,
-            metrics=window.histogram.metrics(threshold=threshold) | {"threshold": threshold},
+            metrics=self.metrics([key], threshold) | {"threshold": threshold},
             watermark_ms=watermark_ms,
             paired=window.paired,
             disagreements=window.disagreements,
             auxiliary=auxiliary,
-            intervals=sampling_intervals(*self.histogram([key]), threshold=threshold),
+            intervals=self.intervals(key, threshold),
             provisional=provisional,
             estimate=estimate,
+            fading=fading or {},
+            **(fields_of_extras(self._spec, window.histogram, window.extras) if window.extras is not None else {}),
         )
 
     def _groups(self, table: JoinTable, rows: Rows) -> Iterator[tuple[list[_Window], NDArray[np.int64]]]:
@@ -243,7 +304,18 @@ class QualityWindows:
         window = self._windows.get(key)
         if window is None:
             window = self._windows[key] = _Window()
+            if not self._is_plain:
+                window.extras = Extras(self._spec, whole=not key.slice)
         return window
+
+    def error_sums(self, keys: Iterable[WindowKey]) -> NDArray[np.int64]:
+        """Sums of errors by cell of the prediction over several windows together; see `ErrorCells`."""
+        total = ErrorCells()
+        for key in keys:
+            extras = self._windows[key].extras
+            if extras is not None and extras.errors is not None:
+                total.add(extras.errors.sums)
+        return total.sums
 
 
 def keys_of(start_ms: int, cohort: Cohort) -> list[WindowKey]:

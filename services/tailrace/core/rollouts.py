@@ -46,8 +46,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         hold_ms: Stream time in shadow.
         min_predictions: Fewest shadow predictions before a decision.
         max_disagreement: Largest share of decisions that may differ from the champion's.
-        max_loss_gap: Largest excess of the shadow's log loss over the champion's, where labels are in.
-        min_labels: Fewest final labels on both sides before log loss is compared.
+        max_loss_gap: Largest excess of the shadow's loss over the champion's, where labels are in.
+        min_labels: Fewest final labels on both sides before losses are compared.
+        loss: Metric that models are compared by.
     """
 
     use_case: str
@@ -57,6 +58,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     max_disagreement: float = 1.0
     max_loss_gap: float = 0.02
     min_labels: int = 200
+    loss: str = "log_loss"
 
     def start(self, table: RoutingTable | None, history: Iterable[CandidateRegistered | Quality] = ()) -> RolloutState:
         """A controller that continues from the newest routing table and the records it takes account of."""
@@ -199,12 +201,15 @@ class RolloutState:
         losses = self._losses(shadow, champion)
         evidence = {"shadow_predictions": str(predictions), "disagreement": f"{disagreement:.6f}"}
         if losses is not None:
-            evidence |= {"log_loss_shadow": f"{losses[0]:.6f}", "log_loss_champion": f"{losses[1]:.6f}"}
-        refusal = ""
+            evidence |= {
+                f"{self._spec.loss}_shadow": f"{losses[0]:.6f}",
+                f"{self._spec.loss}_champion": f"{losses[1]:.6f}",
+            }
+        refusal, spoken = "", self._spec.loss.replace("_", " ")
         if disagreement > self._spec.max_disagreement:
             refusal = f"decides otherwise than the champion on {disagreement:.1%} of the events"
         elif losses is not None and losses[0] - losses[1] > self._spec.max_loss_gap:
-            refusal = f"log loss {losses[0]:.4f} in shadow against the champion's {losses[1]:.4f}"
+            refusal = f"{spoken} {losses[0]:.4f} in shadow against the champion's {losses[1]:.4f}"
         if refusal:
             reason = f"version {shadow.model_version} refused: {refusal}"
             return self._decide([champion], self._warm(), now_ms, "refused", "rollout", reason, evidence)
@@ -221,17 +226,17 @@ class RolloutState:
         evidence = {"run_id": self._registered[champion.model_version].run_id, "former": former.model_version}
         reason = f"version {champion.model_version} not graded: too few labels to compare it with its predecessor"
         if losses is not None:
-            gain = losses[0] - losses[1]
+            gain, spoken = losses[0] - losses[1], self._spec.loss.replace("_", " ")
             evidence |= {
-                "log_loss_former": f"{losses[0]:.6f}",
-                "log_loss_champion": f"{losses[1]:.6f}",
+                f"{self._spec.loss}_former": f"{losses[0]:.6f}",
+                f"{self._spec.loss}_champion": f"{losses[1]:.6f}",
                 "gain": f"{gain:.6f}",
             }
-            reason = f"version {champion.model_version} gained {gain:+.4f} of log loss over {former.model_version}"
+            reason = f"version {champion.model_version} gained {gain:+.4f} of {spoken} over {former.model_version}"
         return self._decide([champion], self._warm(), now_ms, "graded", "rollout", reason, evidence)
 
     def _losses(self, shadow: Variant, champion: Variant) -> tuple[float, float] | None:
-        """Log loss of shadow and champion over the windows that both were in, weighted by final labels."""
+        """Loss of shadow and champion over the windows that both were in, weighted by final labels."""
         sums = [0.0, 0.0]
         counts = [0, 0]
         for start in {key[0] for key in self._quality}:
@@ -240,7 +245,7 @@ class RolloutState:
                 self._quality.get((start, "champion", champion.model_version)),
             )
             for at, record in enumerate(pair):
-                loss = record.metrics.get("log_loss") if record is not None and all(pair) else None
+                loss = record.metrics.get(self._spec.loss) if record is not None and all(pair) else None
                 if record is not None and loss is not None:
                     sums[at] += loss * record.final
                     counts[at] += record.final

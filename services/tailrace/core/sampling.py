@@ -25,7 +25,7 @@ class DataSet(NamedTuple):
 
     `rows` float32 (n, d) in plan order, NaN = missing; `labels` bool (n,); `times_ms` int64 (n,). `targets`
     float64 (n,), None where every label is final: 0 or 1 for those that are, and else how many positive labels
-    one that has come stands for, 1 or more, or 0 while none has.
+    one that has come stands for, 1 or more, or 0 while none has. Where numbers are predicted, `targets` are those.
     """
 
     rows: NDArray[np.float32]

@@ -42,7 +42,9 @@ def judge(
         champion: Metrics of the champion on the same rows; None: there is no champion for this plan.
         scores: float64 (n,), scores of the candidate on them.
     """
-    results = [_sane(scores), _calibrated(candidate)]
+    results = [_sane(scores)]
+    if "calibration" in candidate:
+        results.append(_calibrated(candidate))
     for gate in gates:
         results.append(_at_least(gate, candidate) if gate.value is not None else _not_worse(gate, candidate, champion))
     return results

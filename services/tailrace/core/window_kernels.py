@@ -33,11 +33,15 @@ class Rings(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """By slot: where its ring begins, how many entries it holds, its newest source offset, index into `rooms`."""
+    """By slot: where its ring begins, how many entries it holds, its newest source offset, its newest event time, index into `rooms`.
+
+    The time stands in the ring too, which may lie on disk: who looks at all keys needs no ring.
+    """
 
     begin: NDArray[np.int64]
     used: NDArray[np.int64]
     last: NDArray[np.int64]
+    newest: NDArray[np.int64]
     sizes: NDArray[np.int8]
 
 
@@ -91,7 +95,7 @@ def update(row, slots, at_ms, at_offset, at_fields, rings, table, space, bounds,
         slot, now, offset = slots[row], at_ms[row], at_offset[row]
         fresh = offset > table.last[slot]
         if fresh:
-            if table.used[slot] and silent(slot, rings, table, space) >= bounds.forget_ms:
+            if table.used[slot] and space.state[3] - table.newest[slot] >= bounds.forget_ms:
                 # Whether it was swept away already must not show.
                 table.used[slot] = 0
             if not make_room(slot, rings, table, space, bounds):
@@ -148,6 +152,7 @@ def _insert(slot, now, offset, values, rings, table):  # type: ignore[no-untyped
         rings.values[place, FIELD + k] = values[k]
     table.used[slot] += 1
     table.last[slot] = offset
+    table.newest[slot] = rings.words[first + table.used[slot] - 1, TIME]
 
 
 @compiled
@@ -258,17 +263,11 @@ def _distinct(low, end, ceiling, rings, columns, distinct):  # type: ignore[no-u
 
 
 @compiled
-def silent(slot, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
-    """How long before the newest event of all keys the newest of this one was, which has at least one."""
-    return space.state[3] - rings.words[table.begin[slot] + table.used[slot] - 1, TIME]
-
-
-@compiled
-def forgotten(slots, rings, table, space, forget_ms):  # type: ignore[no-untyped-def]  # compiled
+def forgotten(slots, table, space, forget_ms):  # type: ignore[no-untyped-def]  # compiled
     """Which of the first `slots` slots no event can need any more, bool (slots,)."""
     out = np.empty(slots, np.bool_)
     for slot in range(slots):
-        out[slot] = table.used[slot] == 0 or silent(slot, rings, table, space) >= forget_ms
+        out[slot] = table.used[slot] == 0 or space.state[3] - table.newest[slot] >= forget_ms
     return out
 
 
@@ -281,22 +280,40 @@ def copy(rings, source, target):  # type: ignore[no-untyped-def]  # compiled
 
 @compiled
 def make_room(slot, rings, table, space, bounds):  # type: ignore[no-untyped-def]  # compiled
-    """Makes room for one more entry; False when the arena must grow first."""
+    """Makes room for one more entry; False when the arena must grow first.
+
+    A place that is full is exchanged for one that fits what is left after trimming, also for a smaller one: were places
+    only ever exchanged for larger ones, each key would come to hold that of the busiest time it ever had, and
+    memory would rise for as long as there are new records.
+    """
     size = table.sizes[slot]
     if size >= 0 and table.used[slot] < space.rooms[size]:
         return True
     if size >= 0:
         trim(slot, bounds.keep_ms, rings, table)
-        # Trimming alone must free a good part, or it would be tried again with every event.
-        if table.used[slot] < space.rooms[size] * 3 // 4:
-            return True
-    if size + 1 < space.rooms.size:
-        return place(slot, size + 1, rings, table, space)
-    space.state[1] += merge(slot, bounds.hop_ms, bounds.newest, rings, table)
-    # The tiles of the span are few: whatever is still too much lies behind it.
-    excess = table.used[slot] - space.rooms[size] * 3 // 4
-    space.state[1] += cut(slot, excess, rings, table)
+    fits = fitting(table.used[slot], space)
+    if fits > size:
+        return place(slot, fits, rings, table, space)
+    if fits < size:
+        # Where there is none, the ring stays: it has room, and the arena need not grow for a smaller place.
+        place(slot, fits, rings, table, space)
+    elif table.used[slot] > space.rooms[size] * 3 // 4:
+        space.state[1] += merge(slot, bounds.hop_ms, bounds.newest, rings, table)
+        # The tiles of the span are few: whatever is still too much lies behind it.
+        space.state[1] += cut(slot, table.used[slot] - space.rooms[size] * 3 // 4, rings, table)
     return True
+
+
+@compiled
+def fitting(entries, space):  # type: ignore[no-untyped-def]  # compiled
+    """The least size of a place of which these entries leave a quarter free; the largest where none does.
+
+    With less free, trimming would be tried again with every event.
+    """
+    size = 0
+    while size < space.rooms.size - 1 and space.rooms[size] * 3 // 4 < entries:
+        size += 1
+    return size
 
 
 @compiled
@@ -324,9 +341,8 @@ def place(slot, size, rings, table, space):  # type: ignore[no-untyped-def]  # c
 
 
 @compiled
-def compact(order, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
-    """Moves all rings down, in the order in which they lie, which `order` gives."""
-    at = 0
+def compact(order, at, rings, table, space):  # type: ignore[no-untyped-def]  # compiled
+    """Moves rings down to `at`, in the order in which they lie, which `order` gives; returns the end of the last."""
     for slot in order:
         first = table.begin[slot]
         if first != at:
@@ -334,9 +350,7 @@ def compact(order, rings, table, space):  # type: ignore[no-untyped-def]  # comp
                 copy(rings, first + entry, at + entry)
             table.begin[slot] = at
         at += space.rooms[table.sizes[slot]]
-    space.state[0] = at
-    space.state[2] = 0
-    space.free[:] = -1
+    return at
 
 
 @compiled
@@ -424,12 +438,9 @@ def unpack(row, slots, words, ends, rings, table, space):  # type: ignore[no-unt
         slot = slots[row]
         at = ends[row - 1] if row else 0
         packed = words[at] >> 32
-        largest = space.rooms.size - 1
         # A bound that has been lowered since drops the oldest entries.
-        size = min(packed, space.rooms[largest])
-        room = 0
-        while room < largest and space.rooms[room] * 3 // 4 < size:
-            room += 1
+        size = min(packed, space.rooms[-1])
+        room = fitting(size, space)
         table.used[slot] = 0
         if room > table.sizes[slot] and not place(slot, room, rings, table, space):
             return row
@@ -445,6 +456,7 @@ def unpack(row, slots, words, ends, rings, table, space):  # type: ignore[no-unt
                 rings.values[first + entry, FIELD + k] = floats[at + 3 * packed + source * width + k]
         table.used[slot] = size
         if size:
-            space.state[3] = max(space.state[3], rings.words[first + size - 1, TIME])
+            table.newest[slot] = rings.words[first + size - 1, TIME]
+            space.state[3] = max(space.state[3], table.newest[slot])
         row += 1
     return row

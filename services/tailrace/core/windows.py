@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace.core.event_windows import Room, WindowState, in_memory, stable_hash
+from tailrace.core.event_windows import IN_MEMORY, InMemory, Room, WindowState, stable_hash
 from tailrace.core.label_windows import LabelState, evaluate
 
-__all__ = ["LabelState", "Room", "WindowState", "evaluate", "in_memory", "stable_hash"]
+__all__ = ["IN_MEMORY", "InMemory", "LabelState", "Room", "WindowState", "evaluate", "stable_hash"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from tailrace.core.event_windows import in_memory
+from tailrace.core.windows import IN_MEMORY
 from tailrace.errors import Fatal
 
 SHARE = 0.25
@@ -37,7 +38,12 @@ class PagedRoom:
         self._resident_bytes = resident_bytes
         self._file: _File | None = None
 
-    def __call__(self, words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    def soon(self, first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """As `Room`: what lies on disk is read side by side, and the kernels wait for little of it."""
+        if self._file is not None:
+            self._file.soon(first, rows)
+
+    def grown(self, words: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
         """As `Room`.
 
         Raises:
@@ -46,7 +52,7 @@ class PagedRoom:
         if self._file is not None:
             return self._file.words(rows, words.shape[1])
         if rows * words.strides[0] <= self._resident_bytes:
-            return in_memory(words, rows)
+            return IN_MEMORY.grown(words, rows)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._file = _File(self._directory)
         grown = self._file.words(rows, words.shape[1])
@@ -75,11 +81,31 @@ class _File:
         self._map = mmap.mmap(self._descriptor, reserved)
         # A key's ring is a page or two, and its neighbours are other keys: reading ahead would fetch 128 kB for it.
         self._map.madvise(mmap.MADV_RANDOM)
+        self._row_bytes = 0
+        self._read = -1
 
     def __del__(self) -> None:
         os.close(self._descriptor)
 
+    def soon(self, first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Asks for pages, as long as any of them come from disk: a page that is there costs a call for nothing."""
+        read = resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
+        if read == self._read:
+            return
+        self._read = read
+        begin = first * self._row_bytes // mmap.PAGESIZE
+        end = (first + rows) * self._row_bytes // mmap.PAGESIZE + 1
+        order = np.argsort(begin)
+        until = 0
+        for page, behind in zip(begin[order].tolist(), end[order].tolist(), strict=True):
+            page = max(page, until)
+            if page < behind:
+                size = (behind - page) * mmap.PAGESIZE
+                os.posix_fadvise(self._descriptor, page * mmap.PAGESIZE, size, os.POSIX_FADV_WILLNEED)
+                until = behind
+
     def words(self, rows: int, width: int) -> NDArray[np.int64]:
+        self._row_bytes = 8 * width
         try:
             # Without blocks of its own, a page that finds the disk full would end the process by a signal.
             os.posix_fallocate(self._descriptor, 0, 8 * rows * width)

@@ -18,7 +18,7 @@ from tailrace.core.durations import milliseconds
 from tailrace.core.plan import WindowView
 from tailrace.core.requests import RequestColumns, numbers
 from tailrace.core.watermarks import EventTimeBounds, watermark_of
-from tailrace.core.windows import LabelState, Room, WindowState, in_memory, stable_hash
+from tailrace.core.windows import InMemory, LabelState, Room, WindowState, stable_hash
 from tailrace.errors import BadRecord
 from tailrace.features.decoding import RunDecoder
 from tailrace.features.encoding import RowEncoder
@@ -60,7 +60,7 @@ class FeatureProcessor:
         room: Makes the place where the windows of one view and partition lie.
     """
 
-    def __init__(self, use_case: UseCase, room: Callable[[], Room] = lambda: in_memory) -> None:
+    def __init__(self, use_case: UseCase, room: Callable[[], Room] = InMemory) -> None:
         plan = use_case.plan
         requests = use_case.requests
         self._plan = plan

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.metrics import METRICS
-from tailrace.contracts.records import Drift
+from tailrace.contracts.records import Drift, Reading
 from tailrace.core.monitoring import MATURE
+from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import DAY_MS, QualityWindows
+from tailrace.core.readings import Readings
 from tailrace.feedback.state import FeedbackState
 
 _KINDS = METRICS["alarms_active"].labels[0].values
 _REPEATS = METRICS["join_repeats"].labels[0].values
 _EVICTIONS = METRICS["evictions"].labels[0].values
 _VARIANTS = METRICS["quality"].labels[1].values
+
+
+TERMS = frozenset({"threshold", "error_step", "quantile"})
+"""What stands beside metrics to say in which terms they are meant."""
 
 
 class Gauges:
@@ -53,7 +59,7 @@ class Gauges:
         self._metrics.drift_score.labels(drift.subject).set(drift.value)
         self._metrics.drift_limit.labels(drift.subject).set(drift.threshold)
 
-    def tick(self, state: FeedbackState, threshold: float) -> None:
+    def tick(self, state: FeedbackState, threshold: float, readings: Readings | NumberReadings) -> None:
         """Exports what a tick of stream time has changed; `threshold` is that of decisions."""
         metrics = self._metrics
         metrics.quality_drop.clear()
@@ -64,8 +70,12 @@ class Gauges:
         metrics.quality.clear()
         metrics.quality_maturity.clear()
         metrics.quality_end.clear()
+        for gauge in (metrics.quality_reading, metrics.quality_reading_bound, metrics.quality_reading_maturity):
+            gauge.clear()
+        _, fading = state.fading(threshold)
         for variant in _VARIANTS:
             self._quality(variant, state.windows, threshold)
+            self._readings(variant, state.windows, readings, threshold, fading)
         self.alarms(state)
 
     def _quality(self, variant: str, windows: QualityWindows, threshold: float) -> None:
@@ -78,10 +88,41 @@ class Gauges:
         newest_ms = max(key.start_ms for key in mature)
         taken = [key for key in mature if key.start_ms == newest_ms]
         for name, value in windows.metrics(taken, threshold).items():
-            if value is not None:
+            if value is not None and name not in TERMS:
                 self._metrics.quality.labels(name, variant).set(value)
         self._metrics.quality_maturity.labels(variant).set(min(windows.maturity(key) for key in taken))
         self._metrics.quality_end.labels(variant).set((newest_ms + DAY_MS) / 1000)
+
+    def _readings(
+        self,
+        variant: str,
+        windows: QualityWindows,
+        readings: Readings | NumberReadings,
+        threshold: float,
+        fading: dict[str, float | None],
+    ) -> None:
+        """The three readings of the newest day, of the version that made most of its predictions."""
+        key = windows.newest(variant)
+        if key is None:
+            return
+        final = Reading(metrics=windows.metrics([key], threshold), intervals=windows.intervals(key, threshold))
+        found: dict[str, Reading | None] = {
+            "estimate": readings.estimate(key),
+            "provisional": readings.provisional(key),
+        }
+        found["final"] = final
+        if variant == "champion":
+            found["fading"] = Reading(metrics=fading)
+        for name, reading in found.items():
+            if reading is None:
+                continue
+            for metric, value in reading.metrics.items():
+                if value is None or metric in TERMS:
+                    continue
+                self._metrics.quality_reading.labels(metric, variant, name).set(value)
+                for bound, end in zip(("low", "high"), reading.intervals.get(metric, ()), strict=False):
+                    self._metrics.quality_reading_bound.labels(metric, variant, name, bound).set(end)
+        self._metrics.quality_reading_maturity.labels(variant).set(windows.maturity(key))
 
     def alarms(self, state: FeedbackState) -> None:
         """Exports how many alarms of each kind stand."""

@@ -12,8 +12,10 @@ from tailrace.core.attribution import Attribution
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
 from tailrace.core.labels import FINAL
+from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import QualityWindows, WindowKey, pairs
 from tailrace.core.readings import Readings, ReadingSpec
+from tailrace.core.window_spec import PLAIN, WindowSpec
 from tailrace.feedback.changelog import Changelog, Restored
 
 
@@ -28,14 +30,23 @@ class LabelState:
         kept_ms: How long windows are kept.
         restored: What the changelog holds; None to begin.
         watermark_ms: Stream time reached; -1 to begin.
+        counted: What its windows hold.
     """
 
-    def __init__(self, spec: JoinSpec, kept_ms: int, restored: Restored | None = None, watermark_ms: int = -1) -> None:
+    def __init__(
+        self,
+        spec: JoinSpec,
+        kept_ms: int,
+        restored: Restored | None = None,
+        watermark_ms: int = -1,
+        counted: WindowSpec = PLAIN,
+    ) -> None:
         self._kept_ms = kept_ms
         self._join = JoinState(spec, watermark_ms)
         self._attribution = Attribution(spec) if spec.entity is not None else None
-        self.windows = QualityWindows()
-        self._settled = QualityWindows()
+        self._grid = counted.grid
+        self.windows = QualityWindows(counted)
+        self._settled = QualityWindows(counted)
         self._dropped: list[WindowKey] = []
         if restored is not None:
             self._restore(restored)
@@ -131,8 +142,10 @@ class LabelState:
             self._attribution.counts = Counter()
         return counts
 
-    def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings:
+    def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said now of windows whose labels are still coming."""
+        if self._grid is not None:
+            return NumberReadings(self._grid, spec.window_ms + spec.lateness_ms, self.windows, watermark_ms)
         return Readings(spec, self.windows, self._settled, self.table, watermark_ms)
 
     def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:

@@ -26,10 +26,12 @@ class PredictionReader:
 
     Args:
         width: Features of a prediction.
+        amount_at: Which of them is the money at stake; None where nobody asks.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, amount_at: int | None = None) -> None:
         self._width = width
+        self._amount_at = amount_at
         self._scored = BatchDecoder(Scored)
         self._vectors = BatchDecoder(Vector)
 
@@ -41,10 +43,10 @@ class PredictionReader:
         Raises:
             BadRecord: one cannot be read. Written by inference alone, it is a fault of the deploy, not of the data.
         """
-        scanned = Scanned.of(values)
+        scanned = Scanned.of(values) if self._amount_at is None else None
         arrivals = scanned.arrivals() if scanned is not None else None
         if scanned is None or arrivals is None:
-            scanned, arrivals = None, Arrivals.of(_decoded(self._scored, values))
+            scanned, arrivals = None, self._parsed(values)
         places = _sampled(arrivals, monitor) if monitor is not None else []
         if monitor is not None and places:
             vectors = scanned.vectors(places) if scanned is not None else None
@@ -53,6 +55,14 @@ class PredictionReader:
             matrix = np.array(vectors, dtype=np.float32)
             monitor.vectors(matrix.reshape(len(places), self._width), arrivals.score[places])
         return arrivals
+
+    def _parsed(self, values: Sequence[bytes | None]) -> Arrivals:
+        """Predictions that are not as `inference` writes them, or whose money at stake is asked for."""
+        scored = _decoded(self._scored, values)
+        if self._amount_at is None:
+            return Arrivals.of(scored)
+        vectors = _decoded(self._vectors, values)
+        return Arrivals.of(scored, [vector.features[self._amount_at] or 0.0 for vector in vectors])
 
 
 def _sampled(arrivals: Arrivals, monitor: Monitor) -> list[int]:

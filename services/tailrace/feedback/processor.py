@@ -32,6 +32,7 @@ from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitor_state import Champion, Suspicion
 from tailrace.core.monitoring import HOUR_MS
+from tailrace.core.number_readings import NumberReadings
 from tailrace.core.readings import Readings
 from tailrace.core.watermarks import PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord
@@ -94,7 +95,8 @@ class FeedbackProcessor:
             LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
             for label in use_case.labels
         ]
-        self._reader = PredictionReader(len(use_case.plan.order))
+        order, amount = use_case.plan.order, use_case.plan.amount
+        self._reader = PredictionReader(len(order), order.index(amount) if amount else None)
         self._quarantine = Quarantine()
         self._clock_due = False
         self._clock_at_ms = 0
@@ -264,7 +266,7 @@ class FeedbackProcessor:
         outputs += self._quality(self._use_case.label, state.labels[0], tick_ms, readings, is_due=is_due)
         for declared, label in zip(self._use_case.auxiliary_labels, state.labels[1:], strict=True):
             outputs += self._quality(declared, label, tick_ms)
-        self._gauges.tick(state, plan.threshold)
+        self._gauges.tick(state, plan.threshold, readings)
         return outputs
 
     def _quality(
@@ -272,13 +274,14 @@ class FeedbackProcessor:
         declared: Label,
         label: LabelState,
         tick_ms: int,
-        readings: Readings | None = None,
+        readings: Readings | NumberReadings | None = None,
         *,
         is_due: bool = False,
     ) -> list[Output]:
         """Windows that changed and, where it `is_due`, those whose readings did; those of auxiliary labels have none."""
         auxiliary = readings is None
         outputs = []
+        newest, fading = (None, {}) if auxiliary else self._state.fading(self._use_case.plan.threshold)
         for key in label.take_changed_windows(readings if readings is not None and is_due else ()):
             record = label.windows.record(
                 key,
@@ -289,6 +292,7 @@ class FeedbackProcessor:
                 auxiliary=auxiliary,
                 provisional=readings.provisional(key) if readings is not None else None,
                 estimate=readings.estimate(key) if readings is not None else None,
+                fading=fading if key == newest else None,
             )
             name = f"{declared.name}|{key.text()}" if auxiliary else key.text()
             outputs.append(Output(self._topics.quality, name.encode(), encode(record)))

@@ -16,10 +16,12 @@ from tailrace.core.judged import Judged
 from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
 from tailrace.core.monitor_state import Champion, MonitorSpec
 from tailrace.core.monitoring import Monitor
-from tailrace.core.monitors import PSI
-from tailrace.core.quality import DAY_MS, QualityWindows
+from tailrace.core.monitors import PSI, TopPrecision
+from tailrace.core.number_readings import NumberReadings
+from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
+from tailrace.core.window_spec import PLAIN, WindowSpec, grid_of
 from tailrace.feedback.changelog import Clock, Restored
 from tailrace.feedback.label_state import LabelState, final_of
 from tailrace.usecase.declaration import UseCase
@@ -45,10 +47,13 @@ class FeedbackState:
         self.watermark_ms = clock.watermark_ms if clock is not None else -1
         found: Sequence[Restored | None] = restored or [None] * len(use_case.labels)
         self.labels = tuple(
-            LabelState(join_spec(label), kept_ms(use_case, label), of_label, self.watermark_ms)
+            LabelState(
+                join_spec(label), kept_ms(use_case, label), of_label, self.watermark_ms, counted_of(use_case, label)
+            )
             for label, of_label in zip(use_case.labels, found, strict=True)
         )
         self._first = self.labels[0]
+        self._grid = grid_of(use_case.plan)
         self._reading_spec = reading_spec(use_case)
         self.monitor = Monitor(monitor_spec(use_case), clock.monitor if clock is not None else None)
         self._restarted = bool(restored)
@@ -74,7 +79,7 @@ class FeedbackState:
             live = table.live()
             final = live[(table.status[live] == FINAL)]
             final = final[self._is_champions(final)]
-            self.monitor.judged_again(Judged.of(table, final, table.known_at_ms[final], table.label[final]))
+            self.monitor.judged_again(self._judged(final, table.known_at_ms[final], table.label[final]))
         return resolved
 
     def predict(self, arrivals: Arrivals) -> None:
@@ -100,12 +105,19 @@ class FeedbackState:
         self._changes = [[] for _ in self.labels]
         return changes
 
+    def fading(self, threshold: float) -> tuple[WindowKey | None, dict[str, float | None]]:
+        """The champion's newest window, and its metrics with those of the days before it fading."""
+        key = self.windows.newest("champion")
+        if key is None:
+            return None, {}
+        return key, self.windows.faded(key, threshold) | self.monitor.prequential.metrics()
+
     def forget(self, now_ms: int) -> None:
         """Forgets what can no longer change, and windows that nobody looks back at."""
         for label in self.labels:
             label.forget(now_ms)
 
-    def readings(self) -> Readings:
+    def readings(self) -> Readings | NumberReadings:
         """What can be said now of windows whose labels, of those that judge the model, are still coming."""
         return self._first.readings(self._reading_spec, self.watermark_ms)
 
@@ -116,11 +128,19 @@ class FeedbackState:
         if at == 0:
             came = (changes.reason == OUTCOME) & (changes.outcome_time_ms != NO_TIME) & ~np.isnan(changes.label)
             joined = changes.taken(came & self._has_traffic(changes.rows))
-            self.monitor.joined(joined.outcome_time_ms, joined.label > 0.0)
+            # A share of positive numbers says nothing of the joins.
+            self.monitor.joined(joined.outcome_time_ms, (joined.label > 0.0) | (self._grid is not None))
             final = final_of(changes)
             first = final.taken(np.isnan(final.previous))
             mine = first.taken(self._is_champions(first.rows))
-            self.monitor.judged(Judged.of(self._first.table, mine.rows, mine.known_at_ms, mine.label))
+            self.monitor.judged(self._judged(mine.rows, mine.known_at_ms, mine.label))
+
+    def _judged(self, rows: Rows, known_at_ms: NDArray[np.int64], labels: NDArray[np.float64]) -> Judged:
+        """Labels for the loss detectors; where numbers are predicted, with their losses in place of the scores."""
+        judged = Judged.of(self._first.table, rows, known_at_ms, labels)
+        if self._grid is None:
+            return judged
+        return judged._replace(scores=self._grid.absolute_losses(judged.scores, labels))
 
     def _has_traffic(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows are predictions that apps see: bool (n,)."""
@@ -133,6 +153,19 @@ class FeedbackState:
         version, table = self.monitor.version, self._first.table
         mine = [c.variant == "champion" and c.model_version == version for c in table.cohorts]
         return np.array(mine, dtype=np.bool_)[table.cohort[rows]]
+
+
+def counted_of(use_case: UseCase, label: Label) -> WindowSpec:
+    """What the windows of a label hold; those of auxiliary labels hold scores alone."""
+    if label is not use_case.label:
+        return PLAIN
+    top = next((metric for metric in use_case.metrics if isinstance(metric, TopPrecision)), None)
+    return WindowSpec(
+        grid=grid_of(use_case.plan),
+        weighted=bool(use_case.plan.amount),
+        top=top.k if top is not None else 0,
+        distinct=top is not None and top.distinct,
+    )
 
 
 def join_spec(label: Label) -> JoinSpec:
@@ -179,6 +212,7 @@ def monitor_spec(use_case: UseCase) -> MonitorSpec:
             budget_ms=milliseconds(policy.budget.per) if policy.budget else 0,
         ),
         training_window_ms=milliseconds(policy.window),
+        decides=use_case.plan.task == "binary",
     )
 
 

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Prediction, Variant
 from tailrace.core.plan import Plan
+from tailrace.core.regression import STEPS
 from tailrace.core.scoring import BINS, bin_of, score_of
+from tailrace.core.window_spec import grid_of
 from tailrace.inference.inputs import Inputs
 
 _HOLE = b"\x00"
@@ -36,7 +38,8 @@ class Scored(msgspec.Struct, frozen=True):
     """What one variant says of some rows of a micro-batch.
 
     `places` intp (m,) are the rows; `scores` float64 (m,) in [0, 1], NaN where there is none, which is
-    published as the default and flagged as `failure`.
+    published as the default and flagged as `failure`. Of predicted numbers they are shares of the way from the
+    plan's `low` to its `high`.
     """
 
     variant: Variant
@@ -63,7 +66,10 @@ class PredictionEncoder:
         self._plan = plan
         self._fingerprint = plan.fingerprint
         # Published scores lie on a grid: every text there is, is written once.
-        scores = score_of(np.arange(BINS)).tolist()
+        self._grid = grid = grid_of(plan)
+        scores = (score_of(np.arange(BINS)) if grid is None else grid.values(np.arange(STEPS + 1))).tolist()
+        default = plan.default_score
+        self._default = default if grid is None else (default - plan.low) / (plan.high - plan.low)
         self._scores = _texts(scores)
         self._decisions = [b"true" if score >= plan.threshold else b"false" for score in scores]
 
@@ -81,7 +87,8 @@ class PredictionEncoder:
             now_ms: Time of the prediction, epoch milliseconds.
         """
         failed = np.isnan(scored.scores)
-        bins = bin_of(np.where(failed, self._plan.default_score, scored.scores)).tolist()
+        shares = np.where(failed, self._default, scored.scores)
+        bins = (bin_of(shares) if self._grid is None else np.rint(shares * STEPS).astype(np.int64)).tolist()
         ages = shared.ages
         degraded = _degraded(inputs, scored, failed)
         columns = [scored.of(column) for column in shared.before_score]

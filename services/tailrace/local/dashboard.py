@@ -142,6 +142,23 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Empty while there is room for all.",
         ),
         Panel(
+            "Log loss or mean absolute error of the newest day", "none",
+            (
+                Query(f'tailrace_quality_reading{{{_OF}, metric=~"log_loss|mae", variant="champion"}}', "{{use_case}} {{reading}}"),
+                Query(
+                    f'tailrace_quality_reading_bound{{{_OF}, metric=~"log_loss|mae", variant="champion", '
+                    'reading!="final"}', "{{use_case}} {{reading}} {{bound}}",
+                ),
+            ),
+            "Estimated from scores, provisional with labels corrected for those to come, and final. Empty before the first "
+            "champion has predicted for some hours.",
+        ),
+        Panel(
+            "Labels of the newest day that are final", "percentunit",
+            (Query(f"tailrace_quality_reading_maturity_ratio{{{_OF}}}", "{{use_case}} {{variant}}"),),
+            "Empty before the first champion.",
+        ),
+        Panel(
             "Label maturity of that day", "percentunit",
             (Query(f"tailrace_quality_maturity_ratio{{{_OF}}}", "{{use_case}} {{variant}}"),),
             "Empty until half of a day's labels are final.",

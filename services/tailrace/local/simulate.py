@@ -118,10 +118,13 @@ def _result(loop: Simulation, name: str, seed: int, judged: list[Judged], took_s
 
 def _show(console: Console, loop: Simulation, judged: list[Judged], took_s: float) -> None:
     console.print(decisions_table(loop))
-    accuracy = Table("version", "predictions", "labelled", "log loss", "PR AUC", title="accuracy")
-    for version, row in loop.accuracy(loop.begin_ms, loop.end_ms).items():
+    rows = loop.accuracy(loop.begin_ms, loop.end_ms)
+    names = ("mae", "rmse") if any("mae" in row for row in rows.values()) else ("log_loss", "pr_auc")
+    spoken = {"log_loss": "log loss", "pr_auc": "PR AUC", "mae": "MAE", "rmse": "RMSE"}
+    accuracy = Table("version", "predictions", "labelled", *(spoken[name] for name in names), title="accuracy")
+    for version, row in rows.items():
         counts = [figure(row[name], 0) for name in ("predictions", "labelled")]
-        accuracy.add_row(version, *counts, figure(row["log_loss"]), figure(row["pr_auc"], 3))
+        accuracy.add_row(version, *counts, *(figure(row[name]) for name in names))
     console.print(accuracy)
     for one in judged:
         verdict = "[green]met[/]    " if one.holds else "[red]not met[/]"

@@ -16,6 +16,7 @@ from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.core.loss_detectors import LOSS_CAP, log_losses
 from tailrace.core.root_cause import Sample, explain
+from tailrace.core.window_spec import grid_of
 from tailrace.usecase.declaration import UseCase
 
 NEWEST = 200_000
@@ -97,9 +98,12 @@ def _judged(settings: Settings, use_case: UseCase) -> _Judged:
             if isinstance(row, _Served) and row.prediction_id in labels and row.fingerprint == plan.fingerprint
         ]
     scores = np.array([row.score for row in taken], dtype=np.float64)
-    positive = np.array([labels[row.prediction_id] > 0.0 for row in taken], dtype=np.bool_)
+    known = np.array([labels[row.prediction_id] for row in taken], dtype=np.float64)
+    grid = grid_of(plan)
     # Cut off as for the detectors: one absurdity must not speak for its whole group.
-    loss = np.minimum(log_losses(scores, positive), LOSS_CAP)
+    loss = (
+        np.minimum(log_losses(scores, known > 0.0), LOSS_CAP) if grid is None else grid.absolute_losses(scores, known)
+    )
     views = sorted({view for row in taken for view in row.ages_ms})
     ages = [[row.ages_ms.get(view) for view in views] for row in taken]
     matrix = np.array([row.features for row in taken], dtype=np.float32).reshape(len(taken), len(plan.order))

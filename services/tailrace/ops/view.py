@@ -200,6 +200,6 @@ class LoopView:
 def _summary(record: Quality) -> dict[str, Any]:
     """A quality record without its histogram, which no person reads."""
     shown = msgspec.to_builtins(record)
-    for name in ("bins", "n", "positives"):
+    for name in ("bins", "n", "positives", "amounts", "positive_amounts", "top"):
         del shown[name]
     return dict(shown)

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.ports import Assigned, Message
@@ -24,6 +25,8 @@ from tailrace.usecase.policies import Shadow
 
 RETRY_S = 10.0
 """Pause before a registry that failed is asked again."""
+NUMBERS_GAP = 0.02
+"""Share of their range by which a candidate's mean absolute error of numbers may exceed the champion's in shadow."""
 
 
 def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
@@ -61,12 +64,15 @@ def spec_of(use_case: UseCase) -> Rollout:
     policy = use_case.rollout
     if not isinstance(policy, Shadow):
         return Rollout(use_case=use_case.name, shadow=False)
+    plan = use_case.plan
+    of_numbers: dict[str, Any] = {"loss": "mae", "max_loss_gap": NUMBERS_GAP * (plan.high - plan.low)}
     return Rollout(
         use_case=use_case.name,
         shadow=True,
         hold_ms=milliseconds(policy.hold),
         min_predictions=policy.min_predictions,
         max_disagreement=policy.max_disagreement,
+        **(of_numbers if plan.task == "regression" else {}),
     )
 
 

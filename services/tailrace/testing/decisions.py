@@ -19,6 +19,7 @@ from tailrace.contracts.records import (
     TrainingStarted,
 )
 from tailrace.contracts.topics import Topics
+from tailrace.core.metrics import merge
 from tailrace.core.scoring import BINS, score_of
 
 
@@ -133,20 +134,21 @@ def summed(records: list[Quality]) -> dict[str, float | None]:
     """Metrics over several windows: exact, because histograms of integers add up.
 
     Returns:
-        "predictions", "labelled", "log_loss", "pr_auc" and "f1" (best over thresholds); None without data.
+        "predictions", "labelled", "log_loss", "pr_auc" and "f1" (best over thresholds); of numbers "predictions",
+        "labelled" and those of `ERROR_METRICS`. None without data.
     """
+    counted: dict[str, float | None] = {
+        "predictions": sum(record.predictions for record in records),
+        "labelled": sum(record.final for record in records),
+    }
+    if any("error_step" in record.metrics for record in records):
+        return counted | merge(records)
     n, positives = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     for record in records:
         np.add.at(n, record.bins, record.n)
         np.add.at(positives, record.bins, record.positives)
     total, hits = int(n.sum()), int(positives.sum())
-    out: dict[str, float | None] = {
-        "predictions": sum(record.predictions for record in records),
-        "labelled": total,
-        "log_loss": None,
-        "pr_auc": None,
-        "f1": None,
-    }
+    out: dict[str, float | None] = {**counted, "log_loss": None, "pr_auc": None, "f1": None}
     if total:
         score = score_of(np.arange(BINS))
         out["log_loss"] = float(-(positives @ np.log(score) + (n - positives) @ np.log1p(-score)) / total)

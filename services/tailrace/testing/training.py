@@ -17,10 +17,8 @@ from tailrace.contracts.records import (
     RetrainRequested,
     TrainingStarted,
 )
-from tailrace.core.metrics import metrics_of
 from tailrace.core.rollouts import with_role
 from tailrace.core.sampling import DataSet
-from tailrace.core.scoring import on_grid
 from tailrace.testing.shells import BATCH, Crashes, World
 from tailrace.trainer.dataset import Window, load
 from tailrace.trainer.lake import CHUNK, LabelRow, Lake, ServedRow
@@ -80,6 +78,7 @@ class Training:
         """
         # Slow to import, and of no use where nothing is registered.
         from tailrace.trainer.reference import reference_of
+        from tailrace.trainer.tasks import task_of
 
         world, plan = self._world, self._world.use_case.plan
         executor = OnnxExecutor(model, width=len(plan.order), threads=world.settings.threads)
@@ -87,8 +86,9 @@ class Training:
         reference: dict[str, Any] = {}
         metrics: dict[str, float | None] = {}
         if len(data.labels):
-            scores = on_grid(executor.run(data.rows))
-            reference, metrics = reference_of(plan, data.rows, scores), metrics_of(scores, data.labels, plan.threshold)
+            task = task_of(plan)
+            scores = task.published(executor.run(data.rows))
+            reference, metrics = reference_of(plan, data.rows, scores), task.metrics(scores, data)
         known = {name: value for name, value in metrics.items() if value is not None}
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"

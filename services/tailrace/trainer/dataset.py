@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from tailrace.core.delay_drift import find_drift
 from tailrace.core.durations import milliseconds
 from tailrace.core.label_delay import LEAST_SHARE, Delays, cell_of, learn
+from tailrace.core.regression import ValueGrid
 from tailrace.core.sampling import DataSet, biased, maturity, newest_labels
+from tailrace.core.window_spec import grid_of
 from tailrace.errors import ImmatureLabels
 from tailrace.trainer.lake import DAY_MS, labels_of, newest_day_ms, predictions_of, read_days
 from tailrace.usecase.declaration import UseCase
@@ -25,7 +27,7 @@ class Window(NamedTuple):
 
     `until_ms` is the stream time of the request, epoch milliseconds; `span_ms` the training window; `attribution_ms`
     and `lateness_ms` say how long a label can take to become final; `weighted` takes labels that are not final yet
-    as well, weighted by how many more of their age are still to come.
+    as well, weighted by how many more of their age are still to come. `grid` is where numbers are predicted.
     """
 
     until_ms: int
@@ -33,6 +35,7 @@ class Window(NamedTuple):
     attribution_ms: int
     lateness_ms: int
     weighted: bool = False
+    grid: ValueGrid | None = None
 
     @staticmethod
     def of(use_case: UseCase, until_ms: int, *, weighted: bool) -> Window:
@@ -43,6 +46,7 @@ class Window(NamedTuple):
             attribution_ms=milliseconds(use_case.label.matures_after),
             lateness_ms=milliseconds(use_case.label.topic.lateness),
             weighted=weighted,
+            grid=grid_of(use_case.plan),
         )
 
     @property
@@ -79,6 +83,11 @@ def load(directory: Path, *, fingerprint: str, window: Window) -> DataSet:
     if reason:
         raise ImmatureLabels(reason)
     target = np.where(found.mature, state.positive.astype(np.float64), np.nan)
+    if window.grid is not None:
+        # Numbers that are known early may be of a kind, such as the lives that end soon, however many of their hour
+        # are known: only where all could have come are those that came no choice of them.
+        closed = found.mature & (times + window.wait_ms <= window.until_ms)
+        target = np.where(closed, np.clip(state.value, window.grid.low, window.grid.high), np.nan)
     if window.weighted:
         target = _weighted(target, served, state, window)
     taken = np.flatnonzero(~np.isnan(target) & (times <= window.until_ms))
@@ -87,17 +96,21 @@ def load(directory: Path, *, fingerprint: str, window: Window) -> DataSet:
     taken = taken[times[taken] > times[taken].max() - window.span_ms]
     ids = served["prediction_id"].to_numpy(zero_copy_only=False).astype(str)[taken]
     taken = taken[np.lexsort((ids, times[taken]))]
-    targets = target[taken] if window.weighted else None
+    targets = target[taken] if window.weighted or window.grid is not None else None
     return DataSet(_matrix(served.take(pa.array(taken))), target[taken] > 0.0, times[taken], targets)
 
 
 class _State(NamedTuple):
-    """What is known of the labels of n predictions: masks bool; when the outcome was, int64 epoch ms, -1 for none."""
+    """What is known of the labels of n predictions: masks bool; when the outcome was, int64 epoch ms, -1 for none.
+
+    `value` float64 is the label itself, NaN for none.
+    """
 
     final: NDArray[np.bool_]
     censored: NDArray[np.bool_]
     positive: NDArray[np.bool_]
     outcome_ms: NDArray[np.int64]
+    value: NDArray[np.float64]
 
     @staticmethod
     def of(newest: pa.Table, codes: NDArray[np.int64], of_served: NDArray[np.int64]) -> _State:
@@ -110,9 +123,9 @@ class _State(NamedTuple):
         at = np.searchsorted(codes, of_served)
         at = np.where(np.append(codes, -1)[at] == of_served, at, len(codes))
         outcome_ms = np.append(_filled(newest, "outcome_time_ms", value=-1), -1)[at]
-        return _State(
-            np.append(final, False)[at], np.append(censored, False)[at], np.append(label > 0.0, False)[at], outcome_ms
-        )
+        known = ((final, False), (censored, False), (label > 0.0, False))
+        closed, gone, positive = (np.append(column, missing)[at] for column, missing in known)
+        return _State(closed, gone, positive, outcome_ms, np.append(label, np.nan)[at])
 
 
 def _read(directory: Path, fingerprint: str, window: Window) -> tuple[pa.Table | None, pa.Table | None]:

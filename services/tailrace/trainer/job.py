@@ -20,16 +20,14 @@ from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import CandidateRefused, CandidateRegistered, GateResult, RetrainRequested, Variant
 from tailrace.core.e_detector import Baseline
-from tailrace.core.loss_detectors import baselines
-from tailrace.core.metrics import metrics_of
 from tailrace.core.recall import CHANGES, Past, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
-from tailrace.core.scoring import on_grid
-from tailrace.core.validation import GateSpec, calibrated, judge, parity
+from tailrace.core.validation import GateSpec, judge, parity
 from tailrace.errors import ImmatureLabels, TailraceError
 from tailrace.trainer.dataset import Window, load
-from tailrace.trainer.models import Calibration, TrainedModel
+from tailrace.trainer.models import TrainedModel
 from tailrace.trainer.reference import reference_of
+from tailrace.trainer.tasks import Numbers, Probabilities, task_of
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_trainer, load_use_case
 from tailrace.usecase.policies import AtLeast
@@ -82,13 +80,17 @@ def run_job(
 def _candidate(settings: Settings, job: Job, use_case: UseCase, registry: Registry | None) -> CandidateRegistered:
     data = _data(settings, use_case, job.request, weighted=use_case.retrain.immature == "weight")
     recalled = _recall(settings, use_case, job, data)
-    return recalled or _train(settings, use_case, job, _of_concept(data, job.request), registry)
+    data = _of_concept(data, job.request, task_of(use_case.plan))
+    return recalled or _train(settings, use_case, job, data, registry)
 
 
 def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> CandidateRegistered | None:
     """A former champion that is as good as ever and better than the champion on the newest rows; None for none."""
     former = {record.model_version: record for record in job.former if "gate_rows" in record.lineage}
     if job.champion is None or not former or job.request.trigger not in CHANGES:
+        return None
+    if use_case.plan.task == "regression":
+        # Former champions are compared by log losses.
         return None
     if data.targets is not None:
         # Losses one by one are compared, and a label that is still to come has none yet.
@@ -122,21 +124,21 @@ def _newest(data: DataSet, request: RetrainRequested) -> DataSet:
     return split_by_time(data).gates
 
 
-def _of_concept(data: DataSet, request: RetrainRequested) -> DataSet:
+def _of_concept(data: DataSet, request: RetrainRequested, task: Probabilities | Numbers) -> DataSet:
     """Rows of the present concept, where there are enough to train on; else all."""
     if request.train_from_ms is None:
         return data
     own = data.since(request.train_from_ms)
-    return own if len(own.labels) >= LEAST_ROWS and own.labels.any() and not own.labels.all() else data
+    return own if len(own.labels) >= LEAST_ROWS and not task.is_uniform(own) else data
 
 
 def _train(
     settings: Settings, use_case: UseCase, job: Job, data: DataSet, registry: Registry | None
 ) -> CandidateRegistered:
-    split = split_by_time(data)
+    split, task = split_by_time(data), task_of(use_case.plan)
     for name, part in zip(Split._fields, split, strict=True):
-        if part.labels.all() or not part.labels.any():
-            raise _Refused(f"the {len(part.labels)} rows to {name} hold one class only; wait for more labels")
+        if task.is_uniform(part):
+            raise _Refused(f"the {len(part.labels)} rows to {name} have one label only; wait for more labels")
     model = _trainer(settings, use_case)(
         split.fit.rows,
         split.fit.answers,
@@ -145,20 +147,21 @@ def _train(
         plan=use_case.plan,
         seed=use_case.model.seed,
     )
-    calibration = Calibration(model.predict(split.calibration.rows), split.calibration.answers)
-    exported = calibration.append_to(model.to_onnx())
+    ending = task.ending(model, split.calibration)
+    exported = ending.append_to(model.to_onnx())
     executor = OnnxExecutor(exported, width=len(use_case.plan.order), threads=settings.threads)
     scores = executor.run(split.gates.rows)
+    said = task.published(scores)
+    metrics = task.metrics(said, split.gates)
     gates = [
-        parity(calibration(model.predict(split.gates.rows)), scores),
-        calibrated(executor.run(split.calibration.rows), split.calibration.answers),
+        parity(ending(model.predict(split.gates.rows)), scores),
+        task.proof(executor.run(split.calibration.rows), split, metrics),
     ]
-    metrics = metrics_of(on_grid(scores), split.gates.answers, use_case.plan.threshold)
     gates += judge(_gates(use_case), metrics, _champion_metrics(settings, use_case, job.champion, split.gates), scores)
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
-    losses = baselines(on_grid(scores), split.gates.labels, use_case.plan.threshold)
+    losses = task.baselines(said, split.gates)
     own, rows = registry or _mlflow(settings), len(split.gates.labels)
     return _register(own, use_case, job, exported, executor, data, metrics, gates, rows, losses)
 
@@ -179,8 +182,9 @@ def _trainer(settings: Settings, use_case: UseCase) -> Callable[..., TrainedMode
     name = use_case.model.train
     if name == "boosting":
         from tailrace.trainer.boosting import fit as fit_boosting
+        from tailrace.trainer.boosting import fit_numbers
 
-        return fit_boosting
+        return fit_numbers if use_case.plan.task == "regression" else fit_boosting
     if name == "torch":
         import torch
 
@@ -203,7 +207,7 @@ def _champion_metrics(
 ) -> dict[str, float | None] | None:
     """Metrics of the champion on the gate rows; None where there is none, or it serves another plan."""
     scores = _scores_of(settings, use_case, champion, gates.rows) if champion is not None else None
-    return metrics_of(scores, gates.answers, use_case.plan.threshold) if scores is not None else None
+    return task_of(use_case.plan).metrics(scores, gates) if scores is not None else None
 
 
 def _scores_of(
@@ -213,7 +217,7 @@ def _scores_of(
     bundle = open_bundle(model.bundle_uri, model.digest)
     if bundle.plan.fingerprint != use_case.plan.fingerprint:
         return None
-    return on_grid(_executor(bundle, settings).run(rows))
+    return task_of(bundle.plan).published(_executor(bundle, settings).run(rows))
 
 
 def _executor(bundle: Bundle, settings: Settings) -> Any:
@@ -245,7 +249,7 @@ def _register(
     losses: dict[str, Baseline],
 ) -> CandidateRegistered:
     request, plan = job.request, use_case.plan
-    scores: NDArray[np.float64] = on_grid(executor.run(data.rows))
+    scores = task_of(plan).published(executor.run(data.rows))
     lineage = job.offsets | {
         "train_from_ms": str(data.times_ms[0]),
         "train_until_ms": str(request.train_until_ms),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,8 @@ class TrainedModel(Protocol):
     A trainer is a function `fit(rows, labels, validation_rows, validation_labels, *, plan, seed)`:
     float32 (n, d) in plan order with NaN for missing values, and bool (n,), in time order. Where the use case
     weights immature labels, float64 (n,) targets stand in their place: how many positive labels a row stands for,
-    possibly more than 1, of which as many negative ones are to be taken away.
+    possibly more than 1, of which as many negative ones are to be taken away. Where the use case predicts numbers,
+    float64 (n,) numbers between its `low` and `high` stand there, and `predict` and the graph give numbers too.
     """
 
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -70,7 +72,7 @@ class Calibration:
             graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
         flat = numpy_helper.from_array(np.array([-1], dtype=np.int64), "calibration_flat")
         graph.initializer.append(flat)
-        for operator, inputs, output in (
+        steps = (
             ("Reshape", [raw, "calibration_flat"], "calibration_raw"),
             ("Clip", ["calibration_raw", "calibration_low", "calibration_high"], "calibration_p"),
             ("Sub", ["calibration_one", "calibration_p"], "calibration_q"),
@@ -79,12 +81,18 @@ class Calibration:
             ("Mul", ["calibration_logit", "calibration_slope"], "calibration_scaled"),
             ("Add", ["calibration_scaled", "calibration_offset"], "calibration_moved"),
             ("Sigmoid", ["calibration_moved"], "scores"),
-        ):
-            graph.node.append(helper.make_node(operator, inputs, [output]))
-        del graph.output[:]
-        graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"]))
-        onnx.checker.check_model(model)
-        return bytes(model.SerializeToString())
+        )
+        return in_chain(model, steps)
+
+
+def in_chain(model: onnx.ModelProto, steps: Sequence[tuple[str, list[str], str]]) -> bytes:
+    """A model with operators behind it, each with its inputs and its output; the last gives its only output, "scores"."""
+    for operator, inputs, output in steps:
+        model.graph.node.append(helper.make_node(operator, inputs, [output]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"]))
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
 
 
 def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tailrace.contracts.topics import Topics
-from tailrace.core.loss_detectors import LOSSES
-from tailrace.core.monitors import NAMES, PSI, EDetector
+from tailrace.core.loss_detectors import LOSSES, LOSSES_OF_NUMBERS
+from tailrace.core.monitors import NAMES, OF_NUMBERS, PSI, EDetector, TopPrecision
 from tailrace.usecase.findings import IDENTITIES, Findings
-from tailrace.usecase.policies import AtLeast, NotWorse, Shadow
+from tailrace.usecase.policies import AtLeast, NotWorse, Regression, Shadow
 from tailrace.usecase.sources import Topic
 
 if TYPE_CHECKING:
     from tailrace.usecase.declaration import UseCase
 
 TRAINERS = ("boosting", "torch")
+MOST_TOP = 1_000
+"""They stand by name in every record of a window."""
 TRIGGERS = ("drift", "metric_drop")
 
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -54,22 +57,58 @@ def check_topic(place: str, topic: Topic, name: str, findings: Findings) -> None
 def check_model(use_case: UseCase, findings: Findings) -> int:
     """Checks the model and returns its latency budget in milliseconds."""
     model = use_case.model
-    findings.share("model.threshold", model.threshold)
-    findings.share("model.on_failure", model.on_failure.score)
+    if isinstance(model, Regression):
+        _check_regression(use_case, model, findings)
+    else:
+        findings.share("model.threshold", model.threshold)
+        findings.share("model.on_failure", model.on_failure.score)
     if not _TRAINER.fullmatch(model.train):
         findings.known("model.train", model.train, TRAINERS, what="trainer and no 'module:function'")
     return findings.duration("model.latency_budget", model.latency_budget)
 
 
+def _check_regression(use_case: UseCase, model: Regression, findings: Findings) -> None:
+    """Checks what is particular to predicted numbers."""
+    if not (math.isfinite(model.low) and math.isfinite(model.high) and model.low < model.high):
+        findings.add("model.low", f"{model.low!r} and model.high {model.high!r} must be numbers, the first the smaller")
+        return
+    named = {"threshold": model.threshold, "on_failure": model.on_failure.score if model.on_failure else None}
+    for name, value in named.items():
+        if value is not None and not model.low <= value <= model.high:
+            findings.add(f"model.{name}", f"{value!r} must lie between low and high")
+    if model.quantile is not None and not 0.0 < model.quantile < 1.0:
+        findings.add("model.quantile", f"{model.quantile!r} must lie between 0 and 1")
+    if model.train == "torch":
+        findings.add("model.train", '"torch" predicts probabilities only; use "boosting", or a trainer of your own')
+    if use_case.retrain.immature != "drop":
+        findings.add("retrain.immature", 'must be "drop": numbers that are still to come are not made up for')
+    if use_case.auxiliary_labels:
+        findings.add("auxiliary_labels", "are not counted where numbers are predicted; leave them out")
+
+
+def _of_model(use_case: UseCase) -> tuple[list[str], tuple[str, ...]]:
+    """Metrics, and losses of single predictions, that there are of the model's predictions."""
+    if isinstance(use_case.model, Regression):
+        return sorted(OF_NUMBERS), LOSSES_OF_NUMBERS
+    return [name for name in NAMES.values() if name not in OF_NUMBERS], LOSSES
+
+
 def check_monitor(use_case: UseCase, findings: Findings) -> None:
     """Checks metrics and detectors."""
+    metrics, losses = _of_model(use_case)
     for metric in use_case.metrics:
         place = f"monitor {type(metric).__name__}"
         # Live windows are sums of stream-time days.
         findings.duration(f"{place} window", metric.window, whole="1d")
+        findings.known(place, metric.name, metrics, what=f"metric of a {type(use_case.model).__name__}")
+        if isinstance(metric, TopPrecision) and not 1 <= metric.k <= MOST_TOP:
+            findings.add(f"{place} k", f"{metric.k!r} must be 1 to {MOST_TOP:,}")
         if metric.drop is not None and not metric.drop > 0:
             findings.add(f"{place} drop", f"{metric.drop!r} must be greater than 0")
     watched = [(metric.name, metric.window) for metric in use_case.metrics]
+    tops = {(metric.k, metric.distinct) for metric in use_case.metrics if isinstance(metric, TopPrecision)}
+    if len(tops) > 1:
+        findings.add("monitor TopPrecision", "one k, of all or of distinct keys, is kept; let all name the same")
     for name, window in sorted({pair for pair in watched if watched.count(pair) > 1}):
         findings.add("monitor", f"{name} over {window} is named twice")
     for detector in use_case.detectors:
@@ -81,9 +120,18 @@ def check_monitor(use_case: UseCase, findings: Findings) -> None:
             if not detector.alarm >= 0:
                 findings.add(f"{place} alarm", f"{detector.alarm!r} must be 0 or greater")
         else:
-            findings.known(f"{place} metric", detector.metric, LOSSES, what="loss of single predictions")
+            findings.known(f"{place} metric", detector.metric, losses, what="loss of single predictions")
             if isinstance(detector, EDetector) and detector.run_length < 1:
                 findings.add(f"{place} run_length", f"{detector.run_length!r} must be 1 or greater")
+
+
+def check_amount(use_case: UseCase, fields: Sequence[str], findings: Findings) -> None:
+    """Checks the money at stake; `fields` are features that are fields of the requests as they are."""
+    if not use_case.amount:
+        return
+    if isinstance(use_case.model, Regression):
+        findings.add("amount", "has no meaning where numbers are predicted; leave it out")
+    findings.known("amount", use_case.amount, fields, what="feature that is a tr.Field of the requests")
 
 
 def check_policies(use_case: UseCase, findings: Findings) -> None:
@@ -110,7 +158,7 @@ def check_policies(use_case: UseCase, findings: Findings) -> None:
         findings.add("retrain.min_labels", f"{retrain.min_labels!r} must be 1 or greater")
     for position, gate in enumerate(use_case.gates):
         place = f"gates[{position}] {type(gate).__name__}"
-        findings.known(place, gate.metric, NAMES.values(), what="metric")
+        findings.known(place, gate.metric, [m for m in _of_model(use_case)[0] if m != "top_precision"], what="metric")
         if isinstance(gate, NotWorse) and not gate.margin >= 0:
             findings.add(f"{place} margin", f"{gate.margin!r} must be 0 or greater")
         if isinstance(gate, AtLeast) and not math.isfinite(gate.value):

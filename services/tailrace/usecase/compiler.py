@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tailrace.core.plan import Plan
 from tailrace.errors import UseCaseError
-from tailrace.usecase.checks import check_model, check_monitor, check_policies, check_sources
+from tailrace.usecase.checks import check_amount, check_model, check_monitor, check_policies, check_sources
 from tailrace.usecase.columns import compile_columns
 from tailrace.usecase.findings import Findings, field_type
 from tailrace.usecase.label_checks import check_labels
+from tailrace.usecase.policies import Binary, Model
 from tailrace.usecase.sources import fields_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def compile_plan(use_case: UseCase) -> Plan:
     latency_budget_ms = check_model(use_case, findings)
     check_monitor(use_case, findings)
     check_policies(use_case, findings)
+    check_amount(use_case, [column.name for column in columns.request if column.kind == "field"], findings)
     if findings.sentences:
         raise UseCaseError(use_case.name, findings.sentences)
     key = use_case.requests.key
@@ -59,7 +61,21 @@ def compile_plan(use_case: UseCase) -> Plan:
         request=tuple(columns.request),
         views=tuple(columns.views),
         field_types={name: field_type(fields[name]).kind for name in fields if name in used},
-        threshold=use_case.model.threshold,
-        default_score=use_case.model.on_failure.score,
         latency_budget_ms=latency_budget_ms,
+        amount=use_case.amount,
+        **_of_model(use_case.model),
     )
+
+
+def _of_model(model: Model) -> dict[str, Any]:
+    """What the plan says of the model's scores."""
+    if isinstance(model, Binary):
+        return {"threshold": model.threshold, "default_score": model.on_failure.score}
+    return {
+        "task": "regression",
+        "low": model.low,
+        "high": model.high,
+        "quantile": model.quantile,
+        "threshold": model.high if model.threshold is None else model.threshold,
+        "default_score": model.low if model.on_failure is None else model.on_failure.score,
+    }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tailrace.core.monitors import Detector, Metric
 from tailrace.core.plan import Plan
 from tailrace.usecase.features import Feature
-from tailrace.usecase.policies import Binary, Gate, Immediate, NotWorse, Retrain, Rollout, Shadow
+from tailrace.usecase.policies import Gate, Immediate, Model, NotWorse, Regression, Retrain, Rollout, Shadow
 from tailrace.usecase.sources import Label, Topic
 
 
@@ -25,9 +25,11 @@ class UseCase:
         auxiliary_labels: What else becomes of a prediction; joined and published under their own names, and no more.
         model: What is predicted and how it is trained.
         slices: Fields of the requests by which metrics are also reported.
+        amount: Feature that is the money at stake, a `Field` of the requests: metrics are then reported in money as well.
         monitor: Live metrics and drift detectors.
         retrain: When a new model is trained.
-        gates: What a candidate must meet on recent data, besides beating nothing.
+        gates: What a candidate must meet on recent data, besides being sane; None: no worse than the champion, by log
+            loss, or by the mean absolute error of numbers.
         rollout: How a candidate becomes champion.
 
     Raises:
@@ -42,14 +44,15 @@ class UseCase:
         prediction_id: str,
         features: Sequence[Feature],
         label: Label,
-        model: Binary,
+        model: Model,
         auxiliary_labels: Sequence[Label] = (),
         version: int = 1,
         owner: str = "",
         slices: Sequence[str] = (),
+        amount: str = "",
         monitor: Sequence[Metric | Detector] = (),
         retrain: Retrain | None = None,
-        gates: Sequence[Gate] = (NotWorse("log_loss"),),
+        gates: Sequence[Gate] | None = None,
         rollout: Rollout | None = None,
     ) -> None:
         self.name = name
@@ -62,9 +65,11 @@ class UseCase:
         self.auxiliary_labels = tuple(auxiliary_labels)
         self.model = model
         self.slices = tuple(slices)
+        self.amount = amount
         self.monitor = tuple(monitor)
         self.retrain = retrain or Retrain()
-        self.gates = tuple(gates)
+        usual = NotWorse("mae" if isinstance(model, Regression) else "log_loss")
+        self.gates: tuple[Gate, ...] = (usual,) if gates is None else tuple(gates)
         self.rollout: Shadow | Immediate = rollout or Shadow()
         # The compiler needs the finished declaration; importing it above would be circular.
         from tailrace.usecase.compiler import compile_plan

@@ -2,14 +2,32 @@
 
 from tailrace.core.monitors import (
     F1,
+    MAE,
     PRAUC,
+    RMSE,
     ROCAUC,
     Accuracy,
     Brier,
     CalibrationError,
     LogLoss,
+    Pinball,
     Precision,
     Recall,
+    TopPrecision,
 )
 
-__all__ = ["F1", "PRAUC", "ROCAUC", "Accuracy", "Brier", "CalibrationError", "LogLoss", "Precision", "Recall"]
+__all__ = [
+    "F1",
+    "MAE",
+    "PRAUC",
+    "RMSE",
+    "ROCAUC",
+    "Accuracy",
+    "Brier",
+    "CalibrationError",
+    "LogLoss",
+    "Pinball",
+    "Precision",
+    "Recall",
+    "TopPrecision",
+]

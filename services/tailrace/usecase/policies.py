@@ -34,6 +34,35 @@ class Binary:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Regression:
+    """A number.
+
+    Published numbers lie between `low` and `high`, on a grid of 4,096 steps. Outcomes beyond an end are taken as that
+    end wherever errors are counted, and models are fitted to them so.
+
+    Args:
+        low: Least number that is told from smaller ones.
+        high: Greatest number that is told from greater ones.
+        train: "module:function" below `feature_repo/`, or "boosting".
+        quantile: What is predicted of the distribution of outcomes, in (0, 1); None for its mean.
+        threshold: Numbers at or above it decide yes; None: at `high` alone.
+        latency_budget: Time from reading an event to its prediction that a worker aims to keep.
+        on_failure: Number published when there is no model or the model fails; None for `low`.
+        seed: Seed of everything random in training.
+    """
+
+    low: float
+    high: float
+    train: str = "boosting"
+    quantile: float | None = None
+    threshold: float | None = None
+    latency_budget: str = "50ms"
+    on_failure: Default | None = None
+    seed: int = 0
+
+
+Model = Binary | Regression
 Trigger = Literal["drift", "metric_drop"]
 
 

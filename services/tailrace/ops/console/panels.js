@@ -4,6 +4,8 @@ import { bins, clear, lines } from "./charts.js";
 
 const $ = id => document.getElementById(id);
 const METRICS = ["log_loss", "roc_auc", "pr_auc", "brier", "calibration_error", "accuracy", "precision", "recall", "f1"];
+const READINGS = ["estimate", "provisional", "final"];
+const TERMS = ["threshold", "error_step", "quantile"];
 const NAMES = { events: "Events", features: "Features", inference: "Predictions", feedback: "Outcomes" };
 let chosen = { metric: "log_loss", subject: null };
 
@@ -40,22 +42,44 @@ export function history(points) {
 }
 
 export function quality(state) {
-  const select = $("metric");
-  if (!select.options.length) {
-    select.append(...METRICS.map(name => element("option", name.replaceAll("_", " "), { value: name })));
-    select.addEventListener("change", () => { chosen.metric = select.value; quality(select.state); });
-  }
-  select.state = state;
   const rows = state.quality;
-  fill("quality", ["day", "role", "version", "predictions", "labels in", "final", chosen.metric.replaceAll("_", " ")],
+  const select = choices(rows);
+  select.state = state;
+  const name = chosen.metric;
+  fill("quality", ["day", "role", "version", "predictions", "labels in", ...READINGS],
     rows.slice(-20).reverse().map(q => [day(q.window_start_ms), q.variant, q.model_version, number(q.predictions),
-      share(q.predictions ? q.labelled / q.predictions : null), share(q.maturity), metric(q.metrics[chosen.metric])]),
+      share(q.maturity), ...READINGS.map(reading => said(readingOf(q, reading), name))]),
     "No predictions yet. Produce events to the requests topic, or run `tailrace replay`.");
   const days = [...new Set(rows.map(q => q.window_start_ms))].sort((a, b) => a - b);
-  const column = role => days.map(at => newest(rows, at, role)?.metrics[chosen.metric] ?? null);
-  const columns = { champion: column("champion") };
-  if (rows.some(q => q.variant === "shadow")) columns.challenger = column("shadow");
+  const column = (role, reading) => days.map(at => readingOf(newest(rows, at, role), reading)?.metrics[name] ?? null);
+  const columns = { final: column("champion", "final"), provisional: column("champion", "provisional"), estimate: column("champion", "estimate") };
+  if (rows.some(q => q.variant === "shadow")) columns.challenger = column("shadow", "final");
   if (days.length > 1) lines("quality-chart", days, columns, { stream: true });
+}
+
+// What may be chosen: every metric that any reading holds; the select keeps its choice.
+function choices(rows) {
+  const select = $("metric");
+  const known = new Set(rows.flatMap(q => READINGS.flatMap(reading => Object.keys(readingOf(q, reading)?.metrics ?? {}))));
+  const names = known.size ? [...known].filter(name => !TERMS.includes(name)) : METRICS;
+  if (select.dataset.shown !== names.join()) {
+    if (!select.dataset.shown) select.addEventListener("change", () => { chosen.metric = select.value; quality(select.state); });
+    select.dataset.shown = names.join();
+    if (!names.includes(chosen.metric)) chosen.metric = names[0];
+    select.replaceChildren(...names.map(name => element("option", name.replaceAll("_", " "), { value: name })));
+    select.value = chosen.metric;
+  }
+  return select;
+}
+
+const readingOf = (q, reading) => q == null ? null : reading === "final" ? q : q[reading];
+
+// A figure with the interval it lies in; why there is none, where that is known.
+function said(reading, name) {
+  const value = reading?.metrics[name];
+  if (value == null) return element("span", "–", { title: reading?.withheld || null });
+  const interval = reading.intervals[name];
+  return element("span", [metric(value), interval ? element("span", ` ${metric(interval[0])} to ${metric(interval[1])}`, { class: "quiet" }) : ""]);
 }
 
 const newest = (rows, at, role) => rows.filter(q => q.window_start_ms === at && q.variant === role).at(-1);
