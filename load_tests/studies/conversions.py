@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tailrace as tr
-from tailrace.core.join_table import ACTIVATED, DECIDED
+from tailrace.core.join_table import ACTIVATED, DECIDED, Cohort
 from tailrace.core.joins import Arrivals, Reports
 from tailrace.core.scoring import on_grid
 from tailrace.feedback.changelog import Changelog
@@ -141,14 +141,12 @@ class World:
 
 def _arrivals(stream: Stream, which: NDArray[np.int64]) -> Arrivals:
     names = [f"v{at}" for at in which.tolist()]
-    count = len(names)
     return Arrivals(
         names,
         [b'["%b:c","%b","u",{}]' % (name.encode(), name.encode()) for name in names],
         stream.time_ms[which],
         stream.score[which],
         np.where(stream.score[which] >= 0.5, ACTIVATED | DECIDED, ACTIVATED).astype(np.uint8),
-        ["champion"] * count,
-        ["1"] * count,
-        [b"{}"] * count,
+        [Cohort("champion", "1", b"{}")],
+        np.zeros(len(names), np.int64),
     )

@@ -115,7 +115,8 @@ def test_reading_does_not_depend_on_the_rows_that_predictions_stand_in() -> None
     table = other.state.labels[0].table
     live = table.in_use()
     swapped = np.random.default_rng(0).permutation(live)
-    for name in ("event_time_ms", "score", "cohort", "flags", "label", "status", "outcome", "value", "outcome_time_ms"):
+    rest = ("label", "status", "outcome", "value", "outcome_time_ms")
+    for name in ("event_time_ms", "score", "bin", "cohort", "flags", *rest):
         column = getattr(table, name)
         column[live] = column[swapped]
     table.closed[live] = table.closed[swapped]

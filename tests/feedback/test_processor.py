@@ -242,6 +242,18 @@ def test_bad_outcome_is_dead_lettered_with_its_reason_and_its_bytes() -> None:
     assert letter.value == b'{"transaction_id": 7}'
 
 
+def test_repeated_contradicting_and_stale_outcomes_are_counted() -> None:
+    world = World()
+    world.send(world.predict(0), world.predict(1), world.predict(0))
+    world.send(world.report(0, at_ms=20), world.report(0, at_ms=20), world.report(0, at_ms=10))
+    world.send(world.report(1, at_ms=10), world.report(1, at_ms=10, fraud=False))
+    found = {
+        kind: world.told("feedback_join_repeats_total", kind=kind)
+        for kind in ("duplicate", "conflict", "stale_revision")
+    }
+    assert found == {"duplicate": 2.0, "conflict": 1.0, "stale_revision": 1.0}
+
+
 def test_first_model_is_asked_for_once_and_again_only_after_an_answer_and_the_cool_down() -> None:
     world = World()
     for at in range(USE_CASE.retrain.min_labels + 10):

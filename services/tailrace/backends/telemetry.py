@@ -80,6 +80,8 @@ class Metrics:
     epoch: Gauge
     watermark: Gauge
     labels: Counter
+    join_repeats: Counter
+    evictions: Counter
     open_predictions: Gauge
     quality: Gauge
     quality_maturity: Gauge

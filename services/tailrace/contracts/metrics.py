@@ -172,6 +172,16 @@ METRICS: dict[str, MetricSpec] = {
         "tailrace_feedback_labels_total", "counter", "changes", "Changes of labels.", ("feedback",),
         (Label("reason", ("prediction", "outcome", "window_closed", "timeout", "correction", "retract", "censored")),),
     ),
+    "join_repeats": MetricSpec(
+        "tailrace_feedback_join_repeats_total", "counter", "records",
+        "Outcomes, and second predictions of one id, that said again what was known, contradicted it, or were older "
+        "than it.", ("feedback",), (Label("kind", ("duplicate", "conflict", "stale_revision")),),
+    ),
+    "evictions": MetricSpec(
+        "tailrace_feedback_evictions_total", "counter", "events",
+        "Events forgotten before their time, because no more of them may be kept: still without a final label, or "
+        "with one that can then no longer be corrected.", ("feedback",), (Label("kind", ("unresolved", "closed")),),
+    ),
     "open_predictions": MetricSpec(
         "tailrace_feedback_open_predictions", "gauge", "events", "Events whose outcome may still come or change.",
         ("feedback",),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.core.join_records import Outcome
 
@@ -29,6 +32,10 @@ class HeldOutcomes:
 
     def __contains__(self, event_id: str) -> bool:
         return event_id in self._outcomes
+
+    def held(self, event_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """For which of some events outcomes are held: bool (n,)."""
+        return np.fromiter(map(self._outcomes.__contains__, event_ids), np.bool_, len(event_ids))
 
     def get(self, event_id: str) -> list[Outcome] | None:
         """Outcomes of an event; None if none are held."""

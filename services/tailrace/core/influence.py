@@ -39,7 +39,6 @@ def influences(
     if total <= 0.0:
         return {}
     scores, misses = score_of(bins), n - positives
-    values = metrics_of_counts(bins, n, positives, threshold=threshold)
     found: dict[str, Influence] = {}
     means = {
         "base_rate": (np.ones_like(scores), np.zeros_like(scores)),
@@ -60,11 +59,11 @@ def influences(
         ratio = float(n @ scores) / hits
         found["calibration"] = Influence((scores - ratio) / hits, scores / hits)
         found["pr_auc"] = _of_average_precision(n, positives, hits)
-    area = values["roc_auc"]
-    if area is not None:
+    wrong = total - hits
+    if hits > 0.0 and wrong > 0.0:
         below = np.cumsum(misses) - misses / 2.0
         above = hits - np.cumsum(positives) + positives / 2.0
-        wrong = total - hits
+        area = float(positives @ below) / (hits * wrong)
         found["roc_auc"] = Influence((below / wrong - area) / hits, (above / hits - area) / wrong)
     return found
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, LEFT, RETRACTED
+from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, LEFT, RETRACTED, Cohort
 from tailrace.core.reductions import Reduction, Touch
 
 _LINES = msgspec.json.Encoder()
@@ -89,7 +89,8 @@ class Scored(msgspec.Struct, frozen=True, gc=False):
 class Arrivals(NamedTuple):
     """Predictions as columns, in order of arrival; n each.
 
-    `texts` are `join_table.Text` as JSON arrays; `event_time_ms` int64, `score` float64, `flags` uint8.
+    `texts` are `join_table.Text` as JSON arrays; `event_time_ms` int64, `score` float64, `flags` uint8; `cohort`
+    int64, the place of each one's cohort among `cohorts`, which are distinct.
     """
 
     event_ids: list[str]
@@ -97,9 +98,8 @@ class Arrivals(NamedTuple):
     event_time_ms: NDArray[np.int64]
     score: NDArray[np.float64]
     flags: NDArray[np.uint8]
-    variants: list[str]
-    model_versions: list[str]
-    slices: list[bytes]
+    cohorts: list[Cohort]
+    cohort: NDArray[np.int64]
 
     @staticmethod
     def of(predictions: Sequence[Scored], amounts: Sequence[float] | None = None) -> Arrivals:  # hot path
@@ -109,15 +109,16 @@ class Arrivals(NamedTuple):
         )
         count = len(predictions)
         decided, activated, blocked = (np.fromiter(column, np.uint8, count) for column in flags[:3])
+        cohorts = list(map(Cohort, variants, versions, map(bytes, slices)))
+        numbers = {cohort: number for number, cohort in enumerate(dict.fromkeys(cohorts))}
         return Arrivals(
             list(events),
             _texts(list(zip(ids, events, keys, entities, *([amounts] if amounts is not None else []), strict=True))),
             np.fromiter(times, np.int64, count),
             np.fromiter(scores, np.float64, count),
             DECIDED * decided + ACTIVATED * activated + BLOCKED * blocked,
-            list(variants),
-            list(versions),
-            list(map(bytes, slices)),
+            list(numbers),
+            np.array([numbers[cohort] for cohort in cohorts]),
         )
 
 

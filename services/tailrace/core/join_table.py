@@ -13,6 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.event_index import EventIndex
+from tailrace.core.scoring import bin_of
+
 Rows = NDArray[np.int64]
 DECIDED, ACTIVATED, BLOCKED = 1, 2, 4
 NO_OUTCOME, ASSERTED, RETRACTED, LEFT = 0, 1, 2, 3
@@ -23,6 +26,7 @@ _COLUMNS: dict[str, Any] = {
     "serial": np.int64,
     "event_time_ms": np.int64,
     "score": np.float64,
+    "bin": np.int16,
     "cohort": np.int32,
     "flags": np.uint8,
     "head": np.int32,
@@ -37,9 +41,18 @@ _COLUMNS: dict[str, Any] = {
     "outcome_time_ms": np.int64,
     "closed": np.bool_,
 }
-CHANGING: tuple[str, ...] = tuple(_COLUMNS)[7:]
+CHANGING: tuple[str, ...] = tuple(_COLUMNS)[8:]
 """What changes after a prediction has come. `revision` to `closed` speak of the event and count in its first row."""
-_CLEAR = {"next": -1, "version": 0, "label": np.nan, "status": 0, "known_at_ms": -1, "outcome": 0, "closed": False}
+_CLEAR = {
+    "bin": -1,
+    "next": -1,
+    "version": 0,
+    "label": np.nan,
+    "status": 0,
+    "known_at_ms": -1,
+    "outcome": 0,
+    "closed": False,
+}
 
 
 class Cohort(NamedTuple):
@@ -67,7 +80,7 @@ class JoinTable:
     """Columns of open predictions, by row number. Not thread-safe.
 
     Attributes:
-        index: Event id to the row of its first prediction.
+        index: The row of the first prediction of each event.
         cohorts: Cohort of each number in the column `cohort`.
         texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
             collector would walk through a list of millions again and again.
@@ -76,6 +89,7 @@ class JoinTable:
     serial: NDArray[np.int64]
     event_time_ms: NDArray[np.int64]
     score: NDArray[np.float64]
+    bin: NDArray[np.int16]
     cohort: NDArray[np.int32]
     flags: NDArray[np.uint8]
     head: NDArray[np.int32]
@@ -92,7 +106,7 @@ class JoinTable:
     texts: NDArray[np.object_]
 
     def __init__(self) -> None:
-        self.index: dict[str, int] = {}
+        self.index = EventIndex(lambda rows: [text.event_id for text in self.read(rows)])
         self.cohorts: list[Cohort] = []
         self.texts = np.empty(0, object)
         self.next_serial = 0
@@ -178,6 +192,12 @@ class JoinTable:
     def read(self, rows: Rows) -> list[Text]:
         """Texts of rows."""
         return _TEXTS.decode(b"[" + b",".join(self.texts[rows].tolist()) + b"]")
+
+    def bins(self, rows: Rows) -> NDArray[np.int16]:
+        """Positions of their scores on the grid, int16 (n,); worked out once for each row."""
+        new = rows[self.bin[rows] < 0]
+        self.bin[new] = bin_of(self.score[new])
+        return np.asarray(self.bin[rows])
 
     def is_same_id(self, one: int, other: int) -> bool:
         """Whether two rows are of one prediction."""

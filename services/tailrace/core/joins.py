@@ -79,17 +79,16 @@ class JoinState:
         """
         table, index = self.table, self.table.index
         self._make_room(new.event_ids)
-        cohorts = table.cohort_numbers(zip(new.variants, new.model_versions, new.slices, strict=True))
+        cohorts = np.array(table.cohort_numbers(new.cohorts))[new.cohort]
         rows = table.add(new.texts, new.event_time_ms, new.score, cohorts, new.flags)
-        numbers = rows.tolist()
-        heads = list(map(index.setdefault, new.event_ids, numbers))
-        fresh = np.ones(len(rows), np.bool_)
+        heads = index.enter(new.event_ids, rows)
+        fresh = heads == rows
         chained: list[int] = []
-        if heads != numbers:
-            fresh = rows == np.array(heads)
-            chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads, numbers)
-        for at in np.flatnonzero(fresh).tolist() if len(self.held) else ():
-            self._take_held(new.event_ids[at], numbers[at])
+        if not fresh.all():
+            chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads.tolist(), rows.tolist())
+        if len(self.held):
+            early = self.held.held(new.event_ids) & fresh
+            self._take_held([new.event_ids[at] for at in np.flatnonzero(early).tolist()], rows[early])
         self._due.add(self._end_ms(rows[fresh]), rows[fresh])
         self.added.append(rows[table.serial[rows] >= 0])
         # A prediction behind the watermark is closed by the next `advance`, as if it had been in time.
@@ -103,8 +102,7 @@ class JoinState:
         `heads`, int64 (n,), are the first rows of their events, where the caller knows them.
         """
         if heads is None:
-            get = self.table.index.get
-            heads = np.array([get(event_id, -1) for event_id in new.event_ids], dtype=np.int64)
+            heads = self.table.index.find(new.event_ids)
         missing = np.flatnonzero(heads < 0)
         self._make_room([new.event_ids[at] for at in missing.tolist()])
         aside: list[tuple[int, str]] = []
@@ -126,9 +124,9 @@ class JoinState:
     def advance(self, watermark_ms: int) -> Changes:
         """Moves stream time: judges by outcomes that came first, closes windows and drops orphans."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
-        early = [self.table.index[event_id] for event_id in sorted(self._early) if event_id in self.table.index]
+        early = self.table.index.find(sorted(self._early))
         self._early.clear()
-        judged = self._settle(self.table.expand(np.array(early, dtype=np.int64))[0]) if early else Changes.none()
+        judged = self._settle(self.table.expand(early[early >= 0])[0]) if early.size else Changes.none()
         for event_id, outcomes in self.held.take_due(self.watermark_ms):
             for outcome in outcomes:
                 self._aside(event_id, outcome, "orphan")
@@ -172,25 +170,30 @@ class JoinState:
                 table.remove(np.array([row]))
         return chained
 
-    def _take_held(self, event_id: str, row: int) -> None:
-        held = self.held.take(event_id)
-        if held is None:
-            return
-        time_ms = int(self.table.event_time_ms[row])
-        first_ms, end_ms = time_ms - self.spec.skew_ms, time_ms + self.spec.window_ms
-        last_ms = end_ms + self.spec.correction_ms
-        inside = []
-        for outcome in held:
-            if first_ms <= outcome.time_ms < (last_ms if outcome.retract else end_ms):
-                inside.append(outcome)
-            else:
-                self._aside(event_id, outcome, "out_of_window")
-        if not inside:
-            return
-        self._early.add(event_id)
-        newest = {outcome.outcome_id: outcome for outcome in sorted(inside, key=attrgetter("rank"))}
-        reports = Reports.of([event_id] * len(newest), list(newest.values()))
-        self._enter(reports, np.arange(len(newest)), np.full(len(newest), row))
+    def _take_held(self, event_ids: list[str], rows: Rows) -> None:
+        """Enters what was held for events, all at once: where a worker catches up, there are many."""
+        names: list[str] = []
+        outcomes: list[Outcome] = []
+        heads: list[int] = []
+        times_ms = self.table.event_time_ms[rows].tolist()
+        for event_id, row, time_ms in zip(event_ids, rows.tolist(), times_ms, strict=True):
+            first_ms, end_ms = time_ms - self.spec.skew_ms, time_ms + self.spec.window_ms
+            last_ms = end_ms + self.spec.correction_ms
+            inside = []
+            for outcome in self.held.take(event_id) or ():
+                if first_ms <= outcome.time_ms < (last_ms if outcome.retract else end_ms):
+                    inside.append(outcome)
+                else:
+                    self._aside(event_id, outcome, "out_of_window")
+            if not inside:
+                continue
+            self._early.add(event_id)
+            newest = {outcome.outcome_id: outcome for outcome in sorted(inside, key=attrgetter("rank"))}
+            names += [event_id] * len(newest)
+            outcomes += newest.values()
+            heads += [row] * len(newest)
+        if names:
+            self._enter(Reports.of(names, outcomes), np.arange(len(names)), np.array(heads))
 
     def _judge(
         self, new: Reports, places: NDArray[np.int64], heads: Rows, aside: list[tuple[int, str]]
@@ -247,8 +250,7 @@ class JoinState:
     def _remove(self, heads: Rows) -> None:
         if not heads.size:
             return
-        for text in self.table.read(heads):
-            del self.table.index[text.event_id]
+        self.table.index.remove([text.event_id for text in self.table.read(heads)])
         rows, _ = self.table.expand(heads)
         self._gone.append(rows)
         if self.outcomes is not None:
@@ -268,7 +270,8 @@ class JoinState:
         """Evicts what is due first, where new events would not fit; a batch makes its room at once."""
         if len(self) + len(event_ids) <= self.spec.max_events:
             return
-        new = {event_id for event_id in event_ids if event_id not in self.table.index and event_id not in self.held}
+        rows = self.table.index.find(event_ids).tolist()
+        new = {name for name, row in zip(event_ids, rows, strict=True) if row < 0 and name not in self.held}
         excess = len(self) + len(new) - self.spec.max_events
         # What can only be corrected goes before what still waits for its outcome.
         while excess > 0 and (oldest := self._in_order(self._expiring.take_oldest())).size:

@@ -60,8 +60,12 @@ class Delays(NamedTuple):
     ) -> Delays:
         """Counts outcomes that came by `now_ms`: of predictions at int64 (n,), after int64 (n,) milliseconds."""
         exposed = np.where(closed, STEPS, reached(now_ms - event_time_ms))
-        columns = np.stack([event_time_ms // DAY_MS, cell_of(score), bin_of_delay(delay_ms), exposed])
-        (day, cell, delay, exposed), outcomes = np.unique(columns, axis=1, return_counts=True)
+        # As one number each: to sort columns side by side takes a hundred times as long.
+        code = (event_time_ms // DAY_MS * CELLS + cell_of(score)) * STEPS + bin_of_delay(delay_ms)
+        code, outcomes = np.unique(code * (STEPS + 1) + exposed, return_counts=True)
+        code, exposed = np.divmod(code, STEPS + 1)
+        code, delay = np.divmod(code, STEPS)
+        day, cell = np.divmod(code, CELLS)
         return Delays(day, cell, delay, exposed, outcomes)
 
     @staticmethod

@@ -17,6 +17,7 @@ from tailrace.contracts.records import Reading
 from tailrace.core.influence import Influence, influences, interval
 from tailrace.core.label_delay import EDGES_MS, LEAST_SHARE, Aged, DelayCurve
 from tailrace.core.metrics import metrics_of_counts
+from tailrace.core.scoring import BINS
 
 LEAST_EFFECTIVE = 20.0
 """Effective number of positive labels below which no reading is given: its interval would be a guess, too."""
@@ -85,8 +86,10 @@ def provisional(
     values = metrics_of_counts(bins, n, positives, threshold=threshold)
     found = {}
     at = np.searchsorted(bins, came.bins)
-    for name, by in influences(bins, n, positives, threshold=threshold).items():
-        found[name] = interval(name, values[name], _variance(by, at, came, weight, curves, by_absence))
+    by = influences(bins, n, positives, threshold=threshold)
+    variances = _variances(list(by.values()), at, came, weight, curves, by_absence)
+    for name, variance in zip(by, variances.tolist(), strict=True):
+        found[name] = interval(name, values[name], variance)
     return Reading(
         metrics=values | {"threshold": threshold},
         intervals=found,
@@ -111,44 +114,47 @@ def _mass(
     final: Histogram, unanswered: Histogram, came: Came, weight: Floats, by_absence: bool
 ) -> tuple[Ints, Floats, Floats]:
     """Labels as they are estimated to become: positions, labels and positive labels at each."""
-    bins = np.union1d(np.union1d(final.bins, unanswered.bins), came.bins).astype(np.int64)
-    n, positives = np.zeros(len(bins)), np.zeros(len(bins))
-    at = np.searchsorted(bins, final.bins)
-    n[at] += final.n
-    positives[at] += final.positives
-    at = np.searchsorted(bins, came.bins)
-    positives += np.bincount(at, weights=weight * came.positive, minlength=len(bins))
+    n, positives = np.zeros(BINS), np.zeros(BINS)
+    n[final.bins] += final.n
+    positives[final.bins] += final.positives
+    positives += np.bincount(came.bins, weights=weight * came.positive, minlength=BINS)
     if by_absence:
-        n[np.searchsorted(bins, unanswered.bins)] += unanswered.n
+        n[unanswered.bins] += unanswered.n
     else:
-        n += np.bincount(at, weights=weight, minlength=len(bins))
-    used = n > 0
-    return bins[used], n[used], positives[used]
+        n += np.bincount(came.bins, weights=weight, minlength=BINS)
+    bins = np.flatnonzero(n)
+    return bins, n[bins], positives[bins]
 
 
-def _variance(
-    by: Influence, at: Ints, came: Came, weight: Floats, curves: dict[bool, DelayCurve], by_absence: bool
-) -> float:
-    """Variance of a metric around its final value: of which outcomes have come, and of the curves."""
-    moved = np.where(came.positive, by.positive[at], by.negative[at])
+def _variances(
+    by: list[Influence], at: Ints, came: Came, weight: Floats, curves: dict[bool, DelayCurve], by_absence: bool
+) -> Floats:
+    """Variances of metrics around their final values: of which outcomes have come, and of the curves."""
+    of_positive, of_negative = (np.stack(columns)[:, at] for columns in zip(*by, strict=True))
     if by_absence:
-        moved = np.where(came.positive, by.positive[at] - by.negative[at], 0.0)
-    thinning = float(((1.0 - came.aged.share) * weight**2) @ moved**2)
-    total = thinning
+        of_positive, of_negative = of_positive - of_negative, np.zeros_like(of_negative)
+    moved = np.where(came.positive, of_positive, of_negative)
+    total = moved**2 @ ((1.0 - came.aged.share) * weight**2)
     for positive, curve in curves.items():
         mine = came.positive == positive
-        total += _of_curve(curve, came.aged.taken(mine), (moved * weight)[mine])
-    return total
+        total += _of_curve(curve, came.aged.taken(mine), (moved * weight)[:, mine])
+    return np.asarray(total)
 
 
-def _of_curve(curve: DelayCurve, aged: Aged, elasticity: Floats) -> float:
-    """Variance that the curve's own error adds, by the delta method.
+def _of_curve(curve: DelayCurve, aged: Aged, elasticity: Floats) -> Floats:
+    """Variance that the curve's own error adds to metrics, by the delta method: float64 (m,) of (m, n).
 
     The logarithm of F at an age is the sum of those of its factors from that age on, which err independently.
     """
     strata, steps = curve.variances.shape
     code = aged.stratum * steps + aged.step
-    whole = np.bincount(code, weights=elasticity, minlength=strata * steps).reshape(strata, steps)
-    part = np.bincount(code, weights=elasticity * aged.slope, minlength=strata * steps).reshape(strata, steps)
-    below = np.cumsum(whole, axis=1) - whole
-    return float((curve.variances * (below + part) ** 2).sum())
+    order = np.argsort(code, kind="stable")
+    code = code[order]
+    first = np.flatnonzero(np.diff(code, prepend=-1))
+    sums = np.zeros((2, len(elasticity), strata * steps))
+    if first.size:
+        each = np.stack([elasticity, elasticity * aged.slope])[:, :, order]
+        sums[:, :, code[first]] = np.add.reduceat(each, first, axis=2)
+    whole, part = sums.reshape(2, len(elasticity), strata, steps)
+    below = np.cumsum(whole, axis=2) - whole
+    return np.asarray((curve.variances * (below + part) ** 2).sum(axis=(1, 2)))

@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import Reading
 from tailrace.core.delay_drift import DelayDrift, find_drift
-from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, JoinTable, Rows
+from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.label_delay import CELL_WIDTH, DAY_MS, Aged, DelayCurve, Delays, learn
 from tailrace.core.label_free import JUDGED_WINDOWS, estimate, failed
 from tailrace.core.labels import FINAL
 from tailrace.core.provisional import Came, Histogram, provisional, youngest
 from tailrace.core.quality import QualityWindows, WindowKey, keys_of
-from tailrace.core.scoring import BINS, bin_of
+from tailrace.core.readings_kernels import scan
+from tailrace.core.scoring import BINS
 
 HISTORY_MS = 14 * DAY_MS
 """Span of closed predictions from whose outcomes the delays are learnt: two of each weekday."""
 LEAST_FINAL = 200
 """Final labels below which a window says nothing of whether an estimate was right."""
+_CELLS = np.arange(BINS) // CELL_WIDTH
+_BIN_BITS = BINS.bit_length()
 
 
 class ReadingSpec(NamedTuple):
@@ -38,11 +41,10 @@ class ReadingSpec(NamedTuple):
 
 
 class _Open(NamedTuple):
-    """Open predictions as columns of n: `code` is their day and cohort as one number, `outcome` -1, 0 or 1."""
+    """Open predictions of a window as columns of n; `outcome` is -1, 0 or 1."""
 
     rows: Rows
-    code: NDArray[np.int64]
-    bins: NDArray[np.int64]
+    bins: NDArray[np.int16]
     age_ms: NDArray[np.int64]
     outcome: NDArray[np.int8]
 
@@ -65,16 +67,14 @@ class Readings:
         self, spec: ReadingSpec, windows: QualityWindows, settled: QualityWindows, table: JoinTable, now_ms: int
     ) -> None:
         self._spec, self._windows, self._table, self._now_ms = spec, windows, table, now_ms
-        live = table.in_use()
-        seen = ((table.flags[live] & (ACTIVATED | BLOCKED)) == ACTIVATED) & (table.event_time_ms[live] <= now_ms)
-        live = live[seen]
-        head = table.head[live]
-        outcome = np.where(table.value[head] > 0.0, 1, 0).astype(np.int8)
-        outcome[(table.outcome[head] != ASSERTED) | (table.outcome_time_ms[head] > now_ms)] = -1
-        closed = table.closed[head]
-        self.curves, self.drift = self._learn(live, outcome, closed, settled)
-        self._open = self._waiting(live[~closed], outcome[~closed])
-        self._codes = self._by_window()
+        of_prediction = (table.serial, table.event_time_ms, table.cohort, table.flags)
+        of_event = (table.head, table.closed, table.outcome, table.value, table.outcome_time_ms)
+        waiting, code, said, come, what = scan(*of_prediction, *of_event, len(table.cohorts), now_ms)
+        self.curves, self.drift = self._learn(come, what, settled)
+        self._youngest = {positive: youngest(curve) for positive, curve in self.curves.items()}
+        self._waiting, self._said = waiting, said
+        self._codes = self._by_window(code)
+        self._newest: tuple[WindowKey, _Open] | None = None
         self._mature: dict[tuple[str, str, str], list[WindowKey]] = {}
         self._failures: dict[WindowKey, str] = {}
 
@@ -90,14 +90,13 @@ class Readings:
         if any(positive not in self.curves for positive in needed):
             return Reading(withheld="too few labels have matured to know how late they come")
         mine = self._of(key)
-        curves = {positive: self.curves[positive] for positive in needed}
-        came = mine.outcome >= 0 if not self._spec.by_absence else mine.outcome == 1
         told = self._old_enough(mine)
+        came = told & (mine.outcome == 1 if self._spec.by_absence else mine.outcome >= 0)
         return provisional(
             self._closed(key, mine),
             _counted(mine.bins[told]),
-            self._came(mine, np.flatnonzero(told & came)),
-            curves,
+            self._came(mine, np.flatnonzero(came)),
+            {positive: self.curves[positive] for positive in needed},
             by_absence=self._spec.by_absence,
             threshold=self._spec.threshold,
         )
@@ -143,7 +142,7 @@ class Readings:
         return self._mature[model]
 
     def _learn(
-        self, live: Rows, outcome: NDArray[np.int8], closed: NDArray[np.bool_], settled: QualityWindows
+        self, come: Rows, outcome: NDArray[np.int8], settled: QualityWindows
     ) -> tuple[dict[bool, DelayCurve], DelayDrift | None]:
         """Curves by class, and whether the delays have changed; those of positive outcomes tell."""
         table, spec = self._table, self._spec
@@ -152,11 +151,11 @@ class Readings:
         curves: dict[bool, DelayCurve] = {}
         drift = None
         for positive in (True,) if spec.by_absence else (True, False):
-            mine = (outcome == int(positive)) & (table.event_time_ms[live] >= first_ms) & ~shadow[table.cohort[live]]
-            rows = live[mine]
-            times_ms = table.event_time_ms[rows]
-            delay_ms = table.outcome_time_ms[table.head[rows]] - times_ms
-            came = Delays.of(times_ms, table.score[rows], delay_ms, closed[mine], self._now_ms)
+            mine = (outcome == int(positive)) & (table.event_time_ms[come] >= first_ms) & ~shadow[table.cohort[come]]
+            rows = come[mine]
+            times_ms, head = table.event_time_ms[rows], table.head[rows]
+            delay_ms = table.outcome_time_ms[head] - times_ms
+            came = Delays.of(times_ms, table.score[rows], delay_ms, table.closed[head], self._now_ms)
             delays = Delays.joined([came, settled.delays(positive, first_ms)])
             found = find_drift(delays, spec.window_ms)
             if found is not None and (drift is None or found.statistic > drift.statistic):
@@ -166,76 +165,80 @@ class Readings:
                 curves[positive] = curve
         return curves, drift
 
-    def _waiting(self, rows: Rows, outcome: NDArray[np.int8]) -> _Open:
-        """Open predictions, those of one day and cohort together."""
-        table = self._table
-        code = table.event_time_ms[rows] // DAY_MS * len(table.cohorts) + table.cohort[rows]
-        order = np.argsort(code, kind="stable")
-        rows = rows[order]
-        bins = bin_of(table.score[rows]).astype(np.int64)
-        return _Open(rows, code[order], bins, self._now_ms - table.event_time_ms[rows], outcome[order])
-
-    def _by_window(self) -> dict[WindowKey, list[slice]]:
-        """Where the open predictions of each window stand."""
-        codes, first = np.unique(self._open.code, return_index=True)
-        ends = np.append(first, len(self._open.code))[1:]
-        found: dict[WindowKey, list[slice]] = {}
+    def _by_window(self, code: NDArray[np.int64]) -> dict[WindowKey, list[NDArray[np.int64]]]:
+        """Places of the open predictions of each window, by their day and cohort as one number, int64 (n,)."""
+        narrow = code - code.min(initial=np.iinfo(np.int64).max)
+        # Codes of few bits are sorted by counting.
+        order = np.argsort(narrow.astype(np.min_scalar_type(int(narrow.max(initial=0)))), kind="stable")
+        code = code[order]
+        first = np.flatnonzero(np.diff(code, prepend=-1))
+        ends = np.append(first, len(code))[1:]
+        found: dict[WindowKey, list[NDArray[np.int64]]] = {}
         cohorts = self._table.cohorts
-        for code, begin, end in zip(codes.tolist(), first.tolist(), ends.tolist(), strict=True):
-            day, cohort = divmod(code, len(cohorts))
+        for number, begin, end in zip(code[first].tolist(), first.tolist(), ends.tolist(), strict=True):
+            day, cohort = divmod(number, len(cohorts))
             for key in keys_of(day * DAY_MS, cohorts[cohort]):
-                found.setdefault(key, []).append(slice(begin, end))
+                found.setdefault(key, []).append(order[begin:end])
         return found
 
     def _of(self, key: WindowKey) -> _Open:
-        parts = self._codes[key]
-        return _Open._make(np.concatenate([column[part] for part in parts]) for column in self._open)
+        """Open predictions of a window. Those of the last window are kept: both readings of one are asked for at once."""
+        if self._newest is None or self._newest[0] != key:
+            places = np.concatenate(self._codes[key])
+            rows = self._waiting[places]
+            age_ms = self._now_ms - self._table.event_time_ms[rows]
+            self._newest = key, _Open(rows, self._table.bins(rows), age_ms, self._said[places])
+        return self._newest[1]
 
     def _closed(self, key: WindowKey, mine: _Open) -> Histogram:
         """Final labels of a window's closed predictions."""
         histogram = self._windows.histogram([key])
-        early = self._table.status[mine.rows] == FINAL
-        if not early.any():
+        early = np.flatnonzero(self._table.status[mine.rows] == FINAL)
+        if not early.size:
             return histogram
-        positive = self._table.label[mine.rows] > 0.0
-        n, positives = (
-            np.bincount(mine.bins[early & which], minlength=BINS)[histogram.bins] for which in (True, positive)
-        )
+        bins, positive = mine.bins[early], self._table.label[mine.rows[early]] > 0.0
+        n, positives = (np.bincount(which, minlength=BINS)[histogram.bins] for which in (bins, bins[positive]))
         kept = histogram.n > n
         return Histogram(histogram.bins[kept], (histogram.n - n)[kept], (histogram.positives - positives)[kept])
 
     def _old_enough(self, mine: _Open) -> NDArray[np.bool_]:
         """Whether enough of the outcomes come by the age of predictions for them to tell anything."""
         told = np.ones(len(mine.rows), np.bool_)
-        cells = mine.bins // CELL_WIDTH
         for positive, curve in self.curves.items():
-            too_young = mine.age_ms < youngest(curve)[curve.strata(cells, self._now_ms - mine.age_ms)]
+            least_ms = self._youngest[positive]
+            too_young = mine.age_ms < least_ms[curve.stratum[_CELLS]][mine.bins]
+            older = self._now_ms - mine.age_ms < curve.since_ms
+            if older.any():
+                strata = curve.strata(_CELLS[mine.bins[older]], self._now_ms - mine.age_ms[older])
+                too_young[older] = mine.age_ms[older] < least_ms[strata]
             told &= ~too_young if self._spec.by_absence else ~(too_young & (mine.outcome == int(positive)))
         return told
 
     def _came(self, mine: _Open, which: NDArray[np.int64]) -> Came:
         """Outcomes that have come, in an order that depends on themselves alone."""
-        order = which[np.lexsort((mine.outcome[which], mine.bins[which], mine.age_ms[which]))]
-        positive = mine.outcome[order] == 1
-        cells, times_ms = mine.bins[order] // CELL_WIDTH, self._now_ms - mine.age_ms[order]
+        bins, age_ms, outcome = mine.bins[which].astype(np.int64), mine.age_ms[which], mine.outcome[which]
+        # One number for each, quicker to sort than three keys; those that are equal are alike.
+        order = np.argsort(((age_ms << _BIN_BITS) + bins << 2) + outcome)
+        bins, age_ms, positive = bins[order], age_ms[order], outcome[order] == 1
+        cells, times_ms = bins // CELL_WIDTH, self._now_ms - age_ms
         of_class = [(flag, curve.at(cells, times_ms, self._now_ms)) for flag, curve in self.curves.items()]
         aged = of_class[0][1]
         for flag, other in of_class[1:]:
             aged = Aged._make(np.where(positive == flag, new, old) for new, old in zip(other, aged, strict=True))
-        return Came(mine.bins[order], positive, aged)
+        return Came(bins, positive, aged)
 
 
-def _counted(bins: NDArray[np.int64]) -> Histogram:
+def _counted(bins: NDArray[np.int16]) -> Histogram:
     """How many there are at each grid position, none known to be positive."""
-    distinct, n = np.unique(bins, return_counts=True)
-    return Histogram(distinct, n, np.zeros(len(distinct), np.int64))
+    n = np.bincount(bins, minlength=BINS)
+    distinct = np.flatnonzero(n)
+    return Histogram(distinct, n[distinct], np.zeros(len(distinct), np.int64))
 
 
 def _sum(one: Histogram, other: Histogram) -> Histogram:
-    bins = np.union1d(one.bins, other.bins)
-    n, positives = np.zeros(len(bins), np.int64), np.zeros(len(bins), np.int64)
+    n, positives = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     for part in (one, other):
-        at = np.searchsorted(bins, part.bins)
-        n[at] += part.n
-        positives[at] += part.positives
-    return Histogram(bins, n, positives)
+        n[part.bins] += part.n
+        positives[part.bins] += part.positives
+    bins = np.flatnonzero(n)
+    return Histogram(bins, n[bins], positives[bins])

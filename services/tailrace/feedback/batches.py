@@ -116,17 +116,15 @@ def _places(serials: NDArray[np.int64], asked: NDArray[np.int64]) -> tuple[NDArr
 
 def _index(table: JoinTable) -> Rows:
     """Enters rows in the index and chains those of one event; gives the first of each."""
-    heads: list[int] = []
+    heads = [np.empty(0, np.int64)]
     live = table.live()
     for start in range(0, len(live), _READ):
         rows = live[start : start + _READ]
-        for row, text in zip(rows.tolist(), table.read(rows), strict=True):
-            head = table.index.setdefault(text.event_id, row)
-            if head == row:
-                heads.append(row)
-            else:
-                table.next[table.chain(head)[-1]], table.head[row] = row, head
-    return np.array(heads, dtype=np.int64)
+        first = table.index.enter([text.event_id for text in table.read(rows)], rows)
+        for row, head in zip(rows[first != rows].tolist(), first[first != rows].tolist(), strict=True):
+            table.next[table.chain(head)[-1]], table.head[row] = row, head
+        heads.append(rows[first == rows])
+    return np.concatenate(heads)
 
 
 def _parts(table: JoinTable, rows: Rows) -> Iterator[Rows]:

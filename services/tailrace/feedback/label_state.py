@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -132,6 +133,14 @@ class LabelState:
             side += self._attribution.side
             self._attribution.side = []
         return side
+
+    def take_counts(self) -> Counter[str]:
+        """Duplicates, conflicts, stale revisions, evictions and outcomes set aside by name, since the last call."""
+        counts, self._join.counts = self._join.counts, Counter()
+        if self._attribution is not None:
+            counts += self._attribution.counts
+            self._attribution.counts = Counter()
+        return counts
 
     def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said now of windows whose labels are still coming."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tailrace.backends.codec import BatchDecoder
 from tailrace.core.joins import Arrivals, Scored
 from tailrace.core.monitoring import Monitor
 from tailrace.errors import BadRecord
+from tailrace.feedback.scan import Scanned
 
 
-class Vector(Scored, frozen=True, gc=False):
-    """The part of a `Prediction` that feature drift needs too; decoded from the same bytes."""
+class Vector(msgspec.Struct, frozen=True, gc=False):
+    """The part of a `Prediction` that feature drift needs; decoded from the same bytes."""
 
-    features: tuple[float | None, ...] = ()
+    features: list[float | None] = []
 
 
 class PredictionReader:
@@ -36,33 +38,39 @@ class PredictionReader:
     def read(self, values: Sequence[bytes | None], monitor: Monitor | None) -> Arrivals:  # hot path
         """Reads at least one prediction, and gives the monitor, where there is one, the champion's vectors.
 
-        Features are half of a record: those of a sample are read in a second pass, those of all in the first.
+        Features are half of a record: only those of a sample are read.
 
         Raises:
             BadRecord: one cannot be read. Written by inference alone, it is a fault of the deploy, not of the data.
         """
-        whole = self._amount_at is not None or (monitor is not None and monitor.sample.shift == 0)
-        scored = _decoded(self._vectors if whole else self._scored, values)
-        amounts = None if self._amount_at is None else [it.features[self._amount_at] or 0.0 for it in scored]
-        arrivals = Arrivals.of(scored, amounts)
-        if monitor is not None:
-            places = _sampled(arrivals, monitor)
-            if whole:
-                self._watch(monitor, arrivals, places, [scored[place] for place in places])
-            else:
-                self._watch(monitor, arrivals, places, _decoded(self._vectors, [values[place] for place in places]))
+        scanned = Scanned.of(values) if self._amount_at is None else None
+        arrivals = scanned.arrivals() if scanned is not None else None
+        if scanned is None or arrivals is None:
+            scanned, arrivals = None, self._parsed(values)
+        places = _sampled(arrivals, monitor) if monitor is not None else []
+        if monitor is not None and places:
+            vectors = scanned.vectors(places) if scanned is not None else None
+            if vectors is None:
+                vectors = [vector.features for vector in _decoded(self._vectors, [values[place] for place in places])]
+            matrix = np.array(vectors, dtype=np.float32)
+            monitor.vectors(matrix.reshape(len(places), self._width), arrivals.score[places])
         return arrivals
 
-    def _watch(self, monitor: Monitor, arrivals: Arrivals, places: list[int], vectors: list[Vector]) -> None:
-        if places:
-            matrix = np.array([vector.features for vector in vectors], dtype=np.float32)
-            monitor.vectors(matrix.reshape(len(places), self._width), arrivals.score[places])
+    def _parsed(self, values: Sequence[bytes | None]) -> Arrivals:
+        """Predictions that are not as `inference` writes them, or whose money at stake is asked for."""
+        scored = _decoded(self._scored, values)
+        if self._amount_at is None:
+            return Arrivals.of(scored)
+        vectors = _decoded(self._vectors, values)
+        return Arrivals.of(scored, [vector.features[self._amount_at] or 0.0 for vector in vectors])
 
 
 def _sampled(arrivals: Arrivals, monitor: Monitor) -> list[int]:
     """Places of the champion's predictions that drift is judged by."""
-    cohorts = zip(arrivals.variants, arrivals.model_versions, strict=True)
-    mine = [at for at, (name, version) in enumerate(cohorts) if name == "champion" and version == monitor.version]
+    champions = [
+        cohort.variant == "champion" and cohort.model_version == monitor.version for cohort in arrivals.cohorts
+    ]
+    mine = np.flatnonzero(np.array(champions)[arrivals.cohort]).tolist()
     return [mine[at] for at in monitor.sample.take([arrivals.event_ids[at] for at in mine]).tolist()]
 
 

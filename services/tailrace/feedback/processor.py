@@ -240,6 +240,7 @@ class FeedbackProcessor:
         outputs += self._store.write(state)
         for declared, label in zip(self._use_case.labels, state.labels, strict=True):
             outputs += [self._unattributed(declared, side, now_ms) for side in label.take_side()]
+            self._gauges.counted(label.take_counts())
         if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms
             outputs += self._store.write_clock(state)

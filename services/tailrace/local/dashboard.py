@@ -132,6 +132,16 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Empty until half of a day's labels are final.",
         ),
         Panel(
+            "Outcomes that repeat or contradict what is known", "reqps",
+            (Query(f"sum by (kind) (rate(tailrace_feedback_join_repeats_total{{{_OF}}}[5m])) > 0", "{{kind}}"),),
+            "Empty while every outcome is news.",
+        ),
+        Panel(
+            "Events forgotten before their time", "reqps",
+            (Query(f"sum by (kind) (rate(tailrace_feedback_evictions_total{{{_OF}}}[5m])) > 0", "{{kind}}"),),
+            "Empty while there is room for all.",
+        ),
+        Panel(
             "Log loss or mean absolute error of the newest day", "none",
             (
                 Query(f'tailrace_quality_reading{{{_OF}, metric=~"log_loss|mae", variant="champion"}}', "{{use_case}} {{reading}}"),
