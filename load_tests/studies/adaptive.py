@@ -32,8 +32,6 @@ TICK = 100
 DELAYS = {0: 0.950, 1_000: 0.935}
 """Label delays in events, and the least accuracy under each."""
 MOST_TRAININGS, MOST_EVENTS = 50, 200
-LEAST_SINCE = 100
-"""Labels of a new concept from which on it is trained on."""
 POLICY = RetrainSpec(
     on=frozenset({"drift"}), at_most_every_ms=0, at_least_every_ms=None, min_labels=200, window_ms=2 * EACH
 )
@@ -97,10 +95,7 @@ class Loop:
             self._drift = f"since event {since}"
 
     def _decide(self, now: int, known: int) -> None:
-        enough = self._retrain.change_ms is None or self._retrain.since_change >= LEAST_SINCE
-        evidence = Evidence(
-            now_ms=now, has_champion=self._champion is not None, labels=known, drift=self._drift if enough else ""
-        )
+        evidence = Evidence(now_ms=now, has_champion=self._champion is not None, labels=known, drift=self._drift)
         if self._retrain.decide(POLICY, evidence) is None:
             return
         self._retrain.requested(POLICY, evidence, "run")

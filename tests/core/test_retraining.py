@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
+from tailrace.core.retraining import LEAST_SINCE, Evidence, RetrainSpec, RetrainState
 
 SPEC = RetrainSpec(
     on=frozenset({"drift", "metric_drop"}),
@@ -78,17 +78,53 @@ def test_candidate_that_serves_is_under_way_no_more() -> None:
 def test_refits_are_asked_for_each_time_the_labels_of_a_concept_have_doubled() -> None:
     spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)
     state = RetrainState()
-    state.changed(SPEC, 990, 10)
+    state.changed(SPEC, 990, 100)
     asked = []
     for now_ms in range(1_000, 1_400, 10):
-        state.observe(np.full(10, now_ms))
+        state.observe(np.full(100, now_ms))
         evidence = msgspec.structs.replace(CALM, now_ms=now_ms, drift="shift" if now_ms == 1_000 else "")
         decided = state.decide(spec, evidence)
         if decided:
             state.requested(spec, evidence, f"r{now_ms}")
             state.ended(f"r{now_ms}")
             asked.append((decided[0], state.fitted))
-    assert asked == [("drift", 20), ("refit", 40), ("refit", 80), ("refit", 160), ("refit", 320)]
+    assert asked == [("drift", 200), ("refit", 400), ("refit", 800), ("refit", 1600), ("refit", 3200)]
+
+
+def test_no_model_of_a_new_concept_is_asked_for_before_there_are_rows_to_train_it_on() -> None:
+    state = RetrainState(950)
+    state.changed(SPEC, 980, LEAST_SINCE - 1)
+    drifted = msgspec.structs.replace(CALM, drift="shift")
+    assert state.decide(SPEC, drifted) is None
+    state.observe(np.array([990]))
+    assert state.decide(SPEC, drifted) == ("drift", "shift")
+
+
+def test_an_alarm_that_stands_asks_again_each_time_it_has_stood_twice_as_long() -> None:
+    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)
+    state = RetrainState(950)
+    asked = []
+    for now_ms in range(1_000, 1_500, 10):
+        drop = "worse" if state.is_reason(1_000, now_ms) else ""
+        if state.decide(spec, msgspec.structs.replace(CALM, now_ms=now_ms, metric_drop=drop)):
+            state.requested(spec, at(now_ms), f"r{now_ms}")
+            state.ended(f"r{now_ms}")
+            asked.append(now_ms)
+    assert asked == [1_000, 1_010, 1_020, 1_040, 1_080, 1_160, 1_320]
+
+
+@pytest.mark.parametrize(("champion", "expected"), [("2", None), ("7", "refit")])
+def test_former_champion_that_is_back_is_not_refitted_to_a_few_labels(champion: str, expected: str | None) -> None:
+    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)
+    state = RetrainState()
+    state.changed(spec, 990, LEAST_SINCE)
+    state.requested(spec, at(1_000), "r1")
+    state.ended("r1", "2", 1_000, recalled=True)
+    state.routed("7", "2", 1_000)
+    state.routed(champion, "", 1_010)
+    state.observe(np.full(LEAST_SINCE, 1_010))
+    decided = state.decide(spec, at(1_020))
+    assert expected == (decided[0] if decided else None)
 
 
 def test_first_model_is_refitted_each_time_its_labels_have_doubled_until_they_fill_the_window() -> None:

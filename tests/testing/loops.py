@@ -35,7 +35,7 @@ class Failure(tr.Event):
 
 readings = tr.Topic("pumps.readings", Reading, key="pump", event_time="at_ms", lateness="2m")
 failures = tr.Topic("pumps.failures", Failure, key="reading_id", event_time="at_ms", lateness="2m")
-failed = tr.Label(failures, on="reading_id", value="failed", matures_after="6h", closes="outcome")
+failed = tr.Label(failures, on="reading_id", value="failed", matures_after={matures_after}, closes="outcome")
 usecase = tr.UseCase(
     name="pumps",
     requests=readings,
@@ -99,19 +99,21 @@ def fit(rows, labels, validation_rows, validation_labels, *, plan, seed):
 """
 
 
-def use_case(folder: Path, *, at_least_every: str | None = None) -> tuple[UseCase, Settings]:
+def use_case(folder: Path, *, at_least_every: str | None = None, matures_after: str = "6h") -> tuple[UseCase, Settings]:
     """Pumps that fail when they are hot, and settings that find their trainer."""
     (folder / "pumps").mkdir(parents=True)
-    (folder / "pumps" / "usecase.py").write_text(_MODULE.format(at_least_every=repr(at_least_every)))
+    (folder / "pumps" / "usecase.py").write_text(
+        _MODULE.format(at_least_every=repr(at_least_every), matures_after=repr(matures_after))
+    )
     (folder / "pumps" / "train.py").write_text(_TRAINER)
     return load_use_case(folder, "pumps"), Settings(use_cases=folder, partitions=2, threads=1)
 
 
-def tables(*, days: int = 3, per_day: int = 500, seed: int = 1) -> tuple[pa.Table, pa.Table]:
+def tables(*, days: float = 3, per_day: int = 500, seed: int = 1) -> tuple[pa.Table, pa.Table]:
     """Readings, and what became of each an hour or so later."""
     rng = np.random.default_rng(seed)
-    n = days * per_day
-    at_ms = START_MS + np.sort(rng.integers(0, days * DAY_MS, n))
+    n = round(days * per_day)
+    at_ms = START_MS + np.sort(rng.integers(0, round(days * DAY_MS), n))
     heat = rng.normal(50.0, 10.0, n)
     pump, site = rng.integers(0, 20, n), rng.integers(0, 4, n)
     failed = rng.random(n) < 1.0 / (1.0 + np.exp(-(heat - 55.0) / 3.0))

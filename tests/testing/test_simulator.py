@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import loops
 import pytest
+from loops import DAY_MS
 
+import tailrace as tr
+from tailrace.contracts.records import CandidateRegistered
 from tailrace.errors import ConfigError
 from tailrace.testing.models import logistic_model
 from tailrace.testing.simulator import (
@@ -20,6 +24,7 @@ from tailrace.testing.simulator import (
     Duplicate,
     LabelDelay,
     Malformed,
+    Silence,
     Simulation,
     simulate,
 )
@@ -35,7 +40,7 @@ def calm(pumps: Any) -> Simulation:
     return run(pumps)
 
 
-def run(pumps: Any, *faults: Any, seed: int = 0, **stream: int) -> Simulation:
+def run(pumps: Any, *faults: Any, seed: int = 0, **stream: float) -> Simulation:
     use_case, settings = pumps
     return simulate(use_case, *loops.tables(**stream), faults=faults, seed=seed, settings=settings)
 
@@ -125,6 +130,58 @@ def test_disorder_within_the_declared_lateness_loses_no_label(pumps: Any, calm: 
 def test_labels_that_come_late_are_waited_for(pumps: Any, calm: Simulation) -> None:
     delayed = run(pumps, LabelDelay(times=3.0))
     assert delayed.champions()[0][0] > calm.champions()[0][0]
+
+
+def test_lost_outcomes_alarm_within_minutes_and_cause_nothing(pumps: Any) -> None:
+    lost = Drop(share=0.5, at="26h", until="27h")
+    loop = run(pumps, lost, days=28 / 24, per_day=16_000)
+    assert loop.stays_quiet(until=lost)
+    assert loop.detects(lost, within="45m")
+    assert {alarm.kind for alarm in loop.alarms} == {"broken_join"}
+    assert loop.retrains(at_least=0, at_most=0, after=lost)
+    assert not loop.promotes(after=lost)
+    assert not loop.rolls_back(after=lost)
+
+
+def test_an_alarm_of_lost_outcomes_does_not_pass_for_one_of_drift(pumps: Any) -> None:
+    drift, lost = ConceptShift(at="26h", share=0.0), Drop(share=0.9, at="26h", until="27h")
+    loop = run(pumps, drift, lost, days=28 / 24, per_day=6_000)
+    assert loop.detects(lost, within="1h")
+    assert not loop.detects(drift, within="1h")
+    assert "no drift or metric_drop alarm" in repr(loop.detects(drift, within="1h"))
+
+
+def test_negatives_come_out_in_time_though_every_partition_is_silent(tmp_path: Path) -> None:
+    use_case, settings = loops.use_case(tmp_path, matures_after="1h")
+    events, outcomes = loops.tables(days=5 / 24, per_day=12_000)
+    faults = [Drop(share=0.3), Silence(at="2h")]
+    loop = simulate(use_case, events, outcomes, faults=faults, settings=settings, step="1m")
+    assert loop.counts.labels == loop.counts.predictions == loop.counts.events
+    assert loop.timed_out > 300
+    # Stream time trails the newest event by the lateness of two minutes, in the silence the clock by one; and a step.
+    assert loop.labels_in_time(within="4m")
+    assert not loop.labels_in_time(within="59s")
+
+
+def test_the_champion_of_a_concept_that_comes_back_comes_back_within_a_day(pumps: Any) -> None:
+    use_case = copy.copy(pumps[0])
+    use_case.monitor = (tr.metrics.LogLoss("1d"), tr.drift.EDetector("accuracy"))
+    other = ConceptShift(at="4d", until="7d", name="other")
+    events, outcomes = loops.tables(days=9, per_day=2_000)
+    loop = simulate(use_case, events, outcomes, faults=[other], settings=pumps[1], step="3h")
+    assert loop.detects(other, within="6h")
+    assert loop.promotes(after=other, within="1d")
+    assert loop.rolls_back(after="7d", within="1d")
+    (recalled,) = [r for r in loop.retraining if isinstance(r, CandidateRegistered) and r.recalled]
+    assert recalled.model_version in {
+        version for at_ms, version in loop.champions() if at_ms < loop.begin_ms + 4 * DAY_MS
+    }
+    assert recalled.model_version == loop.champion
+
+
+def test_trainings_are_counted_within_a_span(calm: Simulation) -> None:
+    assert calm.retrains(at_least=1, within="3d")
+    assert calm.retrains(at_least=0, at_most=0, within="1h")
 
 
 def test_events_that_are_dropped_are_not_scored(pumps: Any, calm: Simulation) -> None:

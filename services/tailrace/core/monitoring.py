@@ -297,7 +297,8 @@ class Monitor:
         return found
 
     def _ask(self, now_ms: int, windows: QualityWindows) -> RetrainRequested | RetrainHeld | None:
-        drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
+        standing = [alarm for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
+        drops = [alarm.detail for alarm in standing if self._state.retrain.is_reason(alarm.raised_at_ms, now_ms)]
         evidence = Evidence(
             now_ms=now_ms,
             has_champion=self._champion is not None,

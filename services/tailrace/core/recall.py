@@ -15,9 +15,12 @@ from scipy import stats
 
 from tailrace.contracts.records import GateResult
 from tailrace.core.loss_detectors import log_losses
+from tailrace.core.sampling import DataSet, split_by_time
 
 CHANGES = ("drift", "metric_drop")
 """Triggers that say that the concept has changed."""
+ASKED_AT = (*CHANGES, "refit")
+"""Triggers at which former champions are looked at: what a change came too early for, more of its labels may tell."""
 LEAST_ROWS = 100
 LEAST_POSITIVES = 5
 """Rows, and rows of the rarer class, below which the normal law of a mean loss is not to be trusted."""
@@ -71,6 +74,21 @@ def recall(
         return None
     _, name, gates = min(passed, key=lambda entry: entry[:2])
     return Recalled(name, gates)
+
+
+def newest_of(data: DataSet, since_ms: int | None) -> DataSet:
+    """The rows to judge former champions on: the newer half of the present concept's, else those of the gates.
+
+    A change is dated somewhat before or after it happened, so that the older half may hold rows of the old concept.
+
+    Args:
+        data: Rows that could be trained on.
+        since_ms: Event time with which the present concept began, epoch milliseconds; None where none is known.
+    """
+    if since_ms is None or not (data.times_ms >= since_ms).any():
+        return split_by_time(data).gates
+    own = data.since(since_ms)
+    return own.newest(max(len(own.labels) // 2, LEAST_ROWS))
 
 
 def pool(served: Sequence[tuple[str, bool]], size: int) -> list[str]:

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 from tailrace.core.durations import duration
 
+LEAST_SINCE = 200
+"""Labels of a new concept before a model is asked for it: with fewer there is nothing to train on, nor enough to tell
+whether a former champion is back in its element, and a model of the old concept would be all that comes of it."""
+
 Trigger = Literal["initial", "schedule", "volume", "drift", "metric_drop", "refit"]
 
 
@@ -56,6 +60,7 @@ class RetrainState(msgspec.Struct):
         requested_at_ms: Stream time of the newest request.
         pending: The run asked for and not yet ended.
         on_trial: Version of its candidate while it is in rollout, registered at `registered_at_ms`.
+        recalled: Whether that is a former champion that may come back.
         labels: Labels that became final since the newest request.
         change_ms: Event time of the change with which the present concept began; None where none is known.
         since_change: Labels of the concept's events.
@@ -68,6 +73,7 @@ class RetrainState(msgspec.Struct):
     pending: str = ""
     on_trial: str = ""
     registered_at_ms: int = 0
+    recalled: bool = False
     labels: int = 0
     change_ms: int | None = None
     since_change: int = 0
@@ -94,10 +100,11 @@ class RetrainState(msgspec.Struct):
     def _trigger(self, spec: RetrainSpec, evidence: Evidence, since_ms: int | None) -> tuple[Trigger, str] | None:
         if not evidence.has_champion:
             return "initial", f"no champion yet and {evidence.labels} labels"
-        if evidence.drift and "drift" in spec.on:
-            return "drift", evidence.drift
-        if evidence.metric_drop and "metric_drop" in spec.on:
-            return "metric_drop", evidence.metric_drop
+        if self.change_ms is None or self.since_change >= LEAST_SINCE:
+            if evidence.drift and "drift" in spec.on:
+                return "drift", evidence.drift
+            if evidence.metric_drop and "metric_drop" in spec.on:
+                return "metric_drop", evidence.metric_drop
         if "drift" in spec.on and self.fitted and self.since_change >= 2 * self.fitted:
             return "refit", f"{self.since_change} labels since the change, {self.fitted} at the last request"
         if spec.every_labels is not None and self.labels >= spec.every_labels:
@@ -106,6 +113,14 @@ class RetrainState(msgspec.Struct):
         if due_ms is not None and since_ms is not None and since_ms >= due_ms:
             return "schedule", f"{duration(since_ms)} since the last request"
         return None
+
+    def is_reason(self, raised_at_ms: int, now_ms: int) -> bool:
+        """Whether an alarm that stands asks for a model: when it is raised, and each time it has stood twice as long.
+
+        What the labels until then could not mend, a few more seldom will.
+        """
+        asked_ms = self.requested_at_ms
+        return asked_ms is None or raised_at_ms > asked_ms or now_ms - raised_at_ms >= 2 * (asked_ms - raised_at_ms)
 
     def observe(self, event_time_ms: NDArray[np.int64]) -> None:
         """Counts labels of the champion's predictions that have become final; int64 (n,), times of their events."""
@@ -127,11 +142,11 @@ class RetrainState(msgspec.Struct):
         self.asked_ms.append(evidence.now_ms)
         self.fitted = max(self.since_change, 1) if evidence.now_ms < self.filled_ms else 0
 
-    def ended(self, run_id: str, model_version: str = "", at_ms: int = 0) -> None:
-        """Takes note of a run that was refused, or registered as a version that goes into rollout."""
+    def ended(self, run_id: str, model_version: str = "", at_ms: int = 0, *, recalled: bool = False) -> None:
+        """Takes note of a run that was refused, or registered as a version, new or `recalled`, that goes into rollout."""
         if run_id == self.pending:
             self.pending = ""
-            self.on_trial, self.registered_at_ms = model_version, at_ms
+            self.on_trial, self.registered_at_ms, self.recalled = model_version, at_ms, recalled
 
     def routed(self, champion: str, shadow: str, decided_at_ms: int) -> None:
         """Takes note of a routing table; a candidate that it no longer tries out is under way no more."""
@@ -140,4 +155,7 @@ class RetrainState(msgspec.Struct):
             and self.on_trial != shadow
             and (self.on_trial == champion or decided_at_ms > self.registered_at_ms)
         ):
+            if self.recalled and self.on_trial == champion:
+                # It knows the concept from before: no need to refit to a few more of its labels each time.
+                self.fitted = 0
             self.on_trial = ""

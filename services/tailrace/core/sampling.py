@@ -43,6 +43,10 @@ class DataSet(NamedTuple):
         first = int(np.searchsorted(self.times_ms, time_ms))
         return _part(self, first, len(self.labels))
 
+    def newest(self, count: int) -> DataSet:
+        """So many rows, or all there are."""
+        return _part(self, max(len(self.labels) - count, 0), len(self.labels))
+
 
 class Split(NamedTuple):
     """The parts of a data set, the oldest first. The gates see rows that nothing was fitted to."""

@@ -214,7 +214,9 @@ class FeedbackProcessor:
         if isinstance(record, RetrainRequested):
             self._metrics.retrain_requests.labels(record.trigger).inc()
         elif isinstance(record, CandidateRegistered):
-            self._state.monitor.retrain.ended(record.run_id, record.model_version, record.registered_at_ms)
+            self._state.monitor.retrain.ended(
+                record.run_id, record.model_version, record.registered_at_ms, recalled=record.recalled
+            )
             self._clock_due = True
         elif isinstance(record, CandidateRefused):
             self._state.monitor.retrain.ended(record.run_id)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from tailrace.contracts.records import AlarmKind
 from tailrace.core.durations import milliseconds
 from tailrace.errors import ConfigError
 
@@ -26,8 +27,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_
         at: When it begins.
         until: When it ends; "" for never.
         name: What expectations call it; "" for its type.
+
+    Attributes:
+        alarms: Kinds of alarms that tell of it.
     """
 
+    alarms: ClassVar[frozenset[AlarmKind]] = frozenset({"drift", "metric_drop"})
     at: str = "0s"
     until: str = ""
     name: str = ""
@@ -80,6 +85,7 @@ class LabelDelay(Fault, frozen=True):
         mean: Draws delays anew from the exponential law of this mean, before `times`; "" keeps them.
     """
 
+    alarms: ClassVar[frozenset[AlarmKind]] = frozenset({"label_delay", "broken_join"})
     times: float = 1.0
     mean: str = ""
 
@@ -92,8 +98,17 @@ class Drop(Fault, frozen=True):
         share: Of the records of the span, in [0, 1].
     """
 
+    alarms: ClassVar[frozenset[AlarmKind]] = frozenset({"broken_join", "label_delay"})
     side: Side = "outcomes"
     share: Share = 1.0
+
+
+class Silence(Fault, frozen=True):
+    """Nothing is sent on any partition: stream time has to go on by the clock, or nothing would ever come to its end.
+
+    What would have been sent is lost. Producers state no watermarks, neither now nor before: stream time follows the
+    records, as it does where producers do not know of Tailrace.
+    """
 
 
 class Duplicate(Fault, frozen=True):
@@ -142,6 +157,7 @@ class Poison(Fault, frozen=True):
         share: Of the events that the source speaks of, in [0, 1].
     """
 
+    alarms: ClassVar[frozenset[AlarmKind]] = frozenset({"broken_join", "drift", "metric_drop"})
     source: str = ""
     share: Share = 0.05
 
@@ -167,7 +183,17 @@ class Candidate(Fault, frozen=True):
 
 
 AnyFault = (
-    CovariateShift | ConceptShift | LabelDelay | Drop | Duplicate | Disorder | Malformed | Poison | Crash | Candidate
+    CovariateShift
+    | ConceptShift
+    | LabelDelay
+    | Drop
+    | Silence
+    | Duplicate
+    | Disorder
+    | Malformed
+    | Poison
+    | Crash
+    | Candidate
 )
 
 

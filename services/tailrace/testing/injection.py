@@ -29,6 +29,7 @@ from tailrace.testing.faults import (
     Malformed,
     Poison,
     Side,
+    Silence,
 )
 from tailrace.testing.malformed import malformed_records
 from tailrace.usecase.declaration import UseCase
@@ -121,10 +122,9 @@ def inject(streams: Streams, faults: Sequence[AnyFault], use_case: UseCase, begi
             case Poison():
                 streams = _poison(streams, fault, use_case, span, rng)
             case Drop():
-                stream = streams.of(fault.side)
-                lost = _chosen(stream.arrival_ms, span, fault.share, rng)
-                kept = np.setdiff1d(np.arange(len(stream.arrival_ms)), lost)
-                streams = streams.with_stream(fault.side, stream.take(kept))
+                streams = _drop(streams, fault.side, span, fault.share, rng)
+            case Silence():
+                streams = _drop(_drop(streams, "events", span, 1.0, rng), "outcomes", span, 1.0, rng)
             case Duplicate():
                 streams = streams.with_stream(fault.side, _duplicate(streams.of(fault.side), fault, span, rng))
             case Disorder():
@@ -138,6 +138,12 @@ def _chosen(times_ms: Indices, span: tuple[int, int], share: float, rng: np.rand
     """A share of the places within a span, ascending."""
     inside = np.flatnonzero((times_ms >= span[0]) & (times_ms < span[1]))
     return np.asarray(inside[rng.random(len(inside)) < share], np.int64)
+
+
+def _drop(streams: Streams, side: Side, span: tuple[int, int], share: float, rng: np.random.Generator) -> Streams:
+    stream = streams.of(side)
+    kept = np.setdiff1d(np.arange(len(stream.arrival_ms)), _chosen(stream.arrival_ms, span, share, rng))
+    return streams.with_stream(side, stream.take(kept))
 
 
 def _numbers(stream: Stream, name: str) -> NDArray[np.float64]:

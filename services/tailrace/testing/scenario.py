@@ -50,11 +50,14 @@ class Retrains(Expectation, frozen=True):
     at_least: int = 0
     at_most: int | None = None
     after: str = ""
+    within: str = ""
     trigger: str = ""
 
     def judge(self, loop: Simulation) -> Verdict:
         """Whether it holds."""
-        return loop.retrains(at_least=self.at_least, at_most=self.at_most, after=self.after, trigger=self.trigger)
+        return loop.retrains(
+            at_least=self.at_least, at_most=self.at_most, after=self.after, within=self.within, trigger=self.trigger
+        )
 
 
 class Promotes(Expectation, frozen=True):
@@ -103,7 +106,17 @@ class Recovers(Expectation, frozen=True):
         return loop.recovers(self.drift, within=self.within, share=self.share)
 
 
-AnyExpectation = Detects | StaysQuiet | Retrains | Promotes | NeverPromotes | RollsBack | Recovers
+class LabelsInTime(Expectation, frozen=True):
+    """See `Simulation.labels_in_time`."""
+
+    within: str
+
+    def judge(self, loop: Simulation) -> Verdict:
+        """Whether it holds."""
+        return loop.labels_in_time(self.within)
+
+
+AnyExpectation = Detects | StaysQuiet | Retrains | Promotes | NeverPromotes | RollsBack | Recovers | LabelsInTime
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import msgspec
+
+from tailrace.backends.codec import BatchDecoder
 from tailrace.contracts.records import Alarm, CandidateRegistered, RetrainRequested
 from tailrace.core.durations import milliseconds
 from tailrace.testing.decisions import DecisionLog, champion_of
 from tailrace.testing.faults import AnyFault, Candidate, Fault, moment_ms
 
 FOREVER_MS = 2**62
+_BY_TIMEOUT = b'"reason":"timeout"'
 NO_MODEL = "0"
 """Version that stands for the default score, before the first model."""
+
+
+class _TimedOut(msgspec.Struct):
+    """What is looked at of a label that a prediction got because no outcome came."""
+
+    event_time_ms: int
+    auxiliary: bool = False
 
 
 class Verdict:
@@ -55,17 +67,32 @@ class Simulation(DecisionLog):
         use_case: Name of the use case.
         begin_ms: Begin of the stream, from which durations count, epoch milliseconds.
         faults: What was injected.
+        closes_ms: From an event to the end of its attribution window, lateness included, milliseconds.
 
     Attributes:
         end_ms: Stream time at which it ended.
         counts: What went through.
+        timed_out: Labels that predictions got because their windows closed without an outcome.
+        latest_timeout_ms: Longest time from the end of such a window to its label, on the simulation's clock.
     """
 
-    def __init__(self, use_case: str, begin_ms: int, faults: tuple[AnyFault, ...]) -> None:
+    def __init__(self, use_case: str, begin_ms: int, faults: tuple[AnyFault, ...], closes_ms: int = 0) -> None:
         super().__init__(use_case)
         self.begin_ms = self.end_ms = begin_ms
         self.faults = faults
         self.counts = Counts()
+        self.timed_out = 0
+        self._closes_ms = closes_ms
+        self.latest_timeout_ms = 0
+        self._timeouts = BatchDecoder(_TimedOut)
+
+    def take_labels(self, values: Sequence[bytes | None], now_ms: int) -> None:
+        """Takes in records of LABELS, written when the clock of the simulation said `now_ms`."""
+        found = self._timeouts.decode([value for value in values if value is not None and _BY_TIMEOUT in value])
+        closed = [record.event_time_ms for record in found if not record.auxiliary]
+        if closed:
+            self.timed_out += len(closed)
+            self.latest_timeout_ms = max(self.latest_timeout_ms, now_ms - min(closed) - self._closes_ms)
 
     def quality(self, metric: str, *, shadow: bool = False) -> list[QualityPoint]:
         """A metric over time, by window and version; windows without data are left out."""
@@ -77,18 +104,22 @@ class Simulation(DecisionLog):
         return sorted(points)
 
     def detects(self, drift: Fault | str, within: str) -> Verdict:
-        """Whether a drift or metric alarm is raised no later than `within` after the drift begins.
+        """Whether an alarm that tells of a fault is raised no later than `within` after the fault begins.
+
+        Drift and metric alarms tell of drift; alarms of broken joins and of delays tell of outcomes that are lost
+        or late; see `alarms` of each fault.
 
         Args:
-            drift: What was injected, its name, or a moment as `faults` writes them.
+            drift: What was injected, its name, or a moment of drift as `faults` writes them.
             within: Longest delay.
         """
-        at_ms = self._begin_of(drift)
+        at_ms, kinds = self._begin_of(drift), self._kinds_of(drift)
         # What is raised at the very moment speaks of the time before it.
-        after = [a for a in self._raised() if a.kind in ("drift", "metric_drop") and a.raised_at_ms > at_ms]
+        after = [alarm for alarm in self._raised() if alarm.kind in kinds and alarm.raised_at_ms > at_ms]
         first = min(after, key=lambda alarm: alarm.raised_at_ms, default=None)
         if first is None:
-            return Verdict(False, f"no alarm after {_when(at_ms)}; alarms before it: {_listed(self._raised())}")
+            asked = " or ".join(sorted(kinds))
+            return Verdict(False, f"no {asked} alarm after {_when(at_ms)}; all alarms: {_listed(self._raised())}")
         late = first.raised_at_ms - at_ms
         return Verdict(
             late <= milliseconds(within),
@@ -96,20 +127,29 @@ class Simulation(DecisionLog):
         )
 
     def stays_quiet(self, until: Fault | str = "") -> Verdict:
-        """Whether no drift or metric alarm is raised before a moment, or at all."""
+        """Whether no alarm is raised before a moment, or at all."""
         end_ms = self._begin_of(until) if until else FOREVER_MS
-        raised = [a for a in self._raised() if a.raised_at_ms <= end_ms and a.kind in ("drift", "metric_drop")]
+        raised = [alarm for alarm in self._raised() if alarm.raised_at_ms <= end_ms]
         return Verdict(not raised, f"{len(raised)} alarms: {_listed(raised)}" if raised else "no alarm")
 
     def retrains(
-        self, *, at_least: int = 1, at_most: int | None = None, after: Fault | str = "", trigger: str = ""
+        self,
+        *,
+        at_least: int = 1,
+        at_most: int | None = None,
+        after: Fault | str = "",
+        within: str = "",
+        trigger: str = "",
     ) -> Verdict:
         """Whether as many trainings are asked for as told, of one trigger or of any."""
         begin_ms = self._begin_of(after) if after else self.begin_ms
+        end_ms = begin_ms + milliseconds(within) if within else FOREVER_MS
         asked = [
             r
             for r in self.retraining
-            if isinstance(r, RetrainRequested) and r.requested_at_ms >= begin_ms and trigger in ("", r.trigger)
+            if isinstance(r, RetrainRequested)
+            and begin_ms <= r.requested_at_ms <= end_ms
+            and trigger in ("", r.trigger)
         ]
         fits = at_least <= len(asked) and (at_most is None or len(asked) <= at_most)
         listed = ", ".join(f"{r.trigger} at {_when(r.requested_at_ms)}" for r in asked[:10]) or "none"
@@ -161,6 +201,16 @@ class Simulation(DecisionLog):
         figures = f"log loss {before:.4f} before, {during:.4f} until {_when(new_ms)}, {after:.4f} after"
         return Verdict(during > before and after <= during - share * (during - before), figures)
 
+    def labels_in_time(self, within: str) -> Verdict:
+        """Whether predictions whose outcome never came were told so in time.
+
+        Args:
+            within: Longest time from the end of an attribution window, lateness included, to the label; a step of
+                the simulation, and where nothing is sent a minute, are part of it.
+        """
+        late = f"{self.timed_out} labels by time-out, the latest {_span(self.latest_timeout_ms)} after its window had closed"
+        return Verdict(bool(self.timed_out) and self.latest_timeout_ms <= milliseconds(within), late)
+
     def champions(self) -> list[tuple[int, str]]:
         """Stream time and version of each change of champion, in order."""
         changes: list[tuple[int, str]] = []
@@ -184,6 +234,10 @@ class Simulation(DecisionLog):
     def _begin_of(self, moment: Fault | str) -> int:
         fault = self.fault(moment) if isinstance(moment, str) else moment
         return fault.span_ms(self.begin_ms)[0] if fault is not None else moment_ms(str(moment), self.begin_ms)
+
+    def _kinds_of(self, moment: Fault | str) -> Collection[str]:
+        fault = self.fault(moment) if isinstance(moment, str) else moment
+        return fault.alarms if fault is not None else Fault.alarms
 
     def _raised(self) -> list[Alarm]:
         return [alarm for alarm in self.alarms if not alarm.resolved]

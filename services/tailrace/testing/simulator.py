@@ -26,6 +26,7 @@ from tailrace.backends.recordings import Recording, to_recording
 from tailrace.backends.settings import Settings, load_settings
 from tailrace.contracts.records import WATERMARK_HEADER
 from tailrace.core.durations import milliseconds
+from tailrace.feedback.state import join_spec
 from tailrace.testing.faults import (
     AnyFault,
     Candidate,
@@ -38,6 +39,7 @@ from tailrace.testing.faults import (
     LabelDelay,
     Malformed,
     Poison,
+    Silence,
     check,
 )
 from tailrace.testing.injection import Stream, inject, streams_of
@@ -60,6 +62,7 @@ __all__ = [
     "Malformed",
     "Poison",
     "Progress",
+    "Silence",
     "Simulation",
     "Verdict",
     "simulate",
@@ -126,7 +129,9 @@ def simulate(
     with tempfile.TemporaryDirectory(prefix="tailrace-simulation-") as folder, _spared_collector():
         world = World(case, settings.model_copy(update={"state_dir": Path(folder)}))
         loop = _Loop(world, [streams.outcomes, streams.events], tuple(faults), begin_ms)
-        return loop.play(step_ms, on_progress)
+        # To the end of what was recorded, whatever is lost of it.
+        last_ms = max((int(one.times_ms[-1]) for one in recorded if len(one)), default=begin_ms)
+        return loop.play(step_ms, last_ms, on_progress)
 
 
 class _Loop:
@@ -135,13 +140,15 @@ class _Loop:
     def __init__(self, world: World, streams: list[Stream], faults: tuple[AnyFault, ...], begin_ms: int) -> None:
         self._world = world
         self._faults = faults
-        self._producers = [_Producer(world, stream) for stream in streams]
+        self._states_time = not any(isinstance(fault, Silence) for fault in faults)
+        self._producers = [_Producer(world, stream, states_time=self._states_time) for stream in streams]
         # Topics of auxiliary labels: nothing of theirs is recorded, but they hold stream time back as well.
         judged = world.use_case.label.topic.name
         self._silent = [topic.name for topic in world.use_case.outcome_topics if topic.name != judged]
-        self._result = Simulation(world.use_case.name, begin_ms, faults)
+        label = join_spec(world.use_case.label)
+        self._result = Simulation(world.use_case.name, begin_ms, faults, label.window_ms + label.lateness_ms)
         self._sink = world.topics.group("simulation")
-        world.log.subscribe(self._sink, self._result.topics)
+        world.log.subscribe(self._sink, [*self._result.topics, world.topics.labels])
         self._trainer = Training(world, self._crashes("trainer"))
         self._shells: list[Features | Transactional] = [
             Features(world, self._crashes("features")),
@@ -150,7 +157,7 @@ class _Loop:
             rollout(world, self._crashes("rollout")),
         ]
 
-    def play(self, step_ms: int, on_progress: Callable[[Progress], None]) -> Simulation:
+    def play(self, step_ms: int, last_ms: int, on_progress: Callable[[Progress], None]) -> Simulation:
         """Plays everything; see `simulate`."""
         result, begin_ms = self._result, self._result.begin_ms
         outcomes, events = self._producers
@@ -158,7 +165,7 @@ class _Loop:
             producer.punctuate(begin_ms, begin_ms)
         self._punctuate_silent(begin_ms)
         self._settle(begin_ms)
-        last_ms = max((producer.last_ms for producer in self._producers), default=begin_ms)
+        last_ms = max(last_ms, *(producer.last_ms for producer in self._producers))
         # Whole steps: a watermark inside a step would be one that no other run has.
         for at_ms in range(begin_ms, last_ms + 1, step_ms):
             upto_ms = at_ms + step_ms
@@ -181,7 +188,7 @@ class _Loop:
         return result
 
     def _punctuate_silent(self, now_ms: int) -> None:
-        for topic in self._silent:
+        for topic in self._silent if self._states_time else ():
             punctuate(self._world.log, topic, now_ms, now_ms)
 
     def _settle(self, now_ms: int) -> None:
@@ -193,11 +200,15 @@ class _Loop:
             moved = [shell.step(now_ms) for shell in self._shells]
             if not any(moved) and not self._trainer.step(now_ms):
                 break
-        self._collect()
+        self._collect(now_ms)
         self._world.log.trim()
 
-    def _collect(self) -> None:
-        log = self._world.log
+    def _collect(self, now_ms: int) -> None:
+        log, labels = self._world.log, self._world.topics.labels
+        for number, part in enumerate(log.partitions(labels)):
+            offset, _ = log.committed(self._sink, labels, number)
+            self._result.take_labels(part.values[offset - part.begin :], now_ms)
+            log.commit(self._sink, labels, number, part.end, "")
         for topic in self._result.topics:
             offset, _ = log.committed(self._sink, topic, 0)
             end = log.partitions(topic)[0].end
@@ -220,8 +231,9 @@ class _Loop:
 class _Producer:
     """Sends a stream to its topic, in order of arrival."""
 
-    def __init__(self, world: World, stream: Stream) -> None:
+    def __init__(self, world: World, stream: Stream, *, states_time: bool) -> None:
         self._log = world.log
+        self._states_time = states_time
         self._topic = stream.topic.name
         self._trailing_ms = stream.trailing_ms
         self._recording = stream.recording()
@@ -250,8 +262,9 @@ class _Producer:
         self.punctuate(until_ms - self._trailing_ms, until_ms)
 
     def punctuate(self, watermark_ms: int, now_ms: int) -> None:
-        """States a watermark on every partition."""
-        punctuate(self._log, self._topic, watermark_ms, now_ms)
+        """States a watermark on every partition, if this producer does."""
+        if self._states_time:
+            punctuate(self._log, self._topic, watermark_ms, now_ms)
 
 
 def punctuate(log: MemoryLog, topic: str, watermark_ms: int, now_ms: int) -> None:

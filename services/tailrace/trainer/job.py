@@ -20,7 +20,7 @@ from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import CandidateRefused, CandidateRegistered, GateResult, RetrainRequested, Variant
 from tailrace.core.e_detector import Baseline
-from tailrace.core.recall import CHANGES, Past, recall
+from tailrace.core.recall import ASKED_AT, Past, newest_of, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
 from tailrace.core.validation import GateSpec, judge, parity
 from tailrace.errors import ImmatureLabels, TailraceError
@@ -87,7 +87,7 @@ def _candidate(settings: Settings, job: Job, use_case: UseCase, registry: Regist
 def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> CandidateRegistered | None:
     """A former champion that is as good as ever and better than the champion on the newest rows; None for none."""
     former = {record.model_version: record for record in job.former if "gate_rows" in record.lineage}
-    if job.champion is None or not former or job.request.trigger not in CHANGES:
+    if job.champion is None or not former or job.request.trigger not in ASKED_AT:
         return None
     if use_case.plan.task == "regression":
         # Former champions are compared by log losses.
@@ -95,7 +95,7 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     if data.targets is not None:
         # Losses one by one are compared, and a label that is still to come has none yet.
         data = _data(settings, use_case, job.request, weighted=False)
-    newest = _newest(data, job.request)
+    newest = newest_of(data, job.request.train_from_ms)
     scores = {version: _scores_of(settings, use_case, it, newest.rows) for version, it in former.items()}
     champion = _scores_of(settings, use_case, job.champion, newest.rows)
     if champion is None:
@@ -114,14 +114,6 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
         lineage=record.lineage | {"recalled_by": request.run_id},
         recalled=True,
     )
-
-
-def _newest(data: DataSet, request: RetrainRequested) -> DataSet:
-    """Rows of the present concept, as far as it is known to have begun; else as many as gates are judged on."""
-    since = request.train_from_ms
-    if since is not None and (data.times_ms >= since).any():
-        return data.since(since)
-    return split_by_time(data).gates
 
 
 def _of_concept(data: DataSet, request: RetrainRequested, task: Probabilities | Numbers) -> DataSet:
@@ -181,9 +173,13 @@ def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, w
 def _trainer(settings: Settings, use_case: UseCase) -> Callable[..., TrainedModel]:
     name = use_case.model.train
     if name == "boosting":
+        from threadpoolctl import threadpool_limits
+
         from tailrace.trainer.boosting import fit as fit_boosting
         from tailrace.trainer.boosting import fit_numbers
 
+        # OpenMP takes a thread for every core and lets them spin: on a busy machine a fit of 1 s then took minutes.
+        threadpool_limits(limits=settings.threads, user_api="openmp")
         return fit_numbers if use_case.plan.task == "regression" else fit_boosting
     if name == "torch":
         import torch
