@@ -81,6 +81,29 @@ def test_surge_and_lull_of_traffic_are_no_broken_join() -> None:
     assert played(JoinWatch(), (times, outcomes, positive), step_ms=HOUR_MS) == []
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_positives_that_come_in_runs_are_no_broken_join(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = START_MS + np.arange(40 * 48) * HOUR_MS // 2
+    days = rng.random(41) < 0.5
+    positive = np.where(
+        rng.random(len(times)) < 0.95, days[(np.arange(len(times)) + 20) // 48], rng.random(len(times)) < 0.5
+    )
+    assert played(JoinWatch(), (times, times + HOUR_MS // 2, positive), step_ms=HOUR_MS) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_share_of_positives_that_is_back_is_told_even_of_few_outcomes(share: float) -> None:
+    times, outcomes, positive = stream(6, 6.0, 1.0, 0.3)
+    broken = (outcomes >= START_MS + 4 * DAY_MS) & (outcomes < START_MS + 4 * DAY_MS + 12 * HOUR_MS)
+    positive[broken] = np.random.default_rng(7).random(int(broken.sum())) < share
+    found = played(JoinWatch(), (times, outcomes, positive), step_ms=HOUR_MS)
+    assert [(finding.subject, finding.resolved) for finding in found] == [
+        ("positive_rate", False),
+        ("positive_rate", True),
+    ]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.6])
 def test_share_of_positives_far_from_the_week_is_found(share: float) -> None:
     times, outcomes, positive = stream(6, 4.5, 40.0)

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -32,6 +33,10 @@ FEWER = 0.8
 """Outcomes may be fewer than ever before in the week by a fifth: traffic and delays are not the same every day."""
 MORE, LESS = 2.0, 0.5
 """The share of positives may double or halve: what drifts honestly does not do so within minutes."""
+BLOCKS_H = (1, 6, 24)
+CLUSTERED = 0.01
+"""Blocks of so many hours tell whether positives come in runs, as those of a price that is up all day do: where shares
+differ by more than chance, at this level, counts tell by so much less."""
 FALLS = (0.05, 0.35, 0.625, 0.8)
 RISES = (1.25, 2.0)
 
@@ -65,18 +70,20 @@ class _Run(msgspec.Struct):
 
 
 class _Standing(msgspec.Struct):
-    """A finding that stands: since when, what the day was like before, and the statistic of its end."""
+    """A finding that stands: since when, what the day was like before, the statistic of its end, and on which side."""
 
     since: int
     today: float
     statistic: float = 0.0
+    high: bool = False
 
 
 class _Week(NamedTuple):
     """What the last seven days were like at an hour of the day.
 
     `level` are outcomes a minute in the hour before, this hour and the hour after; `today` is by how much more
-    there were in the last hours than those of the week would have had. The rest are counts of the week at this hour.
+    there were in the last hours than those of the week would have had. The rest are counts of the week at this hour,
+    and `runs`, by how much more than by chance the shares of positives differed from one part of the week to another.
     """
 
     level: tuple[float, float, float]
@@ -84,6 +91,7 @@ class _Week(NamedTuple):
     predictions: int
     outcomes: int
     positives: int
+    runs: float = 1.0
 
 
 class JoinWatchData(msgspec.Struct):
@@ -205,7 +213,10 @@ class JoinWatch:
         standing = self._data.standing.get("join_rate")
         if standing is not None:
             today = standing.today
-        return _Week((level[0], level[1], level[2]), today, int(predictions), int(outcomes), int(positives))
+        # Without the last day, where it can be spared: a break would hide itself.
+        old = [at for at in before if at < hour - 24]
+        runs = _runs({at: known[at] for at in (old if len(old) >= 2 * LEAST_HOURS else before)})
+        return _Week((level[0], level[1], level[2]), today, *map(int, (predictions, outcomes, positives)), runs)
 
     def _outcomes(self, minute: int, now: list[int], week: _Week) -> Iterator[JoinFinding]:
         # By the traffic of this minute too: neither a surge, whose outcomes come later, nor a lull makes them few.
@@ -225,8 +236,10 @@ class JoinWatch:
         reach = Z * math.sqrt(share * (1.0 - share) / week.outcomes)
         most, least = min(MORE * (share + reach), 0.95), LESS * max(share - reach, 0.0)
         sides = [(most, min(ratio * most, 0.99)) for ratio in RISES] + [(least, ratio * least) for ratio in FALLS]
-        e_values = [_binomial(bound, other, hits, n) for bound, other in sides]
-        back = min(_binomial(most, share, hits, n), _binomial(least, share, hits, n))
+        told = hits / week.runs, n / week.runs
+        e_values = [_binomial(bound, other, *told) for bound, other in sides]
+        standing = self._data.standing.get("positive_rate")
+        back = _binomial(most if standing is not None and standing.high else least, share, *told)
         limit = most if hits > share * n else least
         yield from self._step("positive_rate", minute, e_values, back, (hits, n), limit, share)
 
@@ -259,8 +272,9 @@ class JoinWatch:
         if sum(run.shiryaev_roberts for run in runs) >= RUN_LENGTH * len(runs):
             likeliest = max(runs, key=lambda run: run.cusum)
             del data.runs[subject]
-            data.standing[subject] = _Standing(likeliest.since, data.week.today if data.week is not None else 1.0)
             value, since_ms = likeliest.hits / max(likeliest.of, 1), likeliest.since * MINUTE_MS
+            today = data.week.today if data.week is not None else 1.0
+            data.standing[subject] = _Standing(likeliest.since, today, high=value > usual)
             yield JoinFinding(subject, since_ms, found_ms, value, limit, usual, resolved=False)
 
 
@@ -269,6 +283,20 @@ def _lower(count: float) -> float:
     return count + Z * Z / 2.0 - Z * math.sqrt(count + Z * Z / 4.0)
 
 
-def _binomial(bound: float, other: float, hits: int, n: int) -> float:
+def _runs(hours: dict[int, list[int]]) -> float:
+    """By how much more than independent outcomes the shares of positives differ between blocks of hours."""
+    at, counts = np.array(list(hours)), np.array(list(hours.values()), dtype=np.float64)
+    share, worst = counts[:, 2].sum() / counts[:, 1].sum(), 1.0
+    for width in BLOCKS_H if 0.0 < share < 1.0 else ():
+        block = at // width - at.min() // width
+        n, hits = (np.bincount(block, weights=counts[:, place]) for place in (1, 2))
+        n, hits = n[n > 0.0], hits[n > 0.0]
+        statistic = float(((hits - share * n) ** 2 / (share * (1.0 - share) * n)).sum())
+        if special.chdtrc(len(n) - 1, statistic) < CLUSTERED:
+            worst = max(worst, statistic / (len(n) - 1))
+    return worst
+
+
+def _binomial(bound: float, other: float, hits: float, n: float) -> float:
     """Likelihood ratio of a share to a bound of it; 1 where the bound leaves no room."""
     return (other / bound) ** hits * ((1.0 - other) / (1.0 - bound)) ** (n - hits) if 0.0 < bound < 1.0 else 1.0

@@ -173,7 +173,7 @@ def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, w
 def _trainer(settings: Settings, use_case: UseCase) -> Callable[..., TrainedModel]:
     name = use_case.model.train
     if name == "boosting":
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships none
 
         from tailrace.trainer.boosting import fit as fit_boosting
         from tailrace.trainer.boosting import fit_numbers
