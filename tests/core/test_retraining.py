@@ -113,6 +113,17 @@ def test_an_alarm_that_stands_asks_again_each_time_it_has_stood_twice_as_long() 
     assert asked == [1_000, 1_010, 1_020, 1_040, 1_080, 1_160, 1_320]
 
 
+def test_a_concept_met_on_schedule_is_refitted_once_there_are_rows_to_train_on() -> None:
+    state = RetrainState()
+    state.changed(SPEC, 990, 12)
+    state.requested(SPEC, at(1_000), "r1")
+    state.ended("r1")
+    state.observe(np.full(LEAST_SINCE - 13, 1_010))
+    assert state.decide(SPEC, at(1_020)) is None
+    state.observe(np.array([1_015]))
+    assert state.decide(SPEC, at(1_020)) is not None
+
+
 @pytest.mark.parametrize(("champion", "expected"), [("2", None), ("7", "refit")])
 def test_former_champion_that_is_back_is_not_refitted_to_a_few_labels(champion: str, expected: str | None) -> None:
     spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)

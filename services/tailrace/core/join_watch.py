@@ -214,9 +214,10 @@ class JoinWatch:
         if standing is not None:
             today = standing.today
         # Without the last day, where it can be spared: a break would hide itself.
-        old = [at for at in before if at < hour - 24]
-        runs = _runs({at: known[at] for at in (old if len(old) >= 2 * LEAST_HOURS else before)})
-        return _Week((level[0], level[1], level[2]), today, *map(int, (predictions, outcomes, positives)), runs)
+        older = [at for at in before if at < hour - 24]
+        runs = _runs({at: known[at] for at in (older if len(older) >= 2 * LEAST_HOURS else before)})
+        counts = int(predictions), int(outcomes), int(positives)
+        return _Week((level[0], level[1], level[2]), today, *counts, runs)
 
     def _outcomes(self, minute: int, now: list[int], week: _Week) -> Iterator[JoinFinding]:
         # By the traffic of this minute too: neither a surge, whose outcomes come later, nor a lull makes them few.
@@ -238,8 +239,8 @@ class JoinWatch:
         sides = [(most, min(ratio * most, 0.99)) for ratio in RISES] + [(least, ratio * least) for ratio in FALLS]
         told = hits / week.runs, n / week.runs
         e_values = [_binomial(bound, other, *told) for bound, other in sides]
-        standing = self._data.standing.get("positive_rate")
-        back = _binomial(most if standing is not None and standing.high else least, share, *told)
+        high = (standing := self._data.standing.get("positive_rate")) is not None and standing.high
+        back = _binomial(most if high else least, share, *told)
         limit = most if hits > share * n else least
         yield from self._step("positive_rate", minute, e_values, back, (hits, n), limit, share)
 

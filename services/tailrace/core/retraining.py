@@ -1,8 +1,9 @@
 """When a new model is asked for: triggers, cool-down, latch and budget, on stream time alone.
 
 A concept begins with the stream, and with each change that is detected: it is trained on from its change point,
-first with the few labels there are and again each time they have doubled, until they fill the training window. One
-candidate is under way at a time: from its request to the end of its rollout nothing else is asked for.
+first with the few labels there are and again each time they have doubled, until they fill the training window, or a
+former champion has come back that knows it. One candidate is under way at a time: from its request to the end of its
+rollout nothing else is asked for.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class RetrainState(msgspec.Struct):
                 return "drift", evidence.drift
             if evidence.metric_drop and "metric_drop" in spec.on:
                 return "metric_drop", evidence.metric_drop
-        if "drift" in spec.on and self.fitted and self.since_change >= 2 * self.fitted:
+        if "drift" in spec.on and self.fitted and self.since_change >= max(2 * self.fitted, LEAST_SINCE):
             return "refit", f"{self.since_change} labels since the change, {self.fitted} at the last request"
         if spec.every_labels is not None and self.labels >= spec.every_labels:
             return "volume", f"{self.labels} labels since the last request"
