@@ -143,14 +143,14 @@ def test_first_model_is_refitted_each_time_its_labels_have_doubled_until_they_fi
     state = RetrainState()
     asked = []
     for now_ms in range(1_000, 2_000, 10):
-        state.observe(np.full(10 if asked else 0, now_ms))
-        evidence = msgspec.structs.replace(CALM, now_ms=now_ms, has_champion=bool(asked), labels=20)
+        state.observe(np.full(100 if asked else 0, now_ms))
+        evidence = msgspec.structs.replace(CALM, now_ms=now_ms, has_champion=bool(asked), labels=200)
         decided = state.decide(spec, evidence)
         if decided:
             state.requested(spec, evidence, f"r{now_ms}")
             state.ended(f"r{now_ms}")
             asked.append((decided[0], state.fitted))
-    assert asked == [("initial", 20), ("refit", 40), ("refit", 80), ("refit", 160), ("refit", 320)]
+    assert asked == [("initial", 200), ("refit", 400), ("refit", 800), ("refit", 1600), ("refit", 3200)]
 
 
 def test_nothing_is_refitted_where_drift_is_no_trigger() -> None:

@@ -30,7 +30,7 @@ RUN_LENGTH = 10_000.0
 RECOVERED_AT = 100.0
 Z = 1.645
 FEWER = 0.8
-"""Outcomes may be fewer than ever before in the week by a fifth: traffic and delays are not the same every day."""
+"""Outcomes may be fewer than ever before in the week by a fifth: days of traffic and delays differ."""
 MORE, LESS = 2.0, 0.5
 """The share of positives may double or halve: what drifts honestly does not do so within minutes."""
 BLOCKS_H = (1, 6, 24)
@@ -210,14 +210,11 @@ class JoinWatch:
         came = sum(known.get(at, [0, 0, 0])[1] for at in recent)
         # What the day was like so far tells more than other days do, where it tells anything.
         today = _lower(came) / expected if expected >= LEAST_OUTCOMES else _lower(outcomes) / outcomes
-        standing = self._data.standing.get("join_rate")
-        if standing is not None:
+        if (standing := self._data.standing.get("join_rate")) is not None:
             today = standing.today
-        # Without the last day, where it can be spared: a break would hide itself.
-        older = [at for at in before if at < hour - 24]
+        older = [at for at in before if at < hour - 24]  # a break would hide itself
         runs = _runs({at: known[at] for at in (older if len(older) >= 2 * LEAST_HOURS else before)})
-        counts = int(predictions), int(outcomes), int(positives)
-        return _Week((level[0], level[1], level[2]), today, *counts, runs)
+        return _Week((level[0], level[1], level[2]), today, int(predictions), int(outcomes), int(positives), runs)
 
     def _outcomes(self, minute: int, now: list[int], week: _Week) -> Iterator[JoinFinding]:
         # By the traffic of this minute too: neither a surge, whose outcomes come later, nor a lull makes them few.
@@ -274,8 +271,9 @@ class JoinWatch:
             likeliest = max(runs, key=lambda run: run.cusum)
             del data.runs[subject]
             value, since_ms = likeliest.hits / max(likeliest.of, 1), likeliest.since * MINUTE_MS
-            today = data.week.today if data.week is not None else 1.0
-            data.standing[subject] = _Standing(likeliest.since, today, high=value > usual)
+            data.standing[subject] = _Standing(
+                likeliest.since, data.week.today if data.week else 1.0, high=value > usual
+            )
             yield JoinFinding(subject, since_ms, found_ms, value, limit, usual, resolved=False)
 
 
