@@ -12,7 +12,6 @@ from tailrace.backends.codec import BatchDecoder
 from tailrace.core.joins import Arrivals, Scored
 from tailrace.core.monitoring import Monitor
 from tailrace.errors import BadRecord
-from tailrace.feedback.scan import Scanned
 
 
 class Vector(msgspec.Struct, frozen=True, gc=False):
@@ -43,21 +42,15 @@ class PredictionReader:
         Raises:
             BadRecord: one cannot be read. Written by inference alone, it is a fault of the deploy, not of the data.
         """
-        scanned = Scanned.of(values) if self._amount_at is None else None
-        arrivals = scanned.arrivals() if scanned is not None else None
-        if scanned is None or arrivals is None:
-            scanned, arrivals = None, self._parsed(values)
+        arrivals = self._arrivals(values)
         places = _sampled(arrivals, monitor) if monitor is not None else []
         if monitor is not None and places:
-            vectors = scanned.vectors(places) if scanned is not None else None
-            if vectors is None:
-                vectors = [vector.features for vector in _decoded(self._vectors, [values[place] for place in places])]
+            vectors = [vector.features for vector in _decoded(self._vectors, [values[place] for place in places])]
             matrix = np.array(vectors, dtype=np.float32)
             monitor.vectors(matrix.reshape(len(places), self._width), arrivals.score[places])
         return arrivals
 
-    def _parsed(self, values: Sequence[bytes | None]) -> Arrivals:
-        """Predictions that are not as `inference` writes them, or whose money at stake is asked for."""
+    def _arrivals(self, values: Sequence[bytes | None]) -> Arrivals:
         scored = _decoded(self._scored, values)
         if self._amount_at is None:
             return Arrivals.of(scored)

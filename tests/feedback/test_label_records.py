@@ -1,4 +1,4 @@
-"""What is scanned and written by compiled loops, against the parser and the encoder."""
+"""What is written by a compiled loop, against the encoder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from tailrace.core.join_records import Arrivals, JoinSpec, Scored
 from tailrace.core.joins import JoinState
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES, Changes
 from tailrace.feedback.label_writer import LabelWriter
-from tailrace.feedback.scan import Scanned
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 PLAIN = st.text("abc:019-", max_size=6)
@@ -56,56 +54,6 @@ def predictions(ids: st.SearchStrategy[str], names: st.SearchStrategy[str]) -> s
 
 def parsed(values: list[bytes]) -> Arrivals:
     return Arrivals.of([msgspec.json.decode(value, type=Scored) for value in values])
-
-
-def same(one: Arrivals, other: Arrivals) -> bool:
-    return all(np.array_equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
-
-
-@given(st.lists(predictions(PLAIN, PLAIN), min_size=1, max_size=5))
-def test_scan_of_plain_predictions_is_what_the_parser_reads(records: list[Prediction]) -> None:
-    values = [encode(record) for record in records]
-    scanned = Scanned.of(values)
-    assert scanned is not None
-    arrivals = scanned.arrivals()
-    assert arrivals is not None
-    assert same(arrivals, parsed(values))
-    assert scanned.vectors(range(len(values))) == [record.features for record in records]
-
-
-@given(st.lists(predictions(TEXT, TEXT), min_size=1, max_size=3))
-def test_scan_gives_up_rather_than_read_something_else(records: list[Prediction]) -> None:
-    values = [encode(record) for record in records]
-    scanned = Scanned.of(values)
-    arrivals = scanned.arrivals() if scanned is not None else None
-    assert arrivals is None or same(arrivals, parsed(values))
-
-
-@given(predictions(PLAIN, PLAIN), st.data())
-def test_damaged_prediction_is_left_to_the_parser_or_read_as_the_parser_does(record: Prediction, data: Any) -> None:
-    value = bytearray(encode(record))
-    at = data.draw(st.integers(0, len(value) - 1))
-    value[at] = data.draw(st.sampled_from(list(b'{}[]",:\\0a.-nt \xff')))
-    scanned = Scanned.of([bytes(value)])
-    arrivals = scanned.arrivals() if scanned is not None else None
-    if arrivals is None:
-        return
-    try:
-        read = parsed([bytes(value)])
-    except msgspec.MsgspecError:
-        return  # damage to what is stepped over is not seen
-    assert same(arrivals, read)
-
-
-@pytest.mark.parametrize("cut", [b'"score":0.5,', b'"event_id":"e",', b'"slices":{},'])
-def test_scan_gives_up_where_a_field_is_missing(cut: bytes) -> None:
-    whole = (
-        b'{"prediction_id":"e:c","event_id":"e","key":"k","entities":{},"slices":{},"event_time_ms":5,'
-        b'"variant":"c","model_version":"1","score":0.5,"decision":true,"features":[]}'
-    )
-    assert Scanned.of([whole]) is not None
-    assert Scanned.of([whole.replace(cut, b"")]) is None
-    assert Scanned.of([whole, None]) is None
 
 
 @st.composite
