@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from tailrace.backends.ports import Output
-from tailrace.core.join_table import DECIDED, Cohort, JoinTable, Text
+from tailrace.core.join_table import DECIDED, JoinTable, Text
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES, Changes
-from tailrace.feedback.label_kernels import MOST_DIGITS, write_records
-
-_DECIDED = 7
-_SAID = _DECIDED + 2
-_COHORTS = _SAID + len(STATUSES) * len(REASONS)
-"""Where pieces of JSON begin that are chosen for each record; those before are the same in all."""
 
 
 class LabelRecord(msgspec.Struct, gc=False):
@@ -62,73 +55,11 @@ class LabelWriter:
         self._label_name = label_name
         self._auxiliary = auxiliary
         self._encoder = msgspec.json.Encoder()
-        self._pieces = self._always()
 
     def records(self, table: JoinTable, changes: Changes) -> list[Output]:  # hot path
         """One record for each change, in order."""
         if not changes.rows.size:
             return []
-        texts = table.texts[changes.rows].tolist()
-        joined = b"".join(texts)
-        return self._parsed(table, changes) if b"\\" in joined else self._written(table, changes, texts, joined)
-
-    def _written(self, table: JoinTable, changes: Changes, texts: list[bytes], joined: bytes) -> list[Output]:
-        """Records put together from texts without escapes, as the encoder would write them."""
-        rows, count = changes.rows, len(texts)
-        distinct, cohort = np.unique(table.cohort[rows], return_inverse=True)
-        pieces = [*self._pieces, *self._of_cohorts([table.cohorts[number] for number in distinct.tolist()])]
-        decided = (table.flags[rows] & DECIDED).astype(np.bool_)
-        said = _SAID + changes.status.astype(np.int64) * len(REASONS) + changes.reason
-        chosen = np.stack([said, _COHORTS + 2 * cohort, _DECIDED + decided, _COHORTS + 2 * cohort + 1], axis=1)
-        numbers = np.stack(
-            [changes.version, table.event_time_ms[rows], changes.known_at_ms, changes.outcome_time_ms], axis=1
-        )
-        # NaN is written as null.
-        floats = np.stack([changes.label, table.score[rows]], axis=1)
-        floats_text = self._encoder.encode(floats.reshape(-1).tolist())[1:-1] + b","
-        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
-        room = len(joined) + len(floats_text) + count * (int(lengths[:_DECIDED].sum()) + 4 * MOST_DIGITS)
-        out = np.empty(room + int(lengths[chosen].sum()), np.uint8)
-        ends, keys = np.empty(count, np.int64), np.empty((count, 2), np.int64)
-        text_ends = np.cumsum(np.fromiter(map(len, texts), np.int64, count))
-        given = (_bytes(joined), text_ends, numbers, _bytes(floats_text), chosen, _bytes(b"".join(pieces)))
-        size = write_records(*given, np.cumsum(lengths), out, ends, keys)
-        written, topic, new = out[:size].tobytes(), self._topic, tuple.__new__
-        starts = [0, *ends[:-1].tolist()]
-        return [
-            new(Output, (topic, joined[first:last], written[start:end], None, []))
-            for (first, last), start, end in zip(keys.tolist(), starts, ends.tolist(), strict=True)
-        ]
-
-    def _always(self) -> list[bytes]:
-        """Pieces of JSON that do not depend on what changed, in the order that `write_records` and `_SAID` expect."""
-        names = [self._encoder.encode(name) for name in (self._use_case, self._label_name)]
-        return [
-            b'{"prediction_id":',
-            b',"event_id":',
-            b',"use_case":%b,"label_name":%b,"label_version":' % (names[0], names[1]),
-            b',"label":',
-            b',"known_at_ms":',
-            b',"outcome_time_ms":',
-            b',"entities":',
-            *(b',"decision":%b,"key":' % word for word in (b"false", b"true")),
-            *(
-                b',"status":"%b","reason":"%b","event_time_ms":' % (status.encode(), reason.encode())
-                for status in STATUSES
-                for reason in REASONS
-            ),
-        ]
-
-    def _of_cohorts(self, cohorts: list[Cohort]) -> Iterator[bytes]:
-        """Two pieces for each cohort: before the score, and behind the entities."""
-        for cohort in cohorts:
-            variant, version = self._encoder.encode(cohort.variant), self._encoder.encode(cohort.model_version)
-            yield b',"variant":%b,"model_version":%b,"score":' % (variant, version)
-            auxiliary = b"true" if self._auxiliary else b"false"
-            yield b',"slices":%b,"weight":1.0,"auxiliary":%b}' % (cohort.slices, auxiliary)
-
-    def _parsed(self, table: JoinTable, changes: Changes) -> list[Output]:
-        """Records by the encoder."""
         texts = table.read(changes.rows)
         encode, topic = self._encoder.encode, self._topic
         return [
@@ -163,10 +94,6 @@ class LabelWriter:
             repeat(1.0),
             repeat(self._auxiliary),
         ]
-
-
-def _bytes(data: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(data, np.uint8)
 
 
 def _or_none(column: Any, missing: Any) -> list[Any]:
