@@ -93,7 +93,8 @@ class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
     `label` is None while pending, after a retraction, or when censored. `known_at_ms` is the stream
     time at which this became known: the outcome's own time, or the watermark that closed the window.
     A use case may have several labels, told apart by `label_name`, each with versions of its own; models are
-    trained on and judged by the one that is not `auxiliary`.
+    trained on and judged by the one that is not `auxiliary`. `source` is who reported the outcome, "" for nobody or
+    where outcomes do not say.
     """
 
     prediction_id: str
@@ -116,6 +117,7 @@ class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
     slices: dict[str, str]
     weight: float = 1.0
     auxiliary: bool = False
+    source: str = ""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,10 +36,20 @@ _COLUMNS: dict[str, Any] = {
     "value": np.float64,
     "outcome_time_ms": np.int64,
     "closed": np.bool_,
+    "source": np.uint8,
 }
 CHANGING: tuple[str, ...] = tuple(_COLUMNS)[7:]
-"""What changes after a prediction has come. `revision` to `closed` speak of the event and count in its first row."""
-_CLEAR = {"next": -1, "version": 0, "label": np.nan, "status": 0, "known_at_ms": -1, "outcome": 0, "closed": False}
+"""What changes after a prediction has come. `revision` to `source` speak of the event and count in its first row."""
+_CLEAR = {
+    "next": -1,
+    "version": 0,
+    "label": np.nan,
+    "status": 0,
+    "known_at_ms": -1,
+    "outcome": 0,
+    "closed": False,
+    "source": 0,
+}
 
 
 class Cohort(NamedTuple):
@@ -68,6 +78,7 @@ class JoinTable:
     Attributes:
         index: Event id to the row of its first prediction.
         cohorts: Cohort of each number in the column `cohort`.
+        source: Code of who reported what is known of an event, in its `SourceBook`; 0 for nobody.
         texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
             collector would walk through a list of millions again and again.
     """
@@ -88,6 +99,7 @@ class JoinTable:
     value: NDArray[np.float64]
     outcome_time_ms: NDArray[np.int64]
     closed: NDArray[np.bool_]
+    source: NDArray[np.uint8]
     texts: NDArray[np.object_]
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ from tailrace.core.attribution import Attribution
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
 from tailrace.core.labels import FINAL
+from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.quality import QualityWindows, WindowKey, pairs
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.feedback.changelog import Changelog, Restored
@@ -48,6 +49,11 @@ class LabelState:
     def table(self) -> JoinTable:
         """Predictions the join keeps."""
         return self._join.table
+
+    @property
+    def sources(self) -> SourceBook | None:
+        """Who reports, by code; None where outcomes name no source."""
+        return self._join.sources
 
     @property
     def added(self) -> Rows:
@@ -106,6 +112,8 @@ class LabelState:
             held = self._attribution.held
             self._attribution.forget(table, gone)
         table.remove(gone)
+        if join.sources is not None:
+            outputs += changelog.sources(join.sources.names)
         outputs += [changelog.held(key, self.held(key)) for key in sorted(held.touched)]
         join.added, join.touched, held.touched = [], [], set()
         outputs += [changelog.window(key, self._settled.counts(key)) for key in sorted(self._settled.changed)]
@@ -157,6 +165,8 @@ class LabelState:
         join.table = table
         if join.outcomes is not None:
             join.outcomes = restored.outcomes
+        if join.sources is not None:
+            join.sources = SourceBook(join.spec.trust or {}, restored.sources)
         join.restore(restored.heads)
         live: Rows = table.live()
         if self._attribution is not None:

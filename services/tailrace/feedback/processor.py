@@ -305,7 +305,7 @@ class FeedbackProcessor:
             if count:
                 self._metrics.labels.labels(REASONS[reason]).inc(count)
         for writer, label, changed in zip(self._label_writers, self._state.labels, changes, strict=True):
-            outputs += writer.records(label.table, changed)
+            outputs += writer.records(label.table, changed, label.sources)
         return outputs
 
     def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:

@@ -17,6 +17,7 @@ from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
 from tailrace.core.monitor_state import Champion, MonitorSpec
 from tailrace.core.monitoring import Monitor
 from tailrace.core.monitors import PSI
+from tailrace.core.outcome_sources import tier_of
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
@@ -147,6 +148,7 @@ def join_spec(label: Label) -> JoinSpec:
         reduce=label.reduce,
         entity=label.entity,
         attribution=label.attribution,
+        trust=(label.trust or {}) if label.source is not None else None,
     )
 
 
@@ -197,6 +199,13 @@ def reports_of(label: Label, records: Sequence[Any]) -> Reports:  # hot path
         revision = np.array([int(getattr(record, label.revision)) for record in records], dtype=np.int64)
     names = [str(getattr(record, label.on)) for record in records]
     reports = Reports(names, revision, retract, np.array(values, dtype=np.float64), time_ms)
+    if label.source is not None:
+        sources = [str(getattr(record, label.source)) for record in records]
+        trust = label.trust or {}
+        tiers = {source: tier_of(trust, source) for source in set(sources)}
+        reports = reports._replace(
+            sources=sources, tiers=np.array([tiers[source] for source in sources], dtype=np.int8)
+        )
     if label.reduce is None:
         return reports
     ids = _outcome_ids(label, records, time_ms)
