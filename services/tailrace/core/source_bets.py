@@ -1,0 +1,131 @@
+"""Bets that the labels of one source differ from those of others of the same hours by more than they may.
+
+Labels of a source are paired with those of others of the same hour and score; D is the difference of a pair, in
+[-1, 1]. Whatever befalls the events befalls both of a pair, so that honest drift moves the mean of D no further than
+the sources differ anyway. While the mean is at most `limit`, 1 + b (D - limit) is an e-value (Waudby-Smith and Ramdas
+2024, section 4), and so is the product over pairs; the sum over all beginnings is the Shiryaev-Roberts e-detector of
+Shin, Ramdas and Rinaldo (2023, section 4), as in `core.e_detector`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+SHARES = np.array([0.05, 0.15, 0.4])
+"""Shares of labels that are not true, beyond what is usual, on which equal parts are betted."""
+MOST_BET = 0.9
+RECOVERED_AT = 100.0
+MOST_WEALTH = 1e12
+"""Where statistics stop: far beyond every threshold, and far from overflow."""
+
+
+class Bets(msgspec.Struct):
+    """Statistics of one source, an entry for each of the alternatives.
+
+    `since_ms` is when CUSUM left 1; `moved` and `room` sum the differences, and how far they can move, since then.
+    """
+
+    shiryaev_roberts: list[float] = []
+    cusum: list[float] = []
+    since_ms: list[int] = []
+    moved: list[float] = []
+    room: list[float] = []
+
+    @property
+    def total(self) -> float:
+        """Statistic of a sudden change: at most `length` times the alternatives comes once in `length` steps."""
+        return sum(self.shiryaev_roberts)
+
+    def step(self, at_ms: int, logs: NDArray[np.float64], moved: float, room: float) -> None:
+        """Takes the pairs of a span that begins at `at_ms`: float64 (k,), log of the e-value of each alternative."""
+        if not self.cusum:
+            self.shiryaev_roberts, self.cusum = [0.0] * len(logs), [1.0] * len(logs)
+            self.since_ms, self.moved, self.room = [at_ms] * len(logs), [0.0] * len(logs), [0.0] * len(logs)
+        for at, e_value in enumerate(np.exp(np.minimum(logs, np.log(MOST_WEALTH))).tolist()):
+            self.shiryaev_roberts[at] = min((self.shiryaev_roberts[at] + 1.0) * e_value, MOST_WEALTH)
+            if self.cusum[at] <= 1.0:
+                self.cusum[at], self.since_ms[at], self.moved[at], self.room[at] = 1.0, at_ms, 0.0, 0.0
+            self.cusum[at] = min(self.cusum[at] * e_value, MOST_WEALTH)
+            self.moved[at] += moved
+            self.room[at] += room
+
+    def likeliest(self) -> tuple[float, int, float]:
+        """The greatest CUSUM, since when, and the mean difference since then."""
+        at = int(np.argmax(self.cusum)) if self.cusum else -1
+        return (self.cusum[at], self.since_ms[at], self.moved[at] / max(self.room[at], 1e-9)) if at >= 0 else (0, 0, 0)
+
+
+class Pairs(msgspec.Struct):
+    """Differences of n pairs, float64 (n,), and for each the usual share of the mark, below 1/2, and labels per mean."""
+
+    differences: NDArray[np.float64]
+    usual: NDArray[np.float64]
+    own: NDArray[np.float64]
+    other: NDArray[np.float64]
+
+    @property
+    def room(self) -> float:
+        """How far the differences would move were every label of the source false."""
+        return float((1.0 - 2.0 * self.usual).sum())
+
+
+def pairs(
+    own: NDArray[np.bool_],
+    own_cell: NDArray[np.int64],
+    other: NDArray[np.bool_],
+    other_cell: NDArray[np.int64],
+    usual: NDArray[np.float64],
+) -> Pairs:
+    """Pairs marks of a source with those of others, cell by cell, in their order.
+
+    The fewer of a cell stand one by one; the more numerous are taken together in as many groups, and their means.
+
+    Args:
+        own: bool (n,), marks of the source.
+        own_cell: int64 (n,), cell of each.
+        other: bool (m,).
+        other_cell: int64 (m,).
+        usual: float64 (cells,), share of marks that is usual in each cell.
+    """
+    parts = [np.empty((4, 0))]
+    for cell in np.intersect1d(own_cell, other_cell).tolist():
+        mine, theirs = own[own_cell == cell], other[other_cell == cell]
+        count = min(len(mine), len(theirs))
+        (mean, of), (other_mean, other_of) = _grouped(mine, count), _grouped(theirs, count)
+        parts.append(np.stack([mean - other_mean, np.full(count, usual[cell]), of, other_of]))
+    return Pairs(*np.concatenate(parts, axis=1))
+
+
+def log_e_values(found: Pairs, limit: float, shares: NDArray[np.float64] = SHARES) -> NDArray[np.float64]:
+    """Logarithm of the e-value of each alternative: float64 (k,).
+
+    Args:
+        found: The pairs.
+        limit: Mean difference that is allowed.
+        shares: float64 (k,), by how much more than the limit a source moves its marks.
+    """
+    usual, over = found.usual, (limit + shares)[:, np.newaxis]
+    moved = over * (1.0 - 2.0 * usual)
+    own = usual + moved
+    variance = own * (1.0 - own) / found.own + usual * (1.0 - usual) / found.other
+    gain = moved - limit
+    # The bet of greatest growth to second order; none where even the alternative moves less than is allowed.
+    bet = np.clip(gain / (variance + gain * gain), 0.0, MOST_BET / (1.0 + limit))
+    return np.asarray(np.log1p(bet * (found.differences - limit)).sum(axis=1))
+
+
+def recovered(statistic: float, found: Pairs, limit: float, level: float) -> float:
+    """Statistic of the end of a change to `level`, over its pairs; from `RECOVERED_AT` on the source is back."""
+    half = (limit + level) / 2.0
+    bet = min((half - limit) / (0.05 + (half - limit) ** 2), MOST_BET / (1.0 + half))
+    e_value = np.exp(min(float(np.log1p(bet * (half - found.differences)).sum()), np.log(MOST_WEALTH)))
+    return float(min((statistic + 1.0) * e_value, MOST_WEALTH))
+
+
+def _grouped(marks: NDArray[np.bool_], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of `count` runs of about the same length, and their lengths."""
+    begins = np.arange(count) * len(marks) // count
+    of = np.diff(np.append(begins, len(marks))).astype(np.float64)
+    return np.add.reduceat(marks.astype(np.float64), begins) / of, of
