@@ -27,6 +27,7 @@ _COLUMNS: dict[str, Any] = {
     "flags": np.uint8,
     "head": np.int32,
     "next": np.int32,
+    "aside": np.bool_,
     "version": np.int32,
     "label": np.float64,
     "status": np.int8,
@@ -38,10 +39,11 @@ _COLUMNS: dict[str, Any] = {
     "closed": np.bool_,
     "source": np.uint8,
 }
-CHANGING: tuple[str, ...] = tuple(_COLUMNS)[7:]
+CHANGING: tuple[str, ...] = tuple(_COLUMNS)[8:]
 """What changes after a prediction has come. `revision` to `source` speak of the event and count in its first row."""
 _CLEAR = {
     "next": -1,
+    "aside": False,
     "version": 0,
     "label": np.nan,
     "status": 0,
@@ -78,6 +80,7 @@ class JoinTable:
     Attributes:
         index: Event id to the row of its first prediction.
         cohorts: Cohort of each number in the column `cohort`.
+        aside: Which labels count in no window, because their source is not trusted; follows from the quarantines.
         source: Code of who reported what is known of an event, in its `SourceBook`; 0 for nobody.
         texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
             collector would walk through a list of millions again and again.
@@ -90,6 +93,7 @@ class JoinTable:
     flags: NDArray[np.uint8]
     head: NDArray[np.int32]
     next: NDArray[np.int32]
+    aside: NDArray[np.bool_]
     version: NDArray[np.int32]
     label: NDArray[np.float64]
     status: NDArray[np.int8]

@@ -10,7 +10,7 @@ independent given what is usual.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -38,6 +38,7 @@ KEPT = 0.99
 """Part of what is known of the scores that an hour hands on to the next."""
 COARSE = 4
 """Cells of the score in one: a unit of log-odds."""
+FOREVER_MS = 2**62
 MOST_SPANS = 100
 """Quarantines that are remembered."""
 
@@ -270,6 +271,25 @@ class LabelSources:
 
     def _alarm_at(self, alternatives: int) -> float:
         return RUN_LENGTH * alternatives * len(SUBJECTS) * max(len(self.data.sources), 1)
+
+
+def distrusted(
+    spans: Sequence[Quarantined], names: Sequence[str], source: NDArray[np.integer], times_ms: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which labels fall into quarantines, bool (n,).
+
+    Args:
+        spans: The quarantines.
+        names: Sources by code.
+        source: int (n,), codes of who reported the labels.
+        times_ms: int64 (n,), times of their events, epoch milliseconds.
+    """
+    found = np.zeros(len(source), np.bool_)
+    for span in spans:
+        if span.source in names:
+            until_ms = span.until_ms if span.until_ms is not None else FOREVER_MS
+            found |= (source == names.index(span.source)) & (span.since_ms <= times_ms) & (times_ms < until_ms)
+    return found
 
 
 def _comparable(

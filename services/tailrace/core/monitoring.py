@@ -6,7 +6,7 @@ commute, and losses are fed to the detectors sorted by the time they became know
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from tailrace.core.drift_alarms import (
 from tailrace.core.e_detector import EDetectorState
 from tailrace.core.join_watch import JoinFinding, JoinWatch
 from tailrace.core.judged import Judged
+from tailrace.core.label_sources import LabelSources, distrusted
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
 from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, MonitorSpec, Suspicion
 from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, EDetector
@@ -44,6 +45,8 @@ MIN_FINAL = 200
 HOLDS: frozenset[AlarmKind] = frozenset({"broken_join", "label_delay"})
 """Kinds of alarms that speak of the labels and not of a model: while one stands, no model is asked for, whichever
 model serves."""
+SUSPECT: frozenset[AlarmKind] = HOLDS | {"label_source"}
+"""Kinds of alarms that stand for as long as they are handed in, whichever model serves."""
 MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
 MOST_SUSPECT = 100
@@ -58,6 +61,7 @@ class Monitor:
         snapshot: Where to go on from; None to begin.
 
     Attributes:
+        sources: Who reports labels, and whether they are to be trusted.
         drops: By metric, at the last tick: how much worse the champion was than at its gates, and the limit.
     """
 
@@ -72,6 +76,7 @@ class Monitor:
         self._psi: PSIState | None = None
         self._losses: LossWatch | None = None
         self._joins = JoinWatch(self._state.joins)
+        self.sources = LabelSources(self._state.sources)
         self._book = AlarmBook(spec.use_case, self._state.alarms)
         self.drops: dict[str, tuple[float, float]] = {}
 
@@ -126,7 +131,7 @@ class Monitor:
         self._state.psi_since_ms = self._state.ticked_ms
         self._state.sample.rows = 0
         self._waiting = []
-        gone = {name: alarm for name, alarm in self._state.alarms.items() if alarm.kind not in HOLDS}
+        gone = {name: alarm for name, alarm in self._state.alarms.items() if alarm.kind not in SUSPECT}
         for name in gone:
             del self._state.alarms[name]
         return [msgspec.structs.replace(alarm, resolved=True) for alarm in gone.values()]
@@ -158,7 +163,11 @@ class Monitor:
         return [alarm for finding in self._joins.advance(watermark_ms) for alarm in self._take_join(finding)]
 
     def tick(
-        self, now_ms: int, windows: QualityWindows, suspicions: Sequence[Suspicion] = ()
+        self,
+        now_ms: int,
+        windows: QualityWindows,
+        suspicions: Sequence[Suspicion] = (),
+        names: Sequence[str] = (),
     ) -> list[Alarm | Drift | RetrainRequested | RetrainHeld]:
         """Decides at `now_ms`, epoch milliseconds of stream time.
 
@@ -166,14 +175,15 @@ class Monitor:
             now_ms: The tick.
             windows: Live quality.
             suspicions: What is known to be wrong with the labels now.
+            names: Sources of labels by code, where outcomes name them.
         """
         self._state.ticked_ms = now_ms
         decided: list[Alarm | Drift | RetrainRequested | RetrainHeld] = [*self._take(suspicions, now_ms)]
-        decided += self._feed_losses(now_ms)
+        decided += self._doubt(decided, now_ms)
+        decided += self._feed_losses(now_ms, names)
         decided += self._watch_metrics(now_ms, windows)
         decided += self._watch_features(now_ms)
-        request = self._ask(now_ms, windows)
-        return [*decided, request] if request is not None else decided
+        return [*decided, *self._ask(now_ms, windows)]
 
     def snapshot(self) -> MonitorSnapshot:
         """State to store."""
@@ -187,10 +197,38 @@ class Monitor:
         for suspicion in suspicions:
             alarms += self._book.level(True, now_ms, **suspicion._asdict())
         there = {(suspicion.detector, suspicion.subject) for suspicion in suspicions}
-        for alarm in [alarm for alarm in self.alarms if alarm.kind in HOLDS and alarm.detector != JOIN_DETECTOR]:
+        for alarm in [alarm for alarm in self.alarms if alarm.kind in SUSPECT and alarm.detector != JOIN_DETECTOR]:
             if (alarm.detector, alarm.subject) not in there:
                 alarms += self._book.level(False, now_ms, detector=alarm.detector, subject=alarm.subject)
         return alarms
+
+    def _doubt(self, raised: Sequence[object], now_ms: int) -> list[Alarm | RetrainHeld]:
+        """What was found on labels of a source that has just become suspect is found no longer."""
+        fresh = [a for a in raised if isinstance(a, Alarm) and a.kind == "label_source" and not a.resolved]
+        if not fresh:
+            return []
+        held: list[Alarm | RetrainHeld] = []
+        if self._state.drift and "drift" in self._spec.retrain.on:
+            held += self._hold("drift", self._state.drift, "; ".join(alarm.detail for alarm in fresh), now_ms)
+        return [*held, *self._begin_anew(now_ms)]
+
+    def _begin_anew(self, now_ms: int) -> list[Alarm]:
+        """Forgets what the loss detectors and metrics have found of the champion; they begin as on its first day."""
+        if self._champion is None:
+            return []
+        known = Reference.read(self._champion.reference)
+        self._losses = LossWatch(self._loss_specs, self._spec.threshold, known.losses, {})
+        self._state.drift = ""
+        self._state.retrain.forget_change()
+        own = {type(spec).__name__ for spec in self._loss_specs} | {"gates"}
+        gone = [alarm for alarm in self.alarms if alarm.detector in own]
+        return [
+            resolved
+            for alarm in gone
+            for resolved in self._book.level(
+                False, now_ms, detector=alarm.detector, subject=alarm.subject, slice=alarm.slice
+            )
+        ]
 
     def _take_join(self, finding: JoinFinding) -> list[Alarm]:
         if finding.resolved and finding.subject == "join_rate":
@@ -203,7 +241,7 @@ class Monitor:
         open_span = [(since_ms, float("inf"))] if since_ms is not None else []
         return [*((start, float(end)) for start, end in self._state.suspect), *open_span]
 
-    def _feed_losses(self, now_ms: int) -> list[Alarm]:
+    def _feed_losses(self, now_ms: int, names: Sequence[str]) -> list[Alarm]:
         waiting = Judged.joined(self._waiting)
         due = waiting.known_at_ms <= now_ms
         self._waiting = [waiting.taken(np.flatnonzero(~due))]
@@ -211,6 +249,7 @@ class Monitor:
             # What such labels say is not what happened.
             for times in (waiting.known_at_ms, waiting.event_time_ms):
                 due &= (times < start) | (times >= end)
+        due &= ~distrusted(self.sources.quarantined, names, waiting.source, waiting.event_time_ms)
         if self._losses is None or not due.any():
             return []
         taken = waiting.taken(np.flatnonzero(due)).in_order()
@@ -288,7 +327,7 @@ class Monitor:
         self._psi.reset()
         return found
 
-    def _ask(self, now_ms: int, windows: QualityWindows) -> RetrainRequested | RetrainHeld | None:
+    def _ask(self, now_ms: int, windows: QualityWindows) -> Iterator[Alarm | RetrainRequested | RetrainHeld]:
         drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
         evidence = Evidence(
             now_ms=now_ms,
@@ -302,15 +341,22 @@ class Monitor:
         if decided is None or not because:
             self._state.held = ""
         if decided is None:
-            return None
+            return
         trigger, reason = decided
         if because:
-            return self._hold(trigger, reason, because, now_ms)
+            yield from self._hold(trigger, reason, because, now_ms)
+            return
+        if trigger in ("drift", "metric_drop") and (accused := self.sources.accuse(now_ms)):
+            suspicions = [Suspicion.of_source(finding) for finding in accused]
+            yield from (alarm for one in suspicions for alarm in self._book.level(True, now_ms, **one._asdict()))
+            yield from self._hold(trigger, reason, "; ".join(one.detail for one in suspicions), now_ms)
+            yield from self._begin_anew(now_ms)
+            return
         run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"
         self._state.retrain.requested(self._spec.retrain, evidence, run_id)
         self._state.drift = ""
         state = self._state.retrain
-        return RetrainRequested(
+        yield RetrainRequested(
             run_id=run_id,
             use_case=self._spec.use_case,
             trigger=trigger,
@@ -320,14 +366,15 @@ class Monitor:
             train_from_ms=state.change_ms,
             champion=self._state.version,
             evidence=self._evidence(evidence),
+            quarantined=self.sources.quarantined,
         )
 
-    def _hold(self, trigger: str, reason: str, because: str, now_ms: int) -> RetrainHeld | None:
+    def _hold(self, trigger: str, reason: str, because: str, now_ms: int) -> Iterator[RetrainHeld]:
         """Says once per trigger that a model would be asked for now."""
         if self._state.held == trigger:
-            return None
+            return
         self._state.held = trigger
-        return RetrainHeld(
+        yield RetrainHeld(
             use_case=self._spec.use_case, trigger=trigger, reason=reason, because=because, held_at_ms=now_ms
         )
 

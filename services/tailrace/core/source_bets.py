@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 SHARES = np.array([0.05, 0.15, 0.4])
 """Shares of labels that are not true, beyond what is usual, on which equal parts are betted."""
 MOST_BET = 0.9
-RECOVERED_AT = 100.0
+RECOVERED_AT = 1_000.0
+"""A source that still flips labels as it did is cleared once in so many hours at most."""
 MOST_WEALTH = 1e12
 """Where statistics stop: far beyond every threshold, and far from overflow."""
 
@@ -118,8 +119,10 @@ def log_e_values(found: Pairs, limit: float, shares: NDArray[np.float64] = SHARE
 
 def recovered(statistic: float, found: Pairs, limit: float, level: float) -> float:
     """Statistic of the end of a change to `level`, over its pairs; from `RECOVERED_AT` on the source is back."""
-    half = (limit + level) / 2.0
-    bet = min((half - limit) / (0.05 + (half - limit) ** 2), MOST_BET / (1.0 + half))
+    usual, room = found.usual, 1.0 - 2.0 * found.usual
+    half, gain = (limit + level) / 2.0 * room, (level - limit) / 2.0 * room
+    variance = usual * (1.0 - usual) * (1.0 / found.own + 1.0 / found.other)
+    bet = np.minimum(gain / (variance + gain * gain), MOST_BET)
     e_value = np.exp(min(float(np.log1p(bet * (half - found.differences)).sum()), np.log(MOST_WEALTH)))
     return float(min((statistic + 1.0) * e_value, MOST_WEALTH))
 

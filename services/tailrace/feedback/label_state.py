@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.backends.ports import Output
+from tailrace.contracts.records import Quarantined
 from tailrace.core.attribution import Attribution
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
+from tailrace.core.label_sources import distrusted
 from tailrace.core.labels import FINAL
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.quality import QualityWindows, WindowKey, pairs
@@ -37,6 +40,7 @@ class LabelState:
         self.windows = QualityWindows()
         self._settled = QualityWindows()
         self._dropped: list[WindowKey] = []
+        self._spans: Sequence[Quarantined] = ()
         if restored is not None:
             self._restore(restored)
 
@@ -54,6 +58,11 @@ class LabelState:
     def sources(self) -> SourceBook | None:
         """Who reports, by code; None where outcomes name no source."""
         return self._join.sources
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of sources by code; none where outcomes name no source."""
+        return self._join.sources.names if self._join.sources is not None else []
 
     @property
     def added(self) -> Rows:
@@ -104,6 +113,8 @@ class LabelState:
         join, table = self._join, self.table
         gone = join.take_gone()
         self._settled.add_rows(table, gone)
+        left_out = gone[table.aside[gone] & (table.status[gone] == FINAL)]
+        self._settled.labelled(table, left_out, table.label[left_out], -1)
         self._settled.add_delays(table, gone)
         added, touched = (np.concatenate([np.empty(0, np.int64), *rows]) for rows in (join.added, join.touched))
         outputs = list(changelog.batch(table, join.outcomes, added, np.unique(touched), gone))
@@ -130,6 +141,16 @@ class LabelState:
             self._attribution.side = []
         return side
 
+    def set_aside(self, spans: Sequence[Quarantined]) -> None:
+        """Takes labels of sources that are not trusted out of the windows, now and as they come."""
+        self._spans = spans
+        table = self.table
+        rows = table.in_use() if spans else np.empty(0, np.int64)
+        rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]
+        rows = rows[distrusted(spans, self.source_names, table.source[table.head[rows]], table.event_time_ms[rows])]
+        table.aside[rows] = True
+        self.windows.labelled(table, rows, table.label[rows], -1)
+
     def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings:
         """What can be said now of windows whose labels are still coming."""
         return Readings(spec, self.windows, self._settled, self.table, watermark_ms)
@@ -150,11 +171,29 @@ class LabelState:
     def _count(self, changes: Changes) -> Changes:
         if not changes.rows.size:
             return changes
-        replaced = changes.taken(~np.isnan(changes.previous))
-        self.windows.labelled(self.table, replaced.rows, replaced.previous, -1)
-        final = final_of(changes)
-        self.windows.labelled(self.table, final.rows, final.label)
+        table = self.table
+        counted, told = changes, changes
+        if self._spans:
+            before, now = self._set_aside(changes)
+            counted, told = changes.taken(~before), changes.taken(~now)
+        replaced = counted.taken(~np.isnan(counted.previous))
+        self.windows.labelled(table, replaced.rows, replaced.previous, -1)
+        final = final_of(told)
+        self.windows.labelled(table, final.rows, final.label)
         return changes
+
+    def _set_aside(self, changes: Changes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which labels were aside before their change, and which are after it: bool (n,) each."""
+        table, rows = self.table, changes.rows
+        now = distrusted(self._spans, self.source_names, changes.source, table.event_time_ms[rows])
+        now &= (changes.status == FINAL) & ~np.isnan(changes.label)
+        before = table.aside[rows]
+        order = np.argsort(rows, kind="stable")
+        again = order[1:][rows[order[1:]] == rows[order[:-1]]]
+        earlier = order[:-1][rows[order[1:]] == rows[order[:-1]]]
+        before[again] = now[earlier]
+        table.aside[rows] = now
+        return before, now
 
     def _restore(self, restored: Restored) -> None:
         for key, counts in restored.windows.items():

@@ -251,7 +251,8 @@ class FeedbackProcessor:
         outputs += self._store.expired(state.watermark_ms)
         readings, since_ms = state.readings(), state.monitor.ticked_ms
         suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
-        for decided in state.monitor.tick(tick_ms, state.windows, suspicions):
+        suspicions += state.judge_sources()
+        for decided in state.monitor.tick(tick_ms, state.windows, suspicions, state.labels[0].source_names):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
             elif isinstance(decided, Drift):

@@ -14,13 +14,14 @@ from tailrace.core.join_table import Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
 from tailrace.core.judged import Judged
 from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
-from tailrace.core.monitor_state import Champion, MonitorSpec
+from tailrace.core.monitor_state import Champion, MonitorSpec, Suspicion
 from tailrace.core.monitoring import Monitor
 from tailrace.core.monitors import PSI
 from tailrace.core.outcome_sources import tier_of
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
+from tailrace.core.source_blocks import ripe
 from tailrace.feedback.changelog import Clock, Restored
 from tailrace.feedback.label_state import LabelState, final_of
 from tailrace.usecase.declaration import UseCase
@@ -53,6 +54,7 @@ class FeedbackState:
         self._reading_spec = reading_spec(use_case)
         self.monitor = Monitor(monitor_spec(use_case), clock.monitor if clock is not None else None)
         self._restarted = bool(restored)
+        self._first.set_aside(self.monitor.sources.quarantined)
         self._changes: list[list[Changes]] = [[] for _ in self.labels]
 
     @property
@@ -109,6 +111,17 @@ class FeedbackState:
     def readings(self) -> Readings:
         """What can be said now of windows whose labels, of those that judge the model, are still coming."""
         return self._first.readings(self._reading_spec, self.watermark_ms)
+
+    def judge_sources(self) -> list[Suspicion]:
+        """Judges the sources of labels up to now; gives what is held against them."""
+        book, watch = self._first.sources, self.monitor.sources
+        if book is None:
+            return []
+        wait_ms = self._reading_spec.window_ms + self._reading_spec.lateness_ms
+        for block in ripe(self._first.table, watch.data.judged_ms, self.watermark_ms, wait_ms):
+            watch.judge(block, book)
+        self._first.set_aside(watch.quarantined)
+        return [Suspicion.of_source(finding) for finding in watch.standing]
 
     def _take(self, at: int, changes: Changes) -> None:
         if not changes.rows.size:

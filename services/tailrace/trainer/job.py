@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from tailrace.core.metrics import metrics_of
 from tailrace.core.recall import CHANGES, Past, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
 from tailrace.core.scoring import on_grid
-from tailrace.core.validation import GateSpec, calibrated, judge, parity
+from tailrace.core.validation import GateSpec, judge
 from tailrace.errors import ImmatureLabels, TailraceError
 from tailrace.trainer.dataset import Window, load
-from tailrace.trainer.models import Calibration, TrainedModel
+from tailrace.trainer.fitting import candidate
 from tailrace.trainer.reference import reference_of
 from tailrace.usecase.declaration import UseCase
-from tailrace.usecase.load import load_trainer, load_use_case
+from tailrace.usecase.load import load_use_case
 from tailrace.usecase.policies import AtLeast
 
 LEAST_ROWS = 200
@@ -93,7 +92,7 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     if data.targets is not None:
         # Losses one by one are compared, and a label that is still to come has none yet.
         data = _data(settings, use_case, job.request, weighted=False)
-    newest = _newest(data, job.request)
+    newest = _newest(data.trusted, job.request)
     scores = {version: _scores_of(settings, use_case, it, newest.rows) for version, it in former.items()}
     champion = _scores_of(settings, use_case, job.champion, newest.rows)
     if champion is None:
@@ -127,32 +126,18 @@ def _of_concept(data: DataSet, request: RetrainRequested) -> DataSet:
     if request.train_from_ms is None:
         return data
     own = data.since(request.train_from_ms)
-    return own if len(own.labels) >= LEAST_ROWS and own.labels.any() and not own.labels.all() else data
+    labels = own.trusted.labels
+    return own if len(labels) >= LEAST_ROWS and labels.any() and not labels.all() else data
 
 
 def _train(
     settings: Settings, use_case: UseCase, job: Job, data: DataSet, registry: Registry | None
 ) -> CandidateRegistered:
-    split = split_by_time(data)
+    split = split_by_time(data.trusted)
     for name, part in zip(Split._fields, split, strict=True):
         if part.labels.all() or not part.labels.any():
             raise _Refused(f"the {len(part.labels)} rows to {name} hold one class only; wait for more labels")
-    model = _trainer(settings, use_case)(
-        split.fit.rows,
-        split.fit.answers,
-        split.calibration.rows,
-        split.calibration.answers,
-        plan=use_case.plan,
-        seed=use_case.model.seed,
-    )
-    calibration = Calibration(model.predict(split.calibration.rows), split.calibration.answers)
-    exported = calibration.append_to(model.to_onnx())
-    executor = OnnxExecutor(exported, width=len(use_case.plan.order), threads=settings.threads)
-    scores = executor.run(split.gates.rows)
-    gates = [
-        parity(calibration(model.predict(split.gates.rows)), scores),
-        calibrated(executor.run(split.calibration.rows), split.calibration.answers),
-    ]
+    (exported, executor, scores, gates), distrusted = candidate(settings, use_case, data, split)
     metrics = metrics_of(on_grid(scores), split.gates.answers, use_case.plan.threshold)
     gates += judge(_gates(use_case), metrics, _champion_metrics(settings, use_case, job.champion, split.gates), scores)
     failed = [gate for gate in gates if not gate.passed]
@@ -160,6 +145,7 @@ def _train(
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
     losses = baselines(on_grid(scores), split.gates.labels, use_case.plan.threshold)
     own, rows = registry or _mlflow(settings), len(split.gates.labels)
+    job = msgspec.structs.replace(job, offsets=job.offsets | distrusted)
     return _register(own, use_case, job, exported, executor, data, metrics, gates, rows, losses)
 
 
@@ -167,28 +153,13 @@ def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, w
     window = Window.of(use_case, request.train_until_ms, weighted=weighted)
     folder = settings.state_dir.expanduser() / "lake" / use_case.name
     try:
-        data = load(folder, fingerprint=use_case.plan.fingerprint, window=window)
+        data = load(folder, fingerprint=use_case.plan.fingerprint, window=window, quarantined=request.quarantined)
     except ImmatureLabels as error:
         raise _Refused(str(error)) from error
-    if len(data.labels) < LEAST_ROWS:
-        raise _Refused(f"{len(data.labels)} rows with a final label; at least {LEAST_ROWS} are needed")
+    rows = len(data.trusted.labels)
+    if rows < LEAST_ROWS:
+        raise _Refused(f"{rows} rows with a final label that is trusted; at least {LEAST_ROWS} are needed")
     return data
-
-
-def _trainer(settings: Settings, use_case: UseCase) -> Callable[..., TrainedModel]:
-    name = use_case.model.train
-    if name == "boosting":
-        from tailrace.trainer.boosting import fit as fit_boosting
-
-        return fit_boosting
-    if name == "torch":
-        import torch
-
-        from tailrace.trainer.torch_tabular import fit as fit_torch
-
-        torch.set_num_threads(settings.threads)
-        return fit_torch
-    return load_trainer(settings.use_cases, name)
 
 
 def _gates(use_case: UseCase) -> list[GateSpec]:
