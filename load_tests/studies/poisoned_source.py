@@ -107,7 +107,8 @@ def watch(seed: int, scene: Scene, *, hours: int, base: float = -2.0) -> list[So
             positive ^= hit & (rng.random(n) < scene.flipped)
         delay_ms = (rng.exponential(delays_h[source]) * HOUR_MS).astype(np.int64)
         start = hour * HOUR_MS
-        block = LabelBlock(start, start + HOUR_MS, scores, positive, codes[source], delay_ms, n)
+        times = start + np.arange(n) * (HOUR_MS // (n + 1))
+        block = LabelBlock(start, start + HOUR_MS, times, scores, positive, codes[source], delay_ms, n)
         found += state.judge(block, book)
     return [one for one in found if not one.resolved]
 

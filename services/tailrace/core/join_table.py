@@ -38,6 +38,7 @@ _COLUMNS: dict[str, Any] = {
     "outcome_time_ms": np.int64,
     "closed": np.bool_,
     "source": np.uint8,
+    "told_by": np.uint8,
 }
 CHANGING: tuple[str, ...] = tuple(_COLUMNS)[8:]
 """What changes after a prediction has come. `revision` to `source` speak of the event and count in its first row."""
@@ -51,6 +52,7 @@ _CLEAR = {
     "outcome": 0,
     "closed": False,
     "source": 0,
+    "told_by": 0,
 }
 
 
@@ -82,6 +84,7 @@ class JoinTable:
         cohorts: Cohort of each number in the column `cohort`.
         aside: Which labels count in no window, because their source is not trusted; follows from the quarantines.
         source: Code of who reported what is known of an event, in its `SourceBook`; 0 for nobody.
+        told_by: The same of the label as it was published last: another source that says the same changes no label.
         texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
             collector would walk through a list of millions again and again.
     """
@@ -104,6 +107,7 @@ class JoinTable:
     outcome_time_ms: NDArray[np.int64]
     closed: NDArray[np.bool_]
     source: NDArray[np.uint8]
+    told_by: NDArray[np.uint8]
     texts: NDArray[np.object_]
 
     def __init__(self) -> None:

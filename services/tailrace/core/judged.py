@@ -32,7 +32,7 @@ class Judged(NamedTuple):
         """Labels of rows: known since int64 (n,), and float64 (n,), positive above 0."""
         texts = table.texts[rows].tolist()
         slices = [table.cohorts[cohort].slices for cohort in table.cohort[rows].tolist()]
-        times, source = table.event_time_ms[rows], table.source[table.head[rows]]
+        times, source = table.event_time_ms[rows], table.told_by[rows]
         return Judged(known_at_ms, times, texts, table.score[rows], labels > 0.0, slices, source)
 
     @staticmethod

@@ -16,17 +16,21 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from tailrace.contracts.records import Quarantined
 from tailrace.core.label_delay import CELLS, bin_of_delay, cell_of
 from tailrace.core.outcome_sources import NOBODY, SourceBook
+from tailrace.core.sampling import HOUR_MS
 from tailrace.core.source_bets import RECOVERED_AT, SHARES, Bets, Pairs, log_e_values, pairs, recovered
 from tailrace.core.source_days import DAY_MS, Day, DaysData, close_day, timing_marks
 
 RUN_LENGTH = 10_000.0
 """More than a year of hours."""
-ACCUSED_AT = 100.0
-"""Of a rise of the loss, one in so many is laid to a source without cause."""
+ALPHA = 0.01
+"""Share of rises of the loss that are laid to a source without cause."""
+LEAST_ACCUSING = 30
+"""Pairs below which the normal law is not to be trusted."""
 MATERIAL = 0.02
 """Share of a source's labels, beyond what is usual, that nobody is called for."""
 MOST_USUAL = 0.1
@@ -38,6 +42,7 @@ KEPT = 0.99
 """Part of what is known of the scores that an hour hands on to the next."""
 COARSE = 4
 """Cells of the score in one: a unit of log-odds."""
+SIZE = (CELLS - 1) // COARSE + 1
 FOREVER_MS = 2**62
 MOST_SPANS = 100
 """Quarantines that are remembered."""
@@ -49,12 +54,13 @@ SUBJECTS: Final[tuple[Subject, ...]] = ("flips", "volume", "sooner", "later")
 class LabelBlock(NamedTuple):
     """Final labels of the traffic's events of an hour, in order of their event time; n each.
 
-    `scores` float64, `positive` bool, `source` uint8 codes, `delay_ms` int64 from event to outcome. Labels that no
+    `times_ms` int64, of their events; `scores` float64, `positive` bool, `source` uint8 codes, `delay_ms` int64 from event to outcome. Labels that no
     source gave are left out; `predictions` counts all of the hour.
     """
 
     start_ms: int
     end_ms: int
+    times_ms: NDArray[np.int64]
     scores: NDArray[np.float64]
     positive: NDArray[np.bool_]
     source: NDArray[np.uint8]
@@ -98,6 +104,11 @@ class SourceState(msgspec.Struct):
     bound: float = MOST_USUAL
     flips: Bets = msgspec.field(default_factory=Bets)
     standing: dict[str, Standing] = {}
+
+    @property
+    def usual(self) -> float:
+        """Share of its labels by which it contradicts more than others; where it contradicts less, it need not."""
+        return max(self.moved / self.room, 0.0) if self.pairs >= LEAST_PAIRS else MOST_USUAL
 
     @property
     def limit(self) -> float:
@@ -165,7 +176,8 @@ class LabelSources:
         for code in codes:
             data.sources.setdefault(book.names[code], SourceState())
         suspected = np.array([self._is_suspected(name) for name in book.names])
-        cell, usual, marks = self._marks(block, ~suspected[block.source])
+        cell, usual, marks = self._marks(block)
+        self._learn_scores(block, cell, ~suspected[block.source])
         for code in codes:
             other = _comparable(block.source, code, book, suspected)
             if other.any():
@@ -175,20 +187,35 @@ class LabelSources:
         self._count_day(block, book, codes, suspected)
         return found
 
-    def accuse(self, now_ms: int) -> list[SourceFinding]:
-        """Which source explains a rise of the loss that has been found; the bar is lower than without one."""
+    def accuse(self, block: LabelBlock, book: SourceBook) -> list[SourceFinding]:
+        """Which sources explain a rise of the loss that has been found.
+
+        One look and not many, from a change that is known: the normal law of the mean difference will do, and with
+        fewer labels than the bets need. Labels here need not be complete, and are not learned from.
+
+        Args:
+            block: Labels of events since the change, whatever hour they are of.
+            book: Sources by code.
+        """
         found = []
+        suspected = np.array([self._is_suspected(name) for name in book.names])
+        cell, usual, marks = self._marks(block)
+        hour = (block.times_ms - block.start_ms) // HOUR_MS
+        stratum, usual = hour * len(usual) + cell, np.tile(usual, int(hour.max(initial=0)) + 1)
         for name, state in sorted(self.data.sources.items()):
-            statistic, since_ms, value = state.flips.likeliest()
-            if statistic >= ACCUSED_AT * len(SHARES) * len(self.data.sources) and value > state.limit:
-                found.append(self._suspect(name, "flips", since_ms, now_ms, value, state.limit))
+            code = book.names.index(name)
+            own, other = block.source == code, _comparable(block.source, code, book, suspected)
+            compared = pairs(marks[own], stratum[own], marks[other], stratum[other], usual)
+            value, p_value = _excess(compared, state.usual)
+            if not suspected[code] and value - state.usual > MATERIAL and p_value < ALPHA / len(self.data.sources):
+                statistic, since_ms, _ = state.flips.likeliest()
+                since_ms = min(since_ms, block.start_ms) if statistic > 1.0 else block.start_ms
+                found.append(self._suspect(name, "flips", since_ms, block.end_ms, value, state.usual + MATERIAL))
         return found
 
-    def _marks(
-        self, block: LabelBlock, trusted: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    def _marks(self, block: LabelBlock) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
         """Cell of each label, the share that usually contradicts its score by cell, and which labels do."""
-        data, size = self.data, (CELLS - 1) // COARSE + 1
+        data, size = self.data, SIZE
         cell = cell_of(block.scores).astype(np.int64) // COARSE
         labels = np.array(data.labels or [0.0] * size)
         positives = np.array(data.positives or [0.0] * size)
@@ -196,9 +223,13 @@ class LabelSources:
         score = np.bincount(cell, block.scores, size) / np.maximum(here, 1)
         rate = (positives + 2.0 * score) / (labels + 2.0)
         marks = block.positive ^ (rate >= 0.5)[cell]
-        data.labels = (KEPT * labels + np.bincount(cell[trusted], minlength=size)).tolist()
-        data.positives = (KEPT * positives + np.bincount(cell[trusted & block.positive], minlength=size)).tolist()
         return cell, np.clip(np.minimum(rate, 1.0 - rate), 0.005, 0.5), marks
+
+    def _learn_scores(self, block: LabelBlock, cell: NDArray[np.int64], trusted: NDArray[np.bool_]) -> None:
+        data = self.data
+        for name, which in (("labels", trusted), ("positives", trusted & block.positive)):
+            before = np.array(getattr(data, name) or [0.0] * SIZE)
+            setattr(data, name, (KEPT * before + np.bincount(cell[which], minlength=SIZE)).tolist())
 
     def _flips(self, name: str, compared: Pairs, block: LabelBlock) -> Iterator[SourceFinding]:
         if not len(compared.differences):
@@ -271,6 +302,17 @@ class LabelSources:
 
     def _alarm_at(self, alternatives: int) -> float:
         return RUN_LENGTH * alternatives * len(SUBJECTS) * max(len(self.data.sources), 1)
+
+
+def _excess(compared: Pairs, usual: float) -> tuple[float, float]:
+    """Share of labels that is flipped, and how seldom chance alone shows as much over what is `usual`."""
+    room = 1.0 - 2.0 * compared.usual
+    total = float(room @ room)
+    if len(room) < LEAST_ACCUSING or total == 0.0:
+        return 0.0, 1.0
+    value = float(room @ compared.differences) / total
+    error = float(np.sqrt((room * room) @ (compared.differences - value * room) ** 2)) / total
+    return value, float(stats.norm.sf((value - usual) / error)) if error > 0.0 else 1.0
 
 
 def distrusted(

@@ -95,9 +95,11 @@ def settle(
     at_end = ~reported | (reason == TIMEOUT) | (reason == WINDOW_CLOSED) | (reason == CENSORED_NOW)
     end_ms = table.event_time_ms[rows] + (spec.window_ms + spec.lateness_ms)
     outcome_ms = table.outcome_time_ms[heads]
+    source = table.source[heads]
     known_at_ms = np.where(at_end, end_ms, outcome_ms if latest_ms is None else latest_ms[places])
     table.version[rows] += 1
     table.label[rows], table.status[rows], table.known_at_ms[rows] = label, status, known_at_ms
+    table.told_by[rows] = source
     return Changes(
         rows,
         places,
@@ -108,7 +110,7 @@ def settle(
         known_at_ms,
         np.where(known, outcome_ms, NO_TIME),
         np.where(was_status == FINAL, was, np.nan),
-        table.source[heads],
+        source,
     )
 
 

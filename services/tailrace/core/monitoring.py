@@ -6,7 +6,7 @@ commute, and losses are fed to the detectors sorted by the time they became know
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -33,7 +33,7 @@ from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, Monit
 from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, EDetector
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.reference import Reference
-from tailrace.core.retraining import Evidence, RetrainState
+from tailrace.core.retraining import Evidence, RetrainState, Trigger
 from tailrace.core.vector_sample import VectorSample
 
 HOUR_MS = 3_600_000
@@ -47,6 +47,8 @@ HOLDS: frozenset[AlarmKind] = frozenset({"broken_join", "label_delay"})
 model serves."""
 SUSPECT: frozenset[AlarmKind] = HOLDS | {"label_source"}
 """Kinds of alarms that stand for as long as they are handed in, whichever model serves."""
+PERFORMANCE: frozenset[Trigger] = frozenset({"drift", "metric_drop", "refit"})
+"""Triggers by what labels say of the model: a source that lies can bring them about."""
 MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
 MOST_SUSPECT = 100
@@ -168,6 +170,7 @@ class Monitor:
         windows: QualityWindows,
         suspicions: Sequence[Suspicion] = (),
         names: Sequence[str] = (),
+        accuse: Callable[[int], list[Suspicion]] = lambda _: [],
     ) -> list[Alarm | Drift | RetrainRequested | RetrainHeld]:
         """Decides at `now_ms`, epoch milliseconds of stream time.
 
@@ -176,6 +179,7 @@ class Monitor:
             windows: Live quality.
             suspicions: What is known to be wrong with the labels now.
             names: Sources of labels by code, where outcomes name them.
+            accuse: Gives the sources that explain a rise of the loss since an event time, epoch milliseconds.
         """
         self._state.ticked_ms = now_ms
         decided: list[Alarm | Drift | RetrainRequested | RetrainHeld] = [*self._take(suspicions, now_ms)]
@@ -183,7 +187,7 @@ class Monitor:
         decided += self._feed_losses(now_ms, names)
         decided += self._watch_metrics(now_ms, windows)
         decided += self._watch_features(now_ms)
-        return [*decided, *self._ask(now_ms, windows)]
+        return [*decided, *self._ask(now_ms, windows, accuse)]
 
     def snapshot(self) -> MonitorSnapshot:
         """State to store."""
@@ -327,7 +331,9 @@ class Monitor:
         self._psi.reset()
         return found
 
-    def _ask(self, now_ms: int, windows: QualityWindows) -> Iterator[Alarm | RetrainRequested | RetrainHeld]:
+    def _ask(
+        self, now_ms: int, windows: QualityWindows, accuse: Callable[[int], list[Suspicion]]
+    ) -> Iterator[Alarm | RetrainRequested | RetrainHeld]:
         drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
         evidence = Evidence(
             now_ms=now_ms,
@@ -346,10 +352,11 @@ class Monitor:
         if because:
             yield from self._hold(trigger, reason, because, now_ms)
             return
-        if trigger in ("drift", "metric_drop") and (accused := self.sources.accuse(now_ms)):
-            suspicions = [Suspicion.of_source(finding) for finding in accused]
-            yield from (alarm for one in suspicions for alarm in self._book.level(True, now_ms, **one._asdict()))
-            yield from self._hold(trigger, reason, "; ".join(one.detail for one in suspicions), now_ms)
+        change_ms = self._state.retrain.change_ms
+        since_ms = change_ms if change_ms is not None else now_ms - DAY_MS
+        if trigger in PERFORMANCE and (accused := accuse(since_ms)):
+            yield from (alarm for one in accused for alarm in self._book.level(True, now_ms, **one._asdict()))
+            yield from self._hold(trigger, reason, "; ".join(one.detail for one in accused), now_ms)
             yield from self._begin_anew(now_ms)
             return
         run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"

@@ -39,9 +39,19 @@ def ripe(table: JoinTable, from_ms: int, watermark_ms: int, wait_ms: int) -> Ite
         yield _block(table, mine, start_ms, end_ms)
 
 
+def recent(table: JoinTable, since_ms: int, watermark_ms: int) -> LabelBlock:
+    """All final labels of the traffic's events since a time, whether others of their hours are still to come or not."""
+    shadows = np.array([cohort.variant == "shadow" for cohort in table.cohorts], dtype=np.bool_)
+    rows = table.in_use()
+    rows = rows[table.event_time_ms[rows] >= since_ms]
+    if rows.size:
+        rows = rows[~shadows[table.cohort[rows]]]
+    return _block(table, rows, since_ms // HOUR_MS * HOUR_MS, watermark_ms)
+
+
 def _block(table: JoinTable, rows: Rows, start_ms: int, end_ms: int) -> LabelBlock:
     head = table.head[rows]
-    told = (table.status[rows] == FINAL) & (table.source[head] != NOBODY) & (table.outcome[head] != NO_OUTCOME)
+    told = (table.status[rows] == FINAL) & (table.told_by[rows] != NOBODY) & (table.outcome[head] != NO_OUTCOME)
     predictions, rows = len(rows), rows[told]
     rows = rows[np.argsort(table.event_time_ms[rows], kind="stable")]
     times = table.event_time_ms[rows]
@@ -51,5 +61,5 @@ def _block(table: JoinTable, rows: Rows, start_ms: int, end_ms: int) -> LabelBlo
         rows = rows[np.lexsort((ids, times))]
     head = table.head[rows]
     delay_ms = table.outcome_time_ms[head] - table.event_time_ms[rows]
-    positive = table.label[rows] > 0.0
-    return LabelBlock(start_ms, end_ms, table.score[rows], positive, table.source[head], delay_ms, predictions)
+    times, positive = table.event_time_ms[rows], table.label[rows] > 0.0
+    return LabelBlock(start_ms, end_ms, times, table.score[rows], positive, table.told_by[rows], delay_ms, predictions)

@@ -13,7 +13,7 @@ from tailrace.core.outcome_table import STORED, OutcomeTable, Said
 
 MAX_ROWS = 10_000
 MAX_TEXT_BYTES = 1_000_000
-"""A record has to stay below what the broker takes, 3 MB; a row that changed takes 64 bytes besides its text."""
+"""A record has to stay below what the broker takes, 3 MB; a row that changed takes 65 bytes besides its text."""
 _FIXED = ("event_time_ms", "score", "flags")
 _READ = 10_000
 """Texts that are decoded at once: more, and the garbage collector is kept busy with them."""

@@ -147,7 +147,7 @@ class LabelState:
         table = self.table
         rows = table.in_use() if spans else np.empty(0, np.int64)
         rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]
-        rows = rows[distrusted(spans, self.source_names, table.source[table.head[rows]], table.event_time_ms[rows])]
+        rows = rows[distrusted(spans, self.source_names, table.told_by[rows], table.event_time_ms[rows])]
         table.aside[rows] = True
         self.windows.labelled(table, rows, table.label[rows], -1)
 

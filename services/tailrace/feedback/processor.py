@@ -252,7 +252,8 @@ class FeedbackProcessor:
         readings, since_ms = state.readings(), state.monitor.ticked_ms
         suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
         suspicions += state.judge_sources()
-        for decided in state.monitor.tick(tick_ms, state.windows, suspicions, state.labels[0].source_names):
+        names = state.labels[0].source_names
+        for decided in state.monitor.tick(tick_ms, state.windows, suspicions, names, state.accuse):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
             elif isinstance(decided, Drift):

@@ -21,7 +21,7 @@ from tailrace.core.outcome_sources import tier_of
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
-from tailrace.core.source_blocks import ripe
+from tailrace.core.source_blocks import recent, ripe
 from tailrace.feedback.changelog import Clock, Restored
 from tailrace.feedback.label_state import LabelState, final_of
 from tailrace.usecase.declaration import UseCase
@@ -122,6 +122,15 @@ class FeedbackState:
             watch.judge(block, book)
         self._first.set_aside(watch.quarantined)
         return [Suspicion.of_source(finding) for finding in watch.standing]
+
+    def accuse(self, since_ms: int) -> list[Suspicion]:
+        """Which sources explain a rise of the loss since an event time; their labels are set aside."""
+        book, watch = self._first.sources, self.monitor.sources
+        if book is None:
+            return []
+        found = watch.accuse(recent(self._first.table, since_ms, self.watermark_ms), book)
+        self._first.set_aside(watch.quarantined)
+        return [Suspicion.of_source(finding) for finding in found]
 
     def _take(self, at: int, changes: Changes) -> None:
         if not changes.rows.size:
