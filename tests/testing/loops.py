@@ -35,7 +35,7 @@ class Failure(tr.Event):
 
 readings = tr.Topic("pumps.readings", Reading, key="pump", event_time="at_ms", lateness="2m")
 failures = tr.Topic("pumps.failures", Failure, key="reading_id", event_time="at_ms", lateness="2m")
-failed = tr.Label(failures, on="reading_id", value="failed", matures_after="6h", closes="outcome")
+failed = tr.Label(failures, on="reading_id", value="failed", matures_after="6h", closes="outcome", source={source})
 usecase = tr.UseCase(
     name="pumps",
     requests=readings,
@@ -99,10 +99,12 @@ def fit(rows, labels, validation_rows, validation_labels, *, plan, seed):
 """
 
 
-def use_case(folder: Path, *, at_least_every: str | None = None) -> tuple[UseCase, Settings]:
+def use_case(folder: Path, *, at_least_every: str | None = None, source: str | None = None) -> tuple[UseCase, Settings]:
     """Pumps that fail when they are hot, and settings that find their trainer."""
     (folder / "pumps").mkdir(parents=True)
-    (folder / "pumps" / "usecase.py").write_text(_MODULE.format(at_least_every=repr(at_least_every)))
+    (folder / "pumps" / "usecase.py").write_text(
+        _MODULE.format(at_least_every=repr(at_least_every), source=repr(source))
+    )
     (folder / "pumps" / "train.py").write_text(_TRAINER)
     return load_use_case(folder, "pumps"), Settings(use_cases=folder, partitions=2, threads=1)
 

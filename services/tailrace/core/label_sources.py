@@ -187,27 +187,29 @@ class LabelSources:
         self._count_day(block, book, codes, suspected)
         return found
 
-    def accuse(self, block: LabelBlock, book: SourceBook) -> list[SourceFinding]:
+    def accuse(self, block: LabelBlock, book: SourceBook, looks: int = 1) -> list[SourceFinding]:
         """Which sources explain a rise of the loss that has been found.
 
-        One look and not many, from a change that is known: the normal law of the mean difference will do, and with
+        One look or two, from a change that is known or may be: the normal law of the mean difference will do, and with
         fewer labels than the bets need. Labels here need not be complete, and are not learned from.
 
         Args:
             block: Labels of events since the change, whatever hour they are of.
             book: Sources by code.
+            looks: From how many changes on it is looked, where none is known.
         """
         found = []
         suspected = np.array([self._is_suspected(name) for name in book.names])
         cell, usual, marks = self._marks(block)
         hour = (block.times_ms - block.start_ms) // HOUR_MS
         stratum, usual = hour * len(usual) + cell, np.tile(usual, int(hour.max(initial=0)) + 1)
+        alpha = ALPHA / (looks * max(len(self.data.sources), 1))
         for name, state in sorted(self.data.sources.items()):
             code = book.names.index(name)
             own, other = block.source == code, _comparable(block.source, code, book, suspected)
             compared = pairs(marks[own], stratum[own], marks[other], stratum[other], usual)
             value, p_value = _excess(compared, state.usual)
-            if not suspected[code] and value - state.usual > MATERIAL and p_value < ALPHA / len(self.data.sources):
+            if not suspected[code] and value - state.usual > MATERIAL and p_value < alpha:
                 statistic, since_ms, _ = state.flips.likeliest()
                 since_ms = min(since_ms, block.start_ms) if statistic > 1.0 else block.start_ms
                 found.append(self._suspect(name, "flips", since_ms, block.end_ms, value, state.usual + MATERIAL))

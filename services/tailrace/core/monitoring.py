@@ -49,6 +49,8 @@ SUSPECT: frozenset[AlarmKind] = HOLDS | {"label_source"}
 """Kinds of alarms that stand for as long as they are handed in, whichever model serves."""
 PERFORMANCE: frozenset[Trigger] = frozenset({"drift", "metric_drop", "refit"})
 """Triggers by what labels say of the model: a source that lies can bring them about."""
+MAY_SINCE_MS = (DAY_MS, 6 * HOUR_MS)
+"""How far back a change may be that a detector cannot date."""
 MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
 MOST_SUSPECT = 100
@@ -170,7 +172,7 @@ class Monitor:
         windows: QualityWindows,
         suspicions: Sequence[Suspicion] = (),
         names: Sequence[str] = (),
-        accuse: Callable[[int], list[Suspicion]] = lambda _: [],
+        accuse: Callable[[Sequence[int]], list[Suspicion]] = lambda _: [],
     ) -> list[Alarm | Drift | RetrainRequested | RetrainHeld]:
         """Decides at `now_ms`, epoch milliseconds of stream time.
 
@@ -179,7 +181,7 @@ class Monitor:
             windows: Live quality.
             suspicions: What is known to be wrong with the labels now.
             names: Sources of labels by code, where outcomes name them.
-            accuse: Gives the sources that explain a rise of the loss since an event time, epoch milliseconds.
+            accuse: Gives the sources that explain a rise of the loss since one of some event times, epoch milliseconds.
         """
         self._state.ticked_ms = now_ms
         decided: list[Alarm | Drift | RetrainRequested | RetrainHeld] = [*self._take(suspicions, now_ms)]
@@ -332,7 +334,7 @@ class Monitor:
         return found
 
     def _ask(
-        self, now_ms: int, windows: QualityWindows, accuse: Callable[[int], list[Suspicion]]
+        self, now_ms: int, windows: QualityWindows, accuse: Callable[[Sequence[int]], list[Suspicion]]
     ) -> Iterator[Alarm | RetrainRequested | RetrainHeld]:
         drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
         evidence = Evidence(
@@ -353,7 +355,7 @@ class Monitor:
             yield from self._hold(trigger, reason, because, now_ms)
             return
         change_ms = self._state.retrain.change_ms
-        since_ms = change_ms if change_ms is not None else now_ms - DAY_MS
+        since_ms = [change_ms] if change_ms is not None else [now_ms - span_ms for span_ms in MAY_SINCE_MS]
         if trigger in PERFORMANCE and (accused := accuse(since_ms)):
             yield from (alarm for one in accused for alarm in self._book.level(True, now_ms, **one._asdict()))
             yield from self._hold(trigger, reason, "; ".join(one.detail for one in accused), now_ms)

@@ -123,12 +123,13 @@ class FeedbackState:
         self._first.set_aside(watch.quarantined)
         return [Suspicion.of_source(finding) for finding in watch.standing]
 
-    def accuse(self, since_ms: int) -> list[Suspicion]:
-        """Which sources explain a rise of the loss since an event time; their labels are set aside."""
+    def accuse(self, since_ms: Sequence[int]) -> list[Suspicion]:
+        """Which sources explain a rise of the loss since one of some event times; their labels are set aside."""
         book, watch = self._first.sources, self.monitor.sources
         if book is None:
             return []
-        found = watch.accuse(recent(self._first.table, since_ms, self.watermark_ms), book)
+        blocks = [recent(self._first.table, time_ms, self.watermark_ms) for time_ms in since_ms]
+        found = [finding for block in blocks for finding in watch.accuse(block, book, len(blocks))]
         self._first.set_aside(watch.quarantined)
         return [Suspicion.of_source(finding) for finding in found]
 
