@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tailrace.core.sampling import DataSet, split_by_time
+from tailrace.core.sampling import DataSet, Split, split_by_time
 from tailrace.trainer.fitting import candidate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
@@ -43,10 +43,8 @@ def test_in_doubt_the_model_without_is_taken_and_where_few_rows_are_trusted_the_
         taken.append(candidate(settings, declared, data, split_by_time(data.trusted))[1]["distrusted_taken"])
     assert taken.count("with") <= 4
     few = rows(3, trusted=0.9, flipped=0.0)
-    # Rows to judge on are trusted, and of those to fit to only the oldest forty.
-    few = few._replace(distrusted=(np.arange(2_000) >= 40) & (np.arange(2_000) < 1_600))
-    split = split_by_time(few.trusted)
-    split = split._replace(fit=few.where(slice(0, 40)))
+    few = few._replace(distrusted=(np.arange(2_000) >= 16) & (np.arange(2_000) < 1_200))
+    split = Split(*(few.where(slice(*span)) for span in ((0, 16), (1_200, 1_600), (1_600, 2_000))))
     assert "with" == candidate(settings, declared, few, split)[1]["distrusted_taken"]
 
 

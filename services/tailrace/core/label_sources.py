@@ -190,13 +190,13 @@ class LabelSources:
     def accuse(self, block: LabelBlock, book: SourceBook, looks: int = 1) -> list[SourceFinding]:
         """Which sources explain a rise of the loss that has been found.
 
-        One look or two, from a change that is known or may be: the normal law of the mean difference will do, and with
+        A few looks, from a change that is known or may be: the normal law of the mean difference will do, and with
         fewer labels than the bets need. Labels here need not be complete, and are not learned from.
 
         Args:
             block: Labels of events since the change, whatever hour they are of.
             book: Sources by code.
-            looks: From how many changes on it is looked, where none is known.
+            looks: From how many changes on it is looked.
         """
         found = []
         suspected = np.array([self._is_suspected(name) for name in book.names])

@@ -50,7 +50,7 @@ SUSPECT: frozenset[AlarmKind] = HOLDS | {"label_source"}
 PERFORMANCE: frozenset[Trigger] = frozenset({"drift", "metric_drop", "refit"})
 """Triggers by what labels say of the model: a source that lies can bring them about."""
 MAY_SINCE_MS = (DAY_MS, 6 * HOUR_MS)
-"""How far back a change may be that a detector cannot date."""
+"""How far back a change may be: a detector dates it late, or not at all."""
 MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
 MOST_SUSPECT = 100
@@ -355,7 +355,7 @@ class Monitor:
             yield from self._hold(trigger, reason, because, now_ms)
             return
         change_ms = self._state.retrain.change_ms
-        since_ms = [change_ms] if change_ms is not None else [now_ms - span_ms for span_ms in MAY_SINCE_MS]
+        since_ms = [now_ms - span_ms for span_ms in MAY_SINCE_MS] + ([change_ms] if change_ms is not None else [])
         if trigger in PERFORMANCE and (accused := accuse(since_ms)):
             yield from (alarm for one in accused for alarm in self._book.level(True, now_ms, **one._asdict()))
             yield from self._hold(trigger, reason, "; ".join(one.detail for one in accused), now_ms)

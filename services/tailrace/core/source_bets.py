@@ -90,13 +90,13 @@ def pairs(
         other_cell: int64 (m,).
         usual: float64 (cells,), share of marks that is usual in each cell.
     """
-    parts = [np.empty((4, 0))]
-    for cell in np.intersect1d(own_cell, other_cell).tolist():
-        mine, theirs = own[own_cell == cell], other[other_cell == cell]
-        count = min(len(mine), len(theirs))
-        (mean, of), (other_mean, other_of) = _grouped(mine, count), _grouped(theirs, count)
-        parts.append(np.stack([mean - other_mean, np.full(count, usual[cell]), of, other_of]))
-    return Pairs(*np.concatenate(parts, axis=1))
+    (mine, many), (theirs, others) = (_by_cell(*one, len(usual)) for one in ((own, own_cell), (other, other_cell)))
+    count = np.minimum(many, others)
+    cell = np.repeat(np.arange(len(usual)), count)
+    place = np.arange(len(cell)) - (np.cumsum(count) - count)[cell]
+    mean, of = _means(mine, many, cell, place, count[cell])
+    other_mean, other_of = _means(theirs, others, cell, place, count[cell])
+    return Pairs(mean - other_mean, usual[cell], of, other_of)
 
 
 def log_e_values(found: Pairs, limit: float, shares: NDArray[np.float64] = SHARES) -> NDArray[np.float64]:
@@ -127,8 +127,23 @@ def recovered(statistic: float, found: Pairs, limit: float, level: float) -> flo
     return float(min((statistic + 1.0) * e_value, MOST_WEALTH))
 
 
-def _grouped(marks: NDArray[np.bool_], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of `count` runs of about the same length, and their lengths."""
-    begins = np.arange(count) * len(marks) // count
-    of = np.diff(np.append(begins, len(marks))).astype(np.float64)
-    return np.add.reduceat(marks.astype(np.float64), begins) / of, of
+def _by_cell(
+    marks: NDArray[np.bool_], cell: NDArray[np.int64], cells: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sums of marks before each place, in the order of their cells, int64 (n + 1,); and how many each cell holds."""
+    ordered = marks[np.argsort(cell, kind="stable")]
+    return np.append(0, np.cumsum(ordered)), np.bincount(cell, minlength=cells)
+
+
+def _means(
+    sums: NDArray[np.int64],
+    held: NDArray[np.int64],
+    cell: NDArray[np.int64],
+    place: NDArray[np.int64],
+    count: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of each run of about the same length, and its length: the one at `place` of the `count` in its cell."""
+    first = (np.cumsum(held) - held)[cell]
+    begin, end = first + place * held[cell] // count, first + (place + 1) * held[cell] // count
+    of = (end - begin).astype(np.float64)
+    return (sums[end] - sums[begin]) / of, of
