@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from load_tests.studies.report import Figure, report
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import RetrainHeld, RetrainRequested
-from tailrace.core.label_sources import LabelBlock, LabelSources, SourceFinding
+from tailrace.core.label_sources import LabelBlock, LabelSources, LabelSourcesData, SourceFinding
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.testing.simulator import ConceptShift, Poison, Simulation, simulate
 from tailrace.usecase.load import load_use_case
@@ -91,30 +92,57 @@ class Scene(NamedTuple):
     slope_after: float = 3.0
 
 
-def watch(seed: int, scene: Scene, *, hours: int, base: float = -2.0) -> list[SourceFinding]:
-    """What the watch finds in a stream; times are hours from its begin."""
-    rng, book, state = np.random.default_rng(seed), SourceBook({}), LabelSources()
-    codes, found = book.codes(NAMES), []
-    errors, delays_h = np.array(ERRORS), np.array(DELAYS_H)
-    for hour in range(hours):
-        changed, n = hour >= scene.at, int(rng.poisson(PER_HOUR))
+class Hours:
+    """Hours of labels of four sources, one after the other."""
+
+    def __init__(self, seed: int, base: float = -2.0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._base = base
+        self._hour = 0
+        self.book = SourceBook({})
+        self._codes = self.book.codes(NAMES)
+
+    def next(self, scene: Scene, hours: int = 1) -> LabelBlock:
+        """So many hours as one block."""
+        rng, n = self._rng, int(self._rng.poisson(PER_HOUR * hours))
+        changed = self._hour >= scene.at
         slope = scene.slope_after if changed else 3.0
-        scores = 1.0 / (1.0 + np.exp(-(base + slope * rng.normal(size=n))))
+        scores = 1.0 / (1.0 + np.exp(-(self._base + slope * rng.normal(size=n))))
         source = rng.choice(len(NAMES), n, p=SHARES)
-        positive = (rng.random(n) < scores) ^ (rng.random(n) < errors[source])
+        positive = (rng.random(n) < scores) ^ (rng.random(n) < np.array(ERRORS)[source])
         if changed:
             hit = np.ones(n, np.bool_) if scene.source is None else source == scene.source
             positive ^= hit & (rng.random(n) < scene.flipped)
-        delay_ms = (rng.exponential(delays_h[source]) * HOUR_MS).astype(np.int64)
-        start = hour * HOUR_MS
-        times = start + np.arange(n) * (HOUR_MS // (n + 1))
-        block = LabelBlock(start, start + HOUR_MS, times, scores, positive, codes[source], delay_ms, n)
-        found += state.judge(block, book)
+        delay_ms = (rng.exponential(np.array(DELAYS_H)[source]) * HOUR_MS).astype(np.int64)
+        start, end = self._hour * HOUR_MS, (self._hour + hours) * HOUR_MS
+        times = np.linspace(start, end, n, endpoint=False).astype(np.int64)
+        self._hour += hours
+        return LabelBlock(start, end, times, scores, positive, self._codes[source], delay_ms, n)
+
+
+def watch(seed: int, scene: Scene, *, hours: int, base: float = -2.0) -> list[SourceFinding]:
+    """What the watch finds in a stream; times are hours from its begin."""
+    stream, state = Hours(seed, base), LabelSources()
+    found = [one for _ in range(hours) for one in state.judge(stream.next(scene), stream.book)]
     return [one for one in found if not one.resolved]
 
 
+def accusations(seed: int, scene: Scene, *, trials: int, hours: int = 6) -> list[set[str]]:
+    """Sources to which a rise of the loss is laid, each time that so many hours after the change are looked at."""
+    stream, state = Hours(seed), LabelSources()
+    for _ in range(scene.at):
+        state.judge(stream.next(scene), stream.book)
+    known = msgspec.json.encode(state.data)
+    found = []
+    for _ in range(trials):
+        again = LabelSources(msgspec.json.decode(known, type=LabelSourcesData))
+        accused = again.accuse(stream.next(scene, hours), stream.book, looks=3)
+        found.append({one.source for one in accused})
+    return found
+
+
 def study(seeds: int) -> list[Figure]:
-    return [*_false_alarms(seeds), *_power(seeds), *_loops(seeds)]
+    return [*_false_alarms(seeds), *_power(seeds), *_accusations(seeds), *_loops(seeds)]
 
 
 def _false_alarms(seeds: int) -> list[Figure]:
@@ -149,6 +177,23 @@ def _power(seeds: int) -> list[Figure]:
             Figure(f"{text} others suspected", float(wrong), 0.0),
         ]
     return figures
+
+
+def _accusations(seeds: int, trials: int = 100) -> list[Figure]:
+    at, liar = 200, {NAMES[POISONED]}
+    honest = [one for seed in range(seeds) for one in accusations(seed, Scene(at, None, 0.06), trials=trials)]
+    figures = [Figure("an honest rise of the loss is laid to a source, share of looks", _share(honest), 0.05)]
+    for size in (0.05, 0.1):
+        scene = Scene(at, POISONED, size / SHARES[POISONED])
+        found = [one == liar for seed in range(seeds) for one in accusations(seed, scene, trials=trials)]
+        figures.append(
+            Figure(f"flips {size:.0%} of all labels: named at a look at six hours, share", float(np.mean(found)))
+        )
+    return figures
+
+
+def _share(found: list[set[str]]) -> float:
+    return float(np.mean([bool(one) for one in found]))
 
 
 def tables(seed: int, *, days: int = LOOP_DAYS, per_day: int = PER_DAY) -> tuple[pa.Table, pa.Table]:
