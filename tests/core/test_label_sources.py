@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tailrace.contracts.records import Quarantined
-from tailrace.core.label_sources import LabelBlock, LabelSources, LabelSourcesData, SourceFinding, distrusted
+from tailrace.core.label_sources import LabelBlock, LabelSources, LabelSourcesData, SourceFinding
 from tailrace.core.outcome_sources import SourceBook, Trust
+from tailrace.core.quarantine import distrusted
 from tailrace.core.source_bets import Pairs, log_e_values, pairs
 
 HOUR_MS = 3_600_000

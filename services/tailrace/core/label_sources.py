@@ -10,19 +10,18 @@ independent given what is usual.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from tailrace.contracts.records import Quarantined
 from tailrace.core.label_delay import CELLS, bin_of_delay, cell_of
 from tailrace.core.outcome_sources import NOBODY, SourceBook
 from tailrace.core.sampling import HOUR_MS
-from tailrace.core.source_bets import RECOVERED_AT, SHARES, Bets, Pairs, log_e_values, pairs, recovered
+from tailrace.core.source_bets import RECOVERED_AT, SHARES, Bets, Pairs, excess, log_e_values, pairs, recovered
 from tailrace.core.source_days import DAY_MS, Day, DaysData, close_day, timing_marks
 
 RUN_LENGTH = 10_000.0
@@ -30,8 +29,6 @@ RUN_LENGTH = 10_000.0
 ALPHA = 0.05
 """Most of the honest rises of the loss that are laid to a source: it is set aside, and the detectors begin anew. A lie
 that is missed is learned, so that this may be more than other errors are."""
-LEAST_ACCUSING = 30
-"""Pairs below which the normal law is not to be trusted."""
 MATERIAL = 0.02
 """Share of a source's labels, beyond what is usual, that nobody is called for."""
 MOST_USUAL = 0.1
@@ -44,7 +41,6 @@ KEPT = 0.99
 COARSE = 4
 """Cells of the score in one: a unit of log-odds."""
 SIZE = (CELLS - 1) // COARSE + 1
-FOREVER_MS = 2**62
 MOST_SPANS = 100
 """Quarantines that are remembered."""
 
@@ -209,7 +205,7 @@ class LabelSources:
             code = book.names.index(name)
             own, other = block.source == code, _comparable(block.source, code, book, suspected)
             compared = pairs(marks[own], stratum[own], marks[other], stratum[other], usual)
-            value, p_value = _excess(compared, state.usual)
+            value, p_value = excess(compared, state.usual)
             if not suspected[code] and value - state.usual > MATERIAL and p_value < alpha:
                 statistic, since_ms, _ = state.flips.likeliest()
                 since_ms = min(since_ms, block.start_ms) if statistic > 1.0 else block.start_ms
@@ -305,38 +301,6 @@ class LabelSources:
 
     def _alarm_at(self, alternatives: int) -> float:
         return RUN_LENGTH * alternatives * len(SUBJECTS) * max(len(self.data.sources), 1)
-
-
-def _excess(compared: Pairs, usual: float) -> tuple[float, float]:
-    """Share of labels that is flipped, and how seldom chance alone shows as much over what is `usual`."""
-    room = 1.0 - 2.0 * compared.usual
-    # By their variance, as it is if a twentieth is flipped: what contradicts a score that is sure tells most.
-    weight = room / (0.05 + compared.usual * (1.0 - compared.usual))
-    total = float(weight @ room)
-    if len(room) < LEAST_ACCUSING or total == 0.0:
-        return 0.0, 1.0
-    value = float(weight @ compared.differences) / total
-    error = float(np.sqrt((weight * weight) @ (compared.differences - value * room) ** 2)) / total
-    return value, float(stats.norm.sf((value - usual) / error)) if error > 0.0 else 1.0
-
-
-def distrusted(
-    spans: Sequence[Quarantined], names: Sequence[str], source: NDArray[np.integer], times_ms: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Which labels fall into quarantines, bool (n,).
-
-    Args:
-        spans: The quarantines.
-        names: Sources by code.
-        source: int (n,), codes of who reported the labels.
-        times_ms: int64 (n,), times of their events, epoch milliseconds.
-    """
-    found = np.zeros(len(source), np.bool_)
-    for span in spans:
-        if span.source in names:
-            until_ms = span.until_ms if span.until_ms is not None else FOREVER_MS
-            found |= (source == names.index(span.source)) & (span.since_ms <= times_ms) & (times_ms < until_ms)
-    return found
 
 
 def _comparable(

@@ -27,11 +27,12 @@ from tailrace.core.drift_alarms import (
 from tailrace.core.e_detector import EDetectorState
 from tailrace.core.join_watch import JoinFinding, JoinWatch
 from tailrace.core.judged import Judged
-from tailrace.core.label_sources import LabelSources, distrusted
+from tailrace.core.label_sources import LabelSources
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
 from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, MonitorSpec, Suspicion
 from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, EDetector
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.quarantine import distrusted
 from tailrace.core.reference import Reference
 from tailrace.core.retraining import Evidence, RetrainState, Trigger
 from tailrace.core.vector_sample import VectorSample

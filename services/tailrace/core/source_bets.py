@@ -12,12 +12,15 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 SHARES = np.array([0.05, 0.15, 0.4])
 """Shares of labels that are not true, beyond what is usual, on which equal parts are betted."""
 MOST_BET = 0.9
 RECOVERED_AT = 1_000.0
 """A source that still flips labels as it did is cleared once in so many hours at most."""
+LEAST_ACCUSING = 30
+"""Pairs below which the normal law is not to be trusted."""
 MOST_WEALTH = 1e12
 """Where statistics stop: far beyond every threshold, and far from overflow."""
 
@@ -125,6 +128,19 @@ def recovered(statistic: float, found: Pairs, limit: float, level: float) -> flo
     bet = np.minimum(gain / (variance + gain * gain), MOST_BET)
     e_value = np.exp(min(float(np.log1p(bet * (half - found.differences)).sum()), np.log(MOST_WEALTH)))
     return float(min((statistic + 1.0) * e_value, MOST_WEALTH))
+
+
+def excess(compared: Pairs, usual: float) -> tuple[float, float]:
+    """Share of labels that is flipped, and how seldom chance alone shows as much over what is `usual`."""
+    room = 1.0 - 2.0 * compared.usual
+    # By their variance, as it is if a twentieth is flipped: what contradicts a score that is sure tells most.
+    weight = room / (0.05 + compared.usual * (1.0 - compared.usual))
+    total = float(weight @ room)
+    if len(room) < LEAST_ACCUSING or total == 0.0:
+        return 0.0, 1.0
+    value = float(weight @ compared.differences) / total
+    error = float(np.sqrt((weight * weight) @ (compared.differences - value * room) ** 2)) / total
+    return value, float(stats.norm.sf((value - usual) / error)) if error > 0.0 else 1.0
 
 
 def _by_cell(

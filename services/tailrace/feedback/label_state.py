@@ -12,10 +12,10 @@ from tailrace.contracts.records import Quarantined
 from tailrace.core.attribution import Attribution
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
-from tailrace.core.label_sources import distrusted
 from tailrace.core.labels import FINAL
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.quality import QualityWindows, WindowKey, pairs
+from tailrace.core.quarantine import distrusted
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.feedback.changelog import Changelog, Restored
 

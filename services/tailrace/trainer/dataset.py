@@ -14,7 +14,7 @@ from tailrace.contracts.records import Quarantined
 from tailrace.core.delay_drift import find_drift
 from tailrace.core.durations import milliseconds
 from tailrace.core.label_delay import LEAST_SHARE, Delays, cell_of, learn
-from tailrace.core.label_sources import distrusted
+from tailrace.core.quarantine import distrusted
 from tailrace.core.sampling import DataSet, biased, maturity, newest_labels
 from tailrace.errors import ImmatureLabels
 from tailrace.trainer.lake import DAY_MS, labels_of, newest_day_ms, predictions_of, read_days
