@@ -46,6 +46,7 @@ class Change:
     known_at_ms: int
     outcome_time_ms: int | None
     previous: float | None
+    source: str
 
 
 class NaiveJoin:
@@ -148,9 +149,9 @@ class NaiveJoin:
     def _wins(self, new: Outcome, held: Outcome) -> bool:
         if new == held:
             self.counts["duplicate"] += 1
-        elif new.revision < held.revision:
+        elif new.tier == held.tier and new.revision < held.revision:
             self.counts["stale_revision"] += 1
-        elif new.revision == held.revision:
+        elif new.tier == held.tier and new.revision == held.revision:
             self.counts["conflict"] += 1
         return rank(new) > rank(held)
 
@@ -175,7 +176,8 @@ class NaiveJoin:
         at_end = outcome is None or reason in ("timeout", "window_closed", "censored")
         known_ms = end_ms if at_end or outcome is None else latest_ms
         outcome_ms = outcome.time_ms if outcome is not None and known else None
-        return [Change(prediction, judged.version, label, status, reason, known_ms, outcome_ms, previous)]
+        source = outcome.source if outcome is not None else ""
+        return [Change(prediction, judged.version, label, status, reason, known_ms, outcome_ms, previous, source)]
 
     def _next_ms(self, state: Event) -> int:
         if not state.judged:
@@ -192,10 +194,10 @@ class NaiveJoin:
             self.side.append(Unattributed(event_id, outcome, reason))
 
 
-def rank(outcome: Outcome) -> tuple[int, int, float, int]:
+def rank(outcome: Outcome) -> tuple[int, int, int, float, int, str]:
     """The greater counts."""
     kind = 2 if outcome.retract else 3 if outcome.left else 1
-    return outcome.revision, kind, outcome.value, outcome.time_ms
+    return outcome.tier, outcome.revision, kind, outcome.value, outcome.time_ms, outcome.source
 
 
 def reduced(outcomes: list[Outcome], rule: str | None) -> Outcome | None:

@@ -13,6 +13,8 @@ from naive_join import NaiveJoin
 
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Scored
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES
+from tailrace.core.outcome_sources import MOST_SOURCES, OTHERS_NAME, SourceBook
+from tailrace.core.trust import Trust, tier_of
 
 SPEC = JoinSpec(window_ms=100, skew_ms=5, lateness_ms=10, correction_ms=1000, hold_ms=50)
 NOTHING = msgspec.Raw(b"{}")
@@ -170,18 +172,22 @@ scored = st.builds(
     st.sampled_from([True, True, True, False]),
     st.sampled_from([False, False, False, True]),
 )
+TRUST: dict[str, Trust] = {"analyst": "human", "rules": "system"}
 values = st.sampled_from([0.0, 1.0, 2.5, -1.0])
 ids = st.sampled_from(["x", "y", "z"])
 kinds = st.sampled_from([(False, False), (False, False), (True, False), (False, True)])
 reported = st.tuples(
     events,
     st.builds(
-        lambda revision, kind, value, time_ms, name: Outcome(revision, kind[0], value, time_ms, name, kind[1]),
+        lambda revision, kind, value, time_ms, name, source: Outcome(
+            revision, kind[0], value, time_ms, name, kind[1], source, tier_of(TRUST, source)
+        ),
         st.sampled_from([0, 0, 1, 2]),
         kinds,
         values,
         times,
         ids,
+        st.sampled_from(["analyst", "rules", "shop 1", "shop 2"]),
     ),
 )
 batch = st.tuples(st.lists(scored, max_size=8), st.lists(reported, max_size=12), st.none() | times, st.booleans())
@@ -191,6 +197,7 @@ specs = st.builds(
     if_absent=st.sampled_from([False, False, None]),
     closes_at_outcome=st.booleans(),
     reduce=st.sampled_from([None, "any", "sum", "max", "last"]),
+    trust=st.sampled_from([None, TRUST]),
 )
 
 
@@ -201,6 +208,8 @@ def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batc
         batches = [
             (p, [(e, msgspec.structs.replace(o, outcome_id="", left=False)) for e, o in r], *x) for p, r, *x in batches
         ]
+    if spec.trust is None:
+        batches = [(p, [(e, msgspec.structs.replace(o, source="", tier=0)) for e, o in r], *x) for p, r, *x in batches]
     versions: dict[str, int] = {}
     for predictions, reports, watermark_ms, forgets in batches:
         expected = [change for one in predictions for change in naive.predict(one)]
@@ -211,7 +220,7 @@ def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batc
         if watermark_ms is not None:
             expected += naive.advance(watermark_ms)
             parts.append(columns.advance(watermark_ms))
-        told = [emission for part in parts for emission in _told(columns, part)]
+        told = [emission for part in parts for emission in _told(columns, part, whose=spec.reduce is None)]
         for name, version, *_ in told:
             assert versions.get(name, 0) + 1 == version
             versions[name] = version
@@ -225,6 +234,8 @@ def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batc
                 c.known_at_ms,
                 c.outcome_time_ms,
                 c.previous,
+                # Of several that come to one value, any may be named.
+                c.source if spec.reduce is None else None,
             )
             for c in expected
         ] == told
@@ -238,10 +249,13 @@ def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batc
         assert (naive.counts, naive.side, len(naive.events)) == (columns.counts, columns.side, len(columns))
 
 
-def _told(state: JoinState, changes: Changes) -> list[tuple[Any, ...]]:
+def _told(state: JoinState, changes: Changes, *, whose: bool) -> list[tuple[Any, ...]]:
     ids = [text.prediction_id for text in state.table.read(changes.rows)]
     columns = (changes.version, changes.label, changes.status, changes.reason, changes.known_at_ms)
-    rows = zip(ids, *(c.tolist() for c in (*columns, changes.outcome_time_ms, changes.previous)), strict=True)
+    names = state.sources.names if state.sources is not None else [""]
+    sources = [names[code] if whose else None for code in changes.source.tolist()]
+    columns = (*columns, changes.outcome_time_ms, changes.previous)
+    rows = zip(ids, *(c.tolist() for c in columns), sources, strict=True)
     return [
         (
             name,
@@ -252,9 +266,33 @@ def _told(state: JoinState, changes: Changes) -> list[tuple[Any, ...]]:
             known_ms,
             None if outcome_ms == NO_TIME else outcome_ms,
             None if np.isnan(previous) else previous,
+            source,
         )
-        for name, version, label, status, reason, known_ms, outcome_ms, previous in rows
+        for name, version, label, status, reason, known_ms, outcome_ms, previous, source in rows
     ]
+
+
+@pytest.mark.parametrize("arrival", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_the_most_trusted_source_is_believed_whatever_comes_first(arrival: tuple[int, ...]) -> None:
+    reported = [Outcome(9, False, 1.0, 40, source="shop"), Outcome(5, False, 1.0, 30, source="rules", tier=1)]
+    reported.append(Outcome(0, False, 0.0, 20, source="analyst", tier=2))
+    state = JoinState(msgspec.structs.replace(SPEC, trust=TRUST))
+    state.predict(Arrivals.of([P]))
+    for at in arrival:
+        state.observe(Reports.of(["e"], [reported[at]]))
+    final = state.advance(110)
+    assert state.sources is not None
+    assert [(0.0, "analyst")] == [(final.label[0], state.sources.names[final.source[0]])]
+
+
+def test_sources_past_the_cap_go_by_one_name_and_those_declared_never_do() -> None:
+    book = SourceBook(TRUST)
+    many = [f"shop {number}" for number in range(MOST_SOURCES + 10)]
+    codes = book.codes([*many, "analyst"])
+    assert OTHERS_NAME == book.names[codes[-2]]
+    assert "analyst" == book.names[codes[-1]]
+    assert len(book.names) == MOST_SOURCES + len(TRUST)
+    assert codes.tolist() == SourceBook(TRUST, book.names).codes([*many, "analyst"]).tolist()
 
 
 def test_full_state_evicts_what_can_only_be_corrected_before_what_still_waits() -> None:

@@ -55,7 +55,7 @@ def labels(start_ms: int, span_ms: int, count: int, errors: float, seed: int = 0
     scores = on_grid(np.where(rng.random(count) < 0.5, 0.8, 0.2))
     positive = (scores >= 0.5) ^ wrong
     slices = [b'{"channel":"%s"}' % channel.encode()] * count
-    return Judged(times + HOUR_MS, times, [b""] * count, scores, positive, slices)
+    return Judged(times + HOUR_MS, times, [b""] * count, scores, positive, slices, np.zeros(count, np.uint8))
 
 
 def ticked(monitor: Monitor, hours: range, *suspicions: Suspicion) -> list[Any]:

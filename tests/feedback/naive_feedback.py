@@ -273,4 +273,6 @@ def _judgement(change: Change, label: float) -> Judgements:
     of = change.prediction
     text = encode([of.prediction_id, of.event_id, of.key, of.entities])
     times = np.array([change.known_at_ms]), np.array([of.event_time_ms])
-    return Judgements(*times, [text], np.array([of.score]), np.array([label > 0.0]), [bytes(of.slices)])
+    return Judgements(
+        *times, [text], np.array([of.score]), np.array([label > 0.0]), [bytes(of.slices)], np.zeros(1, np.uint8)
+    )

@@ -109,8 +109,8 @@ def written(tmp_path: Path) -> tuple[UseCase, list[tuple[bytes, bytes | None]]]:
 def test_changelog_of_a_later_format_is_refused(written: tuple[UseCase, list[tuple[bytes, bytes | None]]]) -> None:
     declared, changelog = written
     clock = next(value for key, value in reversed(changelog) if key == b"monitor")
-    later = (clock or b"").replace(b'"format":3', b'"format":4')
-    with pytest.raises(StateCorrupt, match="format 4, this release writes 3"):
+    later = (clock or b"").replace(b'"format":4', b'"format":5')
+    with pytest.raises(StateCorrupt, match="format 5, this release writes 4"):
         processor(declared, [*changelog, (b"monitor", later)])
 
 

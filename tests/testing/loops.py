@@ -35,7 +35,14 @@ class Failure(tr.Event):
 
 readings = tr.Topic("pumps.readings", Reading, key="pump", event_time="at_ms", lateness="2m")
 failures = tr.Topic("pumps.failures", Failure, key="reading_id", event_time="at_ms", lateness="2m")
-failed = tr.Label(failures, on="reading_id", value="failed", matures_after={matures_after}, closes="outcome")
+failed = tr.Label(
+    failures,
+    on="reading_id",
+    value="failed",
+    matures_after={matures_after},
+    closes="outcome",
+    source={source},
+)
 usecase = tr.UseCase(
     name="pumps",
     requests=readings,
@@ -99,11 +106,13 @@ def fit(rows, labels, validation_rows, validation_labels, *, plan, seed):
 """
 
 
-def use_case(folder: Path, *, at_least_every: str | None = None, matures_after: str = "6h") -> tuple[UseCase, Settings]:
+def use_case(
+    folder: Path, *, at_least_every: str | None = None, matures_after: str = "6h", source: str | None = None
+) -> tuple[UseCase, Settings]:
     """Pumps that fail when they are hot, and settings that find their trainer."""
     (folder / "pumps").mkdir(parents=True)
     (folder / "pumps" / "usecase.py").write_text(
-        _MODULE.format(at_least_every=repr(at_least_every), matures_after=repr(matures_after))
+        _MODULE.format(at_least_every=repr(at_least_every), matures_after=repr(matures_after), source=repr(source))
     )
     (folder / "pumps" / "train.py").write_text(_TRAINER)
     return load_use_case(folder, "pumps"), Settings(use_cases=folder, partitions=2, threads=1)

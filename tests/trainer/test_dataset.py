@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tailrace.contracts.records import Quarantined
 from tailrace.errors import ImmatureLabels
 from tailrace.trainer.dataset import Window, load
 from tailrace.trainer.lake import LabelRow, ServedRow, _date, _labels, _predictions, labels_of, predictions_of
@@ -50,6 +51,33 @@ def lake(root: Path, *, lose: float = 0.0, keep_open: bool = False) -> dict[str,
     written(root, "served", _predictions(served))
     written(root, "labels", _labels(labels))
     return truth
+
+
+def test_labels_of_a_source_in_quarantine_are_marked_within_its_span(tmp_path: Path) -> None:
+    served = [ServedRow(f"p{at}", START_DAY * DAY_MS + at * HOUR_MS, "1", 0.2, [float(at)], "plan") for at in range(24)]
+    labels = [
+        LabelRow(
+            row.prediction_id,
+            row.event_time_ms,
+            1,
+            1.0,
+            "final",
+            row.event_time_ms + 1,
+            "champion",
+            row.event_time_ms + 1,
+            source="liar" if at % 2 else "honest",
+        )
+        for at, row in enumerate(served)
+    ]
+    written(tmp_path, "served", _predictions(served))
+    written(tmp_path, "labels", _labels(labels))
+    since_ms, until_ms = served[5].event_time_ms, served[11].event_time_ms
+    held = [Quarantined(source="liar", since_ms=since_ms, until_ms=until_ms)]
+    data = load(tmp_path, fingerprint="plan", window=WINDOW, quarantined=held)
+    assert data.distrusted is not None
+    assert [5, 7, 9] == np.flatnonzero(data.distrusted).tolist()
+    assert 21 == len(data.trusted.labels)
+    assert load(tmp_path, fingerprint="plan", window=WINDOW).distrusted is None
 
 
 def test_rows_are_those_whose_window_has_closed_with_the_labels_they_then_had(tmp_path: Path) -> None:

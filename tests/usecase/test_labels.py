@@ -80,6 +80,22 @@ def test_entity_of_a_label_travels_with_every_prediction() -> None:
         (revenue(left="amount", reduce="any"), "auxiliary_labels[0].left: Order.amount must be bool, it is float"),
         (revenue(entity="customers", reduce="any"), "auxiliary_labels[0].entity: Offer has no field 'customers'"),
         (revenue(entity="region", reduce="any"), "auxiliary_labels[0].entity: Offer.region must always be there"),
+        (revenue(source="region"), "auxiliary_labels[0].source: Order has no field 'region'"),
+        (revenue(trust={"*": "human"}), "auxiliary_labels[0].trust: nothing is said of who reports"),
+        (
+            revenue(source="order_id", trust={"a": "humans"}),
+            "'humans' is no tier of trust; did you mean 'human'?",
+        ),
+        (
+            revenue(
+                source="order_id",
+                trust={"a": "human", "*": "user"},
+                entity="customer",
+                on="customer",
+                reduce="any",
+            ),
+            "auxiliary_labels[0].trust: outcomes of an entity are of one tier",
+        ),
         (
             revenue(attribution="linear"),
             "auxiliary_labels[0].attribution: 'linear' has no effect on outcomes of single",

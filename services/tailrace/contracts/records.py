@@ -93,7 +93,8 @@ class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
     `label` is None while pending, after a retraction, or when censored. `known_at_ms` is the stream
     time at which this became known: the outcome's own time, or the watermark that closed the window.
     A use case may have several labels, told apart by `label_name`, each with versions of its own; models are
-    trained on and judged by the one that is not `auxiliary`.
+    trained on and judged by the one that is not `auxiliary`. `source` is who reported the outcome, "" for nobody or
+    where outcomes do not say.
     """
 
     prediction_id: str
@@ -116,6 +117,7 @@ class LabelledPrediction(msgspec.Struct, frozen=True, kw_only=True):
     slices: dict[str, str]
     weight: float = 1.0
     auxiliary: bool = False
+    source: str = ""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +201,9 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     top_distinct: bool = False
 
 
-AlarmKind = Literal["drift", "metric_drop", "broken_join", "label_delay", "freshness", "no_data", "service"]
+AlarmKind = Literal[
+    "drift", "metric_drop", "broken_join", "label_delay", "freshness", "no_data", "service", "label_source"
+]
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,7 +213,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     "column=value". `since_ms` is when it began, as far as is known, in event time; `raised_at_ms` when it was
     found. `value` passed `threshold`; `size` is how far it is from what was usual: the rise of a mean loss or
     of a share, for a distribution the shift in ranges between the quartiles; 0 where the detector cannot tell.
-    While a `broken_join` or a `label_delay` stands, no new model is asked for.
+    While a `broken_join` or a `label_delay` stands, no new model is asked for. While a `label_source` does, labels of
+    the source that is its subject are not trusted.
     """
 
     use_case: str
@@ -258,11 +263,20 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     design_effect: float = 1.0
 
 
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """A source whose labels, of events from `since_ms` until `until_ms`, are not trusted; None: until it is cleared."""
+
+    source: str
+    since_ms: int
+    until_ms: int | None = None
+
+
 class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):
     """The retraining policy, a schedule or a person asks for a new model (topic RETRAINING).
 
     `train_from_ms` is the event time at which the present concept began, None where none is known; `champion`
-    the version that served at the request, "" before the first; `evidence` the figures that decided.
+    the version that served at the request, "" before the first; `evidence` the figures that decided. Labels of those
+    `quarantined` are not trusted.
     """
 
     run_id: str
@@ -275,6 +289,7 @@ class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested
     train_from_ms: int | None = None
     champion: str = ""
     evidence: dict[str, str] = {}
+    quarantined: list[Quarantined] = []
 
 
 class RetrainHeld(msgspec.Struct, frozen=True, kw_only=True, tag="held"):

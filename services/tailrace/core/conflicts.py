@@ -1,4 +1,4 @@
-"""Which outcome counts where several speak of the same: the highest revision, then by content, whoever came first."""
+"""Which outcome counts where several speak of the same: by trust, then revision, then content; whoever came first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from numpy.typing import NDArray
 
 from tailrace.core.join_records import Reports
 from tailrace.core.join_table import NO_OUTCOME, JoinTable, Rows
+from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.outcome_table import OutcomeTable, Said
 from tailrace.core.reductions import Reduction
 
 
 def enter_single(
-    table: JoinTable, new: Reports, places: NDArray[np.int64], heads: Rows, counts: Counter[str]
+    table: JoinTable,
+    new: Reports,
+    places: NDArray[np.int64],
+    heads: Rows,
+    counts: Counter[str],
+    book: SourceBook | None = None,
 ) -> NDArray[np.bool_]:  # hot path
     """Enters outcomes of distinct events, all of which are revisions of one outcome.
 
@@ -24,15 +30,16 @@ def enter_single(
         places: Which of them.
         heads: int64 (n,), first rows of their events.
         counts: Where duplicates, stale revisions and conflicts are counted.
+        book: Sources by code; None where outcomes name none.
 
     Returns:
         bool (n,), which of them hold now.
     """
-    said = _said(new, places)
+    said = _said(new, places, book)
     wins = np.ones(len(places), np.bool_)
     judged = np.flatnonzero(table.outcome[heads] != NO_OUTCOME)
     if judged.size:
-        wins[judged] = _beats(said.taken(judged), _known(table, heads[judged]), counts)
+        wins[judged] = _beats(said.taken(judged), _known(table, heads[judged]), counts, book)
     _write(table, heads[wins], said.taken(wins))
     return wins
 
@@ -45,18 +52,19 @@ def enter_reduced(
     places: NDArray[np.int64],
     heads: Rows,
     counts: Counter[str],
+    book: SourceBook | None = None,
 ) -> NDArray[np.bool_]:
     """Enters outcomes with ids, distinct by event and id, and what those of each event come to together.
 
     Args and result as in `enter_single`; `outcomes` holds the newest of each id, `rule` reduces them.
     """
-    said = _said(new, places)
+    said = _said(new, places, book)
     wins = np.ones(len(places), np.bool_)
     ids = [new.outcome_ids[place] for place in places.tolist()]
     rows = outcomes.find(heads, ids)
     again = np.flatnonzero(rows >= 0)
     if again.size:
-        wins[again] = _beats(said.taken(again), outcomes.said(rows[again]), counts)
+        wins[again] = _beats(said.taken(again), outcomes.said(rows[again]), counts, book)
     outcomes.put(heads[wins], [ids[at] for at in np.flatnonzero(wins).tolist()], said.taken(wins))
     changed = np.unique(heads[wins])
     if changed.size:
@@ -64,28 +72,35 @@ def enter_reduced(
     return wins
 
 
-def _beats(new: Said, held: Said, counts: Counter[str]) -> NDArray[np.bool_]:
+def _beats(new: Said, held: Said, counts: Counter[str], book: SourceBook | None) -> NDArray[np.bool_]:
     """Whether outcomes replace those that are known: their fields, compared one by one in their order."""
     greater = np.zeros(len(new.value), np.bool_)
     equal = np.ones(len(new.value), np.bool_)
-    for mine, theirs in zip(new.columns(), held.columns(), strict=True):
+    for mine, theirs in zip(new.columns(book), held.columns(book), strict=True):
         greater |= equal & (mine > theirs)
         equal &= mine == theirs
-    stale = new.revision < held.revision
-    conflict = ~equal & (new.revision == held.revision)
+    alike = np.True_ if book is None else book.tiers[new.source] == book.tiers[held.source]
+    stale = alike & (new.revision < held.revision)
+    conflict = alike & ~equal & (new.revision == held.revision)
     for name, which in (("duplicate", equal), ("stale_revision", stale), ("conflict", conflict)):
         if which.any():
             counts[name] += int(which.sum())
     return greater
 
 
-def _said(new: Reports, places: NDArray[np.int64]) -> Said:
-    return Said(new.revision[places], new.kinds(places), new.value[places], new.time_ms[places])
+def _said(new: Reports, places: NDArray[np.int64], book: SourceBook | None) -> Said:
+    if book is None or not new.sources:
+        source = np.zeros(len(places), np.uint8)
+    else:
+        source = book.codes([new.sources[place] for place in places.tolist()])
+    return Said(new.revision[places], new.kinds(places), new.value[places], new.time_ms[places], source)
 
 
 def _known(table: JoinTable, heads: Rows) -> Said:
-    return Said(table.revision[heads], table.outcome[heads], table.value[heads], table.outcome_time_ms[heads])
+    source = table.source[heads]
+    return Said(table.revision[heads], table.outcome[heads], table.value[heads], table.outcome_time_ms[heads], source)
 
 
 def _write(table: JoinTable, heads: Rows, said: Said) -> None:
-    table.revision[heads], table.outcome[heads], table.value[heads], table.outcome_time_ms[heads] = said
+    table.revision[heads], table.outcome[heads], table.value[heads] = said.revision, said.kind, said.value
+    table.outcome_time_ms[heads], table.source[heads] = said.time_ms, said.source

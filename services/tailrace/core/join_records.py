@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, LEFT, RETRACTED, Cohort
 from tailrace.core.reductions import Reduction, Touch
+from tailrace.core.trust import Trust
 
 _LINES = msgspec.json.Encoder()
 
@@ -22,7 +23,7 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     without outcome negative, None censors it; `max_events` is the hard cap of the state. `reduce` None: all
     outcomes of an event are revisions of one; else outcomes have ids, and those that hold are reduced to one label.
     `entity` names the entity that outcomes speak of, None where they speak of events; `attribution` says which of
-    its predictions they judge.
+    its predictions they judge. `trust` is the tier by source, None where outcomes name no source.
     """
 
     window_ms: int
@@ -35,13 +36,15 @@ class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):
     reduce: Reduction | None = None
     entity: str | None = None
     attribution: Touch = "every_touch"
+    trust: Mapping[str, Trust] | None = None
     max_events: int = 2_000_000
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What was reported of an event.
 
-    `left` says that the event left observation, so that no outcome of it can be seen from then on.
+    `left` says that the event left observation, so that no outcome of it can be seen from then on. `source` is who
+    reported it, "" for nobody, and `tier` how far that is trusted, a place in `trust.TIERS`.
     """
 
     revision: int
@@ -50,12 +53,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     time_ms: int
     outcome_id: str = ""
     left: bool = False
+    source: str = ""
+    tier: int = 0
 
     @property
-    def rank(self) -> tuple[int, int, float, int]:
+    def rank(self) -> tuple[int, int, int, float, int, str]:
         """The greater counts, of two that speak of the same; what `conflicts` compares on columns."""
         kind = RETRACTED if self.retract else LEFT if self.left else ASSERTED
-        return self.revision, kind, self.value, self.time_ms
+        return self.tier, self.revision, kind, self.value, self.time_ms, self.source
 
 
 class Unattributed(msgspec.Struct, frozen=True, gc=False):
@@ -125,7 +130,8 @@ class Arrivals(NamedTuple):
 class Reports(NamedTuple):
     """Outcomes as columns, in order of arrival; `revision` and `time_ms` int64, `retract` bool, `value` float64.
 
-    `outcome_ids` and `left`, bool (n,), are there where outcomes are reduced.
+    `outcome_ids` and `left`, bool (n,), are there where outcomes are reduced; `sources` and `tiers`, int8 (n,), where
+    they name who reports.
     """
 
     event_ids: list[str]
@@ -135,6 +141,8 @@ class Reports(NamedTuple):
     time_ms: NDArray[np.int64]
     outcome_ids: Sequence[str] = ()
     left: NDArray[np.bool_] | None = None
+    sources: Sequence[str] = ()
+    tiers: NDArray[np.int8] | None = None
 
     @staticmethod
     def of(event_ids: list[str], outcomes: Sequence[Outcome]) -> Reports:
@@ -147,6 +155,8 @@ class Reports(NamedTuple):
             np.array([o.time_ms for o in outcomes], dtype=np.int64),
             [o.outcome_id for o in outcomes],
             np.array([o.left for o in outcomes], dtype=np.bool_),
+            [o.source for o in outcomes],
+            np.array([o.tier for o in outcomes], dtype=np.int8),
         )
 
     def kinds(self, places: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -166,6 +176,8 @@ class Reports(NamedTuple):
             int(self.time_ms[at]),
             self.outcome_ids[at] if self.outcome_ids else "",
             self.left is not None and bool(self.left[at]),
+            self.sources[at] if self.sources else "",
+            int(self.tiers[at]) if self.tiers is not None else 0,
         )
 
 

@@ -31,6 +31,7 @@ _COLUMNS: dict[str, Any] = {
     "flags": np.uint8,
     "head": np.int32,
     "next": np.int32,
+    "aside": np.bool_,
     "version": np.int32,
     "label": np.float64,
     "status": np.int8,
@@ -40,18 +41,23 @@ _COLUMNS: dict[str, Any] = {
     "value": np.float64,
     "outcome_time_ms": np.int64,
     "closed": np.bool_,
+    "source": np.uint8,
+    "told_by": np.uint8,
 }
-CHANGING: tuple[str, ...] = tuple(_COLUMNS)[8:]
-"""What changes after a prediction has come. `revision` to `closed` speak of the event and count in its first row."""
+CHANGING: tuple[str, ...] = tuple(_COLUMNS)[9:]
+"""What changes after a prediction has come. `revision` to `source` speak of the event and count in its first row."""
 _CLEAR = {
     "bin": -1,
     "next": -1,
+    "aside": False,
     "version": 0,
     "label": np.nan,
     "status": 0,
     "known_at_ms": -1,
     "outcome": 0,
     "closed": False,
+    "source": 0,
+    "told_by": 0,
 }
 
 
@@ -82,6 +88,9 @@ class JoinTable:
     Attributes:
         index: The row of the first prediction of each event.
         cohorts: Cohort of each number in the column `cohort`.
+        aside: Which labels count in no window, because their source is not trusted; follows from the quarantines.
+        source: Code of who reported what is known of an event, in its `SourceBook`; 0 for nobody.
+        told_by: The same of the label as it was published last: another source that says the same changes no label.
         texts: object (capacity,), a `Text` as a JSON array for each row. An array and not a list: the garbage
             collector would walk through a list of millions again and again.
     """
@@ -94,6 +103,7 @@ class JoinTable:
     flags: NDArray[np.uint8]
     head: NDArray[np.int32]
     next: NDArray[np.int32]
+    aside: NDArray[np.bool_]
     version: NDArray[np.int32]
     label: NDArray[np.float64]
     status: NDArray[np.int8]
@@ -103,6 +113,8 @@ class JoinTable:
     value: NDArray[np.float64]
     outcome_time_ms: NDArray[np.int64]
     closed: NDArray[np.bool_]
+    source: NDArray[np.uint8]
+    told_by: NDArray[np.uint8]
     texts: NDArray[np.object_]
 
     def __init__(self) -> None:

@@ -1,8 +1,9 @@
 """Joins outcomes to predictions on event time, so that arrival order cannot change the final table.
 
-One winning outcome per event: the eligible one of highest revision, ties broken by content; or, where outcomes
-have ids, one per id, and a rule that reduces them to a label. A label -> provisional -> final, and may be corrected until the horizon ends. Outcomes are held per event, not per
-prediction: champion and shadow share them. All is done by the batch, on columns.
+One winning outcome per event: the eligible one of the most trusted source, then of highest revision, ties broken by
+content; or, where outcomes have ids, one per id, and a rule that reduces them to a label. A label -> provisional ->
+final, and may be corrected until the horizon ends. Outcomes are held per event, not per prediction: champion and shadow
+share them. All is done by the batch, on columns.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tailrace.core.held_outcomes import HeldOutcomes
 from tailrace.core.join_records import Arrivals, JoinSpec, Outcome, Reports, Scored, Unattributed
 from tailrace.core.join_table import NO_OUTCOME, JoinTable, Rows
 from tailrace.core.labels import Changes, settle
+from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.outcome_table import OutcomeTable
 
 __all__ = ["Arrivals", "Changes", "JoinSpec", "JoinState", "Outcome", "Reports", "Scored", "Unattributed"]
@@ -34,6 +36,7 @@ class JoinState:
     Attributes:
         table: Predictions that wait or may still be corrected.
         outcomes: Outcomes by event and id; None where an event has one.
+        sources: Who reports, by code; None where outcomes name no source.
         held: Outcomes that came before any prediction of their event.
         counts: Duplicates, conflicts, stale revisions and unattributed outcomes by name.
         side: Outcomes that judge nothing, since the caller last cleared it.
@@ -46,6 +49,7 @@ class JoinState:
         self.watermark_ms = watermark_ms
         self.table = JoinTable()
         self.outcomes = OutcomeTable() if spec.reduce is not None else None
+        self.sources = SourceBook(spec.trust) if spec.trust is not None else None
         self.held = HeldOutcomes(spec.hold_ms)
         self.counts: Counter[str] = Counter()
         self.side: list[Unattributed] = []
@@ -221,9 +225,9 @@ class JoinState:
         """Enters eligible outcomes, those at some places, as what is known of their events; gives which count."""
         rule, outcomes = self.spec.reduce, self.outcomes
         if rule is None or outcomes is None:
-            wins = enter_single(self.table, new, places, heads, self.counts)
+            wins = enter_single(self.table, new, places, heads, self.counts, self.sources)
         else:
-            wins = enter_reduced(self.table, outcomes, rule, new, places, heads, self.counts)
+            wins = enter_reduced(self.table, outcomes, rule, new, places, heads, self.counts, self.sources)
         self.touched.append(heads[wins])
         return wins
 

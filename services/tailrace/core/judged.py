@@ -16,7 +16,7 @@ class Judged(NamedTuple):
     """Final labels as columns: `known_at_ms` and `event_time_ms` int64, `scores` float64, `positive` bool, n each.
 
     `texts` are those of the join's table; the id in them decides the order where both times are the same.
-    `slices` are JSON objects as the predictions hold them.
+    `slices` are JSON objects as the predictions hold them; `source` uint8, codes of who reported them.
     """
 
     known_at_ms: NDArray[np.int64]
@@ -25,13 +25,15 @@ class Judged(NamedTuple):
     scores: NDArray[np.float64]
     positive: NDArray[np.bool_]
     slices: list[bytes]
+    source: NDArray[np.uint8]
 
     @staticmethod
     def of(table: JoinTable, rows: Rows, known_at_ms: NDArray[np.int64], labels: NDArray[np.float64]) -> Judged:
         """Labels of rows: known since int64 (n,), and float64 (n,), positive above 0."""
         texts = table.texts[rows].tolist()
         slices = [table.cohorts[cohort].slices for cohort in table.cohort[rows].tolist()]
-        return Judged(known_at_ms, table.event_time_ms[rows], texts, table.score[rows], labels > 0.0, slices)
+        times, source = table.event_time_ms[rows], table.told_by[rows]
+        return Judged(known_at_ms, times, texts, table.score[rows], labels > 0.0, slices, source)
 
     @staticmethod
     def joined(parts: Sequence[Judged]) -> Judged:
@@ -44,13 +46,14 @@ class Judged(NamedTuple):
             np.concatenate([np.empty(0), *(part.scores for part in parts)]),
             np.concatenate([np.empty(0, np.bool_), *(part.positive for part in parts)]),
             [text for part in parts for text in part.slices],
+            np.concatenate([np.empty(0, np.uint8), *(part.source for part in parts)]),
         )
 
     def taken(self, places: NDArray[np.integer]) -> Judged:
         """Some of them, by position."""
         texts, slices = ([column[place] for place in places.tolist()] for column in (self.texts, self.slices))
         times = self.known_at_ms[places], self.event_time_ms[places]
-        return Judged(*times, texts, self.scores[places], self.positive[places], slices)
+        return Judged(*times, texts, self.scores[places], self.positive[places], slices, self.source[places])
 
     def in_order(self) -> Judged:
         """By the time they became known, then event time, then prediction id."""

@@ -25,7 +25,8 @@ class Changes(NamedTuple):
 
     `rows` int64 says whose; `places` int64, where each stood in what was settled; `version` int32; `label`
     float64, NaN for none; `status` and `reason` int8, numbers in `STATUSES` and `REASONS`; `known_at_ms` int64;
-    `outcome_time_ms` int64, `NO_TIME` for none; `previous` float64, the final label it replaces, NaN for none.
+    `outcome_time_ms` int64, `NO_TIME` for none; `previous` float64, the final label it replaces, NaN for none; `source` uint8, code
+    of who reported it.
     """
 
     rows: Rows
@@ -37,6 +38,7 @@ class Changes(NamedTuple):
     known_at_ms: NDArray[np.int64]
     outcome_time_ms: NDArray[np.int64]
     previous: NDArray[np.float64]
+    source: NDArray[np.uint8]
 
     @staticmethod
     def none() -> Changes:
@@ -63,7 +65,7 @@ class Changes(NamedTuple):
         return Changes.joined([changes for _, changes in parts]).taken(np.argsort(places, kind="stable"))
 
 
-_NONE = Changes._make(np.empty(0, kind) for kind in ("i8", "i8", "i4", "f8", "i1", "i1", "i8", "i8", "f8"))
+_NONE = Changes._make(np.empty(0, kind) for kind in ("i8", "i8", "i4", "f8", "i1", "i1", "i8", "i8", "f8", "u1"))
 
 
 def settle(
@@ -93,9 +95,11 @@ def settle(
     at_end = ~reported | (reason == TIMEOUT) | (reason == WINDOW_CLOSED) | (reason == CENSORED_NOW)
     end_ms = table.event_time_ms[rows] + (spec.window_ms + spec.lateness_ms)
     outcome_ms = table.outcome_time_ms[heads]
+    source = table.source[heads]
     known_at_ms = np.where(at_end, end_ms, outcome_ms if latest_ms is None else latest_ms[places])
     table.version[rows] += 1
     table.label[rows], table.status[rows], table.known_at_ms[rows] = label, status, known_at_ms
+    table.told_by[rows] = source
     return Changes(
         rows,
         places,
@@ -106,6 +110,7 @@ def settle(
         known_at_ms,
         np.where(known, outcome_ms, NO_TIME),
         np.where(was_status == FINAL, was, np.nan),
+        source,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from tailrace.contracts.records import Alarm, AlarmKind
 from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.join_watch import JoinWatchData
+from tailrace.core.label_sources import LabelSourcesData, SourceFinding
 from tailrace.core.monitors import Detector, Metric
 from tailrace.core.prequential import Prequential
 from tailrace.core.retraining import RetrainSpec, RetrainState
@@ -69,6 +71,25 @@ class Suspicion(NamedTuple):
             "label_delay", "label_delay", "log_rank", delay.size, MATERIAL, delay.size, delay.since_ms, detail
         )
 
+    @staticmethod
+    def of_source(found: SourceFinding) -> Suspicion:
+        """A source whose labels are not to be trusted."""
+        since = datetime.fromtimestamp(found.since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        said = _SAID[found.subject].format(found.value, found.limit)
+        detail = f"source {found.source} {said} since {since}; its labels are left out from then on"
+        size = found.value - found.limit
+        return Suspicion(
+            "label_source", found.source, found.subject, found.value, found.limit, size, found.since_ms, detail
+        )
+
+
+_SAID = {
+    "flips": "contradicts the scores on {:.1%} of its labels more than other sources do, {:.1%} at most are usual,",
+    "volume": "reports {:.3f} outcomes per prediction, {:.3f} at most are usual,",
+    "sooner": "reports {:.1%} of its outcomes sooner than it used to, beyond what others do, {:.1%} at most are usual,",
+    "later": "reports {:.1%} of its outcomes later than it used to, beyond what others do, {:.1%} at most are usual,",
+}
+
 
 class MonitorSnapshot(msgspec.Struct, kw_only=True):
     """State of a monitor as it is stored.
@@ -87,6 +108,7 @@ class MonitorSnapshot(msgspec.Struct, kw_only=True):
     detectors: dict[str, dict[str, Any]] = {}
     joins: JoinWatchData = msgspec.field(default_factory=JoinWatchData)
     suspect: list[tuple[int, int]] = []
+    sources: LabelSourcesData = msgspec.field(default_factory=LabelSourcesData)
     held: str = ""
     drift: str = ""
     alarms: dict[str, Alarm] = {}

@@ -6,7 +6,7 @@ commute, and losses are fed to the detectors sorted by the time they became know
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -27,13 +27,15 @@ from tailrace.core.drift_alarms import (
 from tailrace.core.e_detector import EDetectorState
 from tailrace.core.join_watch import JoinFinding, JoinWatch
 from tailrace.core.judged import Judged
+from tailrace.core.label_sources import LabelSources
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
 from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, MonitorSpec, Suspicion
 from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, EDetector
 from tailrace.core.prequential import Prequential
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.quarantine import distrusted
 from tailrace.core.reference import Reference
-from tailrace.core.retraining import Evidence, RetrainState
+from tailrace.core.retraining import Evidence, RetrainState, Trigger
 from tailrace.core.vector_sample import VectorSample
 
 HOUR_MS = 3_600_000
@@ -45,6 +47,12 @@ MIN_FINAL = 200
 HOLDS: frozenset[AlarmKind] = frozenset({"broken_join", "label_delay"})
 """Kinds of alarms that speak of the labels and not of a model: while one stands, no model is asked for, whichever
 model serves."""
+SUSPECT: frozenset[AlarmKind] = HOLDS | {"label_source"}
+"""Kinds of alarms that stand for as long as they are handed in, whichever model serves."""
+PERFORMANCE: frozenset[Trigger] = frozenset({"drift", "metric_drop", "refit"})
+"""Triggers by what labels say of the model: a source that lies can bring them about."""
+MAY_SINCE_MS = (DAY_MS, 6 * HOUR_MS)
+"""How far back a change may be: a detector dates it late, or not at all."""
 MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
 MOST_SUSPECT = 100
@@ -59,6 +67,7 @@ class Monitor:
         snapshot: Where to go on from; None to begin.
 
     Attributes:
+        sources: Who reports labels, and whether they are to be trusted.
         drops: By metric, at the last tick: how much worse the champion was than at its gates, and the limit.
     """
 
@@ -73,6 +82,7 @@ class Monitor:
         self._psi: PSIState | None = None
         self._losses: LossWatch | None = None
         self._joins = JoinWatch(self._state.joins)
+        self.sources = LabelSources(self._state.sources)
         self._book = AlarmBook(spec.use_case, self._state.alarms)
         self.drops: dict[str, tuple[float, float]] = {}
 
@@ -132,7 +142,7 @@ class Monitor:
         self._state.psi_since_ms = self._state.ticked_ms
         self._state.sample.rows = 0
         self._waiting = []
-        gone = {name: alarm for name, alarm in self._state.alarms.items() if alarm.kind not in HOLDS}
+        gone = {name: alarm for name, alarm in self._state.alarms.items() if alarm.kind not in SUSPECT}
         for name in gone:
             del self._state.alarms[name]
         return [msgspec.structs.replace(alarm, resolved=True) for alarm in gone.values()]
@@ -164,7 +174,12 @@ class Monitor:
         return [alarm for finding in self._joins.advance(watermark_ms) for alarm in self._take_join(finding)]
 
     def tick(
-        self, now_ms: int, windows: QualityWindows, suspicions: Sequence[Suspicion] = ()
+        self,
+        now_ms: int,
+        windows: QualityWindows,
+        suspicions: Sequence[Suspicion] = (),
+        names: Sequence[str] = (),
+        accuse: Callable[[Sequence[int]], list[Suspicion]] = lambda _: [],
     ) -> list[Alarm | Drift | RetrainRequested | RetrainHeld]:
         """Decides at `now_ms`, epoch milliseconds of stream time.
 
@@ -172,14 +187,16 @@ class Monitor:
             now_ms: The tick.
             windows: Live quality.
             suspicions: What is known to be wrong with the labels now.
+            names: Sources of labels by code, where outcomes name them.
+            accuse: Gives the sources that explain a rise of the loss since one of some event times, epoch milliseconds.
         """
         self._state.ticked_ms = now_ms
         decided: list[Alarm | Drift | RetrainRequested | RetrainHeld] = [*self._take(suspicions, now_ms)]
-        decided += self._feed_losses(now_ms)
+        decided += self._doubt(decided, now_ms)
+        decided += self._feed_losses(now_ms, names)
         decided += self._watch_metrics(now_ms, windows)
         decided += self._watch_features(now_ms)
-        request = self._ask(now_ms, windows)
-        return [*decided, request] if request is not None else decided
+        return [*decided, *self._ask(now_ms, windows, accuse)]
 
     def snapshot(self) -> MonitorSnapshot:
         """State to store."""
@@ -193,10 +210,38 @@ class Monitor:
         for suspicion in suspicions:
             alarms += self._book.level(True, now_ms, **suspicion._asdict())
         there = {(suspicion.detector, suspicion.subject) for suspicion in suspicions}
-        for alarm in [alarm for alarm in self.alarms if alarm.kind in HOLDS and alarm.detector != JOIN_DETECTOR]:
+        for alarm in [alarm for alarm in self.alarms if alarm.kind in SUSPECT and alarm.detector != JOIN_DETECTOR]:
             if (alarm.detector, alarm.subject) not in there:
                 alarms += self._book.level(False, now_ms, detector=alarm.detector, subject=alarm.subject)
         return alarms
+
+    def _doubt(self, raised: Sequence[object], now_ms: int) -> list[Alarm | RetrainHeld]:
+        """What was found on labels of a source that has just become suspect is found no longer."""
+        fresh = [a for a in raised if isinstance(a, Alarm) and a.kind == "label_source" and not a.resolved]
+        if not fresh:
+            return []
+        held: list[Alarm | RetrainHeld] = []
+        if self._state.drift and "drift" in self._spec.retrain.on:
+            held += self._hold("drift", self._state.drift, "; ".join(alarm.detail for alarm in fresh), now_ms)
+        return [*held, *self._begin_anew(now_ms)]
+
+    def _begin_anew(self, now_ms: int) -> list[Alarm]:
+        """Forgets what the loss detectors and metrics have found of the champion; they begin as on its first day."""
+        if self._champion is None:
+            return []
+        known = Reference.read(self._champion.reference)
+        self._losses = LossWatch(self._loss_specs, self._spec.threshold, known.losses, {})
+        self._state.drift = ""
+        self._state.retrain.forget_change()
+        own = {type(spec).__name__ for spec in self._loss_specs} | {"gates"}
+        gone = [alarm for alarm in self.alarms if alarm.detector in own]
+        return [
+            resolved
+            for alarm in gone
+            for resolved in self._book.level(
+                False, now_ms, detector=alarm.detector, subject=alarm.subject, slice=alarm.slice
+            )
+        ]
 
     def _take_join(self, finding: JoinFinding) -> list[Alarm]:
         if finding.resolved and finding.subject == "join_rate":
@@ -209,7 +254,7 @@ class Monitor:
         open_span = [(since_ms, float("inf"))] if since_ms is not None else []
         return [*((start, float(end)) for start, end in self._state.suspect), *open_span]
 
-    def _feed_losses(self, now_ms: int) -> list[Alarm]:
+    def _feed_losses(self, now_ms: int, names: Sequence[str]) -> list[Alarm]:
         waiting = Judged.joined(self._waiting)
         due = waiting.known_at_ms <= now_ms
         self._waiting = [waiting.taken(np.flatnonzero(~due))]
@@ -217,6 +262,7 @@ class Monitor:
             # What such labels say is not what happened.
             for times in (waiting.known_at_ms, waiting.event_time_ms):
                 due &= (times < start) | (times >= end)
+        due &= ~distrusted(self.sources.quarantined, names, waiting.source, waiting.event_time_ms)
         if self._losses is None or not due.any():
             return []
         taken = waiting.taken(np.flatnonzero(due)).in_order()
@@ -296,7 +342,9 @@ class Monitor:
         self._psi.reset()
         return found
 
-    def _ask(self, now_ms: int, windows: QualityWindows) -> RetrainRequested | RetrainHeld | None:
+    def _ask(
+        self, now_ms: int, windows: QualityWindows, accuse: Callable[[Sequence[int]], list[Suspicion]]
+    ) -> Iterator[Alarm | RetrainRequested | RetrainHeld]:
         standing = [alarm for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
         drops = [alarm.detail for alarm in standing if self._state.retrain.is_reason(alarm.raised_at_ms, now_ms)]
         evidence = Evidence(
@@ -311,15 +359,23 @@ class Monitor:
         if decided is None or not because:
             self._state.held = ""
         if decided is None:
-            return None
+            return
         trigger, reason = decided
         if because:
-            return self._hold(trigger, reason, because, now_ms)
+            yield from self._hold(trigger, reason, because, now_ms)
+            return
+        change_ms = self._state.retrain.change_ms
+        since_ms = [now_ms - span_ms for span_ms in MAY_SINCE_MS] + ([change_ms] if change_ms is not None else [])
+        if trigger in PERFORMANCE and (accused := accuse(since_ms)):
+            yield from (alarm for one in accused for alarm in self._book.level(True, now_ms, **one._asdict()))
+            yield from self._hold(trigger, reason, "; ".join(one.detail for one in accused), now_ms)
+            yield from self._begin_anew(now_ms)
+            return
         run_id = f"{self._spec.use_case}-{trigger}-{now_ms}"
         self._state.retrain.requested(self._spec.retrain, evidence, run_id)
         self._state.drift = ""
         state = self._state.retrain
-        return RetrainRequested(
+        yield RetrainRequested(
             run_id=run_id,
             use_case=self._spec.use_case,
             trigger=trigger,
@@ -329,14 +385,15 @@ class Monitor:
             train_from_ms=state.change_ms,
             champion=self._state.version,
             evidence=self._evidence(evidence),
+            quarantined=self.sources.quarantined,
         )
 
-    def _hold(self, trigger: str, reason: str, because: str, now_ms: int) -> RetrainHeld | None:
+    def _hold(self, trigger: str, reason: str, because: str, now_ms: int) -> Iterator[RetrainHeld]:
         """Says once per trigger that a model would be asked for now."""
         if self._state.held == trigger:
-            return None
+            return
         self._state.held = trigger
-        return RetrainHeld(
+        yield RetrainHeld(
             use_case=self._spec.use_case, trigger=trigger, reason=reason, because=because, held_at_ms=now_ms
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.join_table import ASSERTED, FIRST_CAPACITY, LEFT, RETRACTED, Rows
+from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.reductions import Reduction
 
 _COLUMNS: dict[str, Any] = {
@@ -21,26 +22,29 @@ _COLUMNS: dict[str, Any] = {
     "kind": np.int8,
     "value": np.float64,
     "time_ms": np.int64,
+    "source": np.uint8,
 }
-STORED = ("revision", "kind", "value", "time_ms")
-"""What an outcome says, in the order in which conflicts are decided."""
+STORED = ("revision", "kind", "value", "time_ms", "source")
+"""What an outcome says, in the order in which conflicts are decided, and who says so."""
 
 
 class Said(NamedTuple):
-    """What outcomes say, as columns of n: `revision` and `time_ms` int64, `kind` int8, `value` float64."""
+    """What outcomes say, as columns of n: `revision` and `time_ms` int64, `kind` int8, `value` float64, `source` uint8."""
 
     revision: NDArray[np.int64]
     kind: NDArray[np.int8]
     value: NDArray[np.float64]
     time_ms: NDArray[np.int64]
+    source: NDArray[np.uint8]
 
     def taken(self, which: NDArray[Any]) -> Said:
         """Some of them, by a mask or by position."""
         return Said._make(column[which] for column in self)
 
-    def columns(self) -> tuple[NDArray[Any], ...]:
-        """All of them, in their order."""
-        return tuple(self)
+    def columns(self, book: SourceBook | None) -> tuple[NDArray[Any], ...]:
+        """What decides between two that speak of the same, in its order: trust before all else, where it is told."""
+        said = (self.revision, self.kind, self.value, self.time_ms)
+        return said if book is None else (book.tiers[self.source], *said, book.order[self.source])
 
 
 class OutcomeTable:
@@ -58,6 +62,7 @@ class OutcomeTable:
     kind: NDArray[np.int8]
     value: NDArray[np.float64]
     time_ms: NDArray[np.int64]
+    source: NDArray[np.uint8]
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -78,7 +83,7 @@ class OutcomeTable:
 
     def said(self, rows: Rows) -> Said:
         """What outcomes say."""
-        return Said(self.revision[rows], self.kind[rows], self.value[rows], self.time_ms[rows])
+        return Said._make(getattr(self, name)[rows] for name in STORED)
 
     def put(self, heads: Rows, ids: Sequence[str], said: Said) -> None:
         """Enters outcomes, int64 (n,) heads, in the place of those of the same event and id."""
@@ -135,16 +140,15 @@ class OutcomeTable:
             # Sorted, so that the rounding of the sum does not depend on the order of arrival either.
             order = np.lexsort((self.value[rows], places))
             value = np.add.reduceat(self.value[rows[order]], _starts(places[order]))
-        return Said(
-            np.zeros(len(heads), np.int64), kind, np.where(kind == ASSERTED, value, 0.0), self.time_ms[deciding]
-        )
+        value = np.where(kind == ASSERTED, value, 0.0)
+        return Said(np.zeros(len(heads), np.int64), kind, value, self.time_ms[deciding], self.source[deciding])
 
     def _deciding(self, rows: Rows, places: NDArray[np.int64], rule: Reduction) -> NDArray[np.int64]:
         """Position of the row that decides in each event; `places` int64 (n,) numbers the events of the rows."""
         times = self.time_ms[rows]
         if rule in ("any", "max"):
             worth = self.value[rows] > 0.0 if rule == "any" else self.value[rows]
-            order = np.lexsort((-times, worth, places))
+            order = np.lexsort((self.source[rows], -times, worth, places))
         else:
             order = np.lexsort((times, places))
             same = (np.diff(times[order]) == 0) & (np.diff(places[order]) == 0)

@@ -134,6 +134,10 @@ class RetrainState(msgspec.Struct):
         self.change_ms, self.since_change, self.fitted = change_ms, labels, 0
         self.filled_ms = change_ms + spec.window_ms
 
+    def forget_change(self) -> None:
+        """The change that was found was none: its evidence is not trusted."""
+        self.change_ms, self.fitted = None, 0
+
     def requested(self, spec: RetrainSpec, evidence: Evidence, run_id: str) -> None:
         """Latches until `ended`."""
         if not evidence.has_champion:

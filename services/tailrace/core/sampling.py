@@ -26,12 +26,14 @@ class DataSet(NamedTuple):
     `rows` float32 (n, d) in plan order, NaN = missing; `labels` bool (n,); `times_ms` int64 (n,). `targets`
     float64 (n,), None where every label is final: 0 or 1 for those that are, and else how many positive labels
     one that has come stands for, 1 or more, or 0 while none has. Where numbers are predicted, `targets` are those.
+    `distrusted` bool (n,), None for none: labels of sources in quarantine.
     """
 
     rows: NDArray[np.float32]
     labels: NDArray[np.bool_]
     times_ms: NDArray[np.int64]
     targets: NDArray[np.float64] | None = None
+    distrusted: NDArray[np.bool_] | None = None
 
     @property
     def answers(self) -> NDArray[np.bool_] | NDArray[np.float64]:
@@ -40,12 +42,20 @@ class DataSet(NamedTuple):
 
     def since(self, time_ms: int) -> DataSet:
         """Rows from a time on."""
-        first = int(np.searchsorted(self.times_ms, time_ms))
-        return _part(self, first, len(self.labels))
+        return self.where(self.times_ms >= time_ms)
+
+    @property
+    def trusted(self) -> DataSet:
+        """Rows whose labels are trusted."""
+        return self if self.distrusted is None else self.where(~self.distrusted)
+
+    def where(self, which: NDArray[np.bool_] | slice) -> DataSet:
+        """Some of the rows, by a mask or a span."""
+        return DataSet._make(None if column is None else column[which] for column in self)
 
     def newest(self, count: int) -> DataSet:
         """So many rows, or all there are."""
-        return _part(self, max(len(self.labels) - count, 0), len(self.labels))
+        return self.where(slice(max(len(self.labels) - count, 0), None))
 
 
 class Split(NamedTuple):
@@ -146,9 +156,4 @@ def split_by_time(data: DataSet) -> Split:
     newest_day = int((data.times_ms > data.times_ms[-1] - DAY_MS).sum()) if count else 0
     held = min(max(HELD_ROWS, newest_day, least), most)
     first, second = count - 2 * held, count - held
-    return Split(_part(data, 0, first), _part(data, first, second), _part(data, second, count))
-
-
-def _part(data: DataSet, start: int, end: int) -> DataSet:
-    targets = None if data.targets is None else data.targets[start:end]
-    return DataSet(data.rows[start:end], data.labels[start:end], data.times_ms[start:end], targets)
+    return Split(*(data.where(slice(*span)) for span in ((0, first), (first, second), (second, count))))

@@ -13,7 +13,7 @@ from tailrace.core.outcome_table import STORED, OutcomeTable, Said
 
 MAX_ROWS = 10_000
 MAX_TEXT_BYTES = 1_000_000
-"""A record has to stay below what the broker takes, 3 MB; a row that changed takes 63 bytes besides its text."""
+"""A record has to stay below what the broker takes, 3 MB; a row that changed takes 65 bytes besides its text."""
 _FIXED = ("event_time_ms", "score", "flags")
 _READ = 10_000
 """Texts that are decoded at once: more, and the garbage collector is kept busy with them."""
@@ -77,7 +77,10 @@ def read_outcomes(found: Sequence[Batch], table: JoinTable, outcomes: OutcomeTab
     serials = table.serial[rows]
     for reported in [batch.reported for batch in found if batch.reported is not None]:
         at, known = _places(serials, np.frombuffer(reported.serial, np.int64))
-        said = (np.frombuffer(reported.columns[name], getattr(outcomes, name).dtype)[known] for name in STORED)
+        none = bytes(len(known) * outcomes.source.itemsize)  # format 3 did not know who reported
+        said = (
+            np.frombuffer(reported.columns.get(name, none), getattr(outcomes, name).dtype)[known] for name in STORED
+        )
         outcomes.put(rows[at], [reported.ids[place] for place in np.flatnonzero(known).tolist()], Said(*said))
     outcomes.touched = []
 

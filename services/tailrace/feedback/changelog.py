@@ -25,10 +25,11 @@ from tailrace.core.quality import WindowCounts, WindowKey
 from tailrace.errors import StateCorrupt
 from tailrace.feedback.batches import Batch, batches, read_batches, read_outcomes
 
-FORMAT = 3
+FORMAT = 4
 _LABEL = b"label:"
 _BATCH = b"batch:"
 _HELD = b"held:"
+_SOURCES = b"sources"
 _WINDOW = b"window:"
 _MONITOR = b"monitor"
 _WATERMARK = b"watermark"
@@ -37,7 +38,8 @@ _WATERMARK = b"watermark"
 class Clock(msgspec.Struct):
     """Stream time reached, beside the monitor's state; `label` is the name of the label that judges the model.
 
-    Format 2 had no name of a label, and neither several labels nor outcomes with ids; it is read as it is.
+    Format 2 had no name of a label, and neither several labels nor outcomes with ids; format 3
+    had no sources of outcomes. Both are read as they are.
     """
 
     watermark_ms: int
@@ -54,6 +56,7 @@ class Restored(NamedTuple):
     outcomes: OutcomeTable
     held: dict[str, list[Outcome]]
     windows: dict[WindowKey, WindowCounts]
+    sources: list[str]
 
 
 class Changelog:
@@ -72,6 +75,7 @@ class Changelog:
         self._batch = self._prefix + _BATCH
         self._newest_ms = -1
         self._next = 0
+        self._sources = 0
         self._expiring: deque[tuple[int, bytes]] = deque()
         self._encoder = msgspec.msgpack.Encoder()
         self._outcomes = msgspec.msgpack.Decoder(list[Outcome])
@@ -100,6 +104,12 @@ class Changelog:
         value = self._encoder.encode(outcomes) if outcomes is not None else None
         return Output(self._topic, self._prefix + _HELD + event_id.encode(), value, 0)
 
+    def sources(self, names: list[str]) -> Iterator[Output]:
+        """Names of the sources by code, when there are new ones."""
+        if len(names) > self._sources:
+            self._sources = len(names)
+            yield Output(self._topic, self._prefix + _SOURCES, self._encoder.encode(names), 0)
+
     def window(self, key: WindowKey, counts: WindowCounts | None) -> Output:
         """Counts that forgotten events left in a window; None once the window is forgotten."""
         value = encode(counts) if counts is not None else None
@@ -121,13 +131,15 @@ class Changelog:
     def _fold(self, newest: dict[bytes, bytes]) -> Restored:
         held: dict[str, list[Outcome]] = {}
         windows: dict[WindowKey, WindowCounts] = {}
+        sources = msgspec.msgpack.decode(newest[_SOURCES], type=list[str]) if _SOURCES in newest else []
+        self._sources = len(sources)
         for key, value in newest.items():
             if key.startswith(_HELD):
                 held[key[len(_HELD) :].decode()] = self._outcomes.decode(value)
             elif key.startswith(_WINDOW):
                 window = msgspec.json.decode(key[len(_WINDOW) :], type=WindowKey)
                 windows[window] = msgspec.json.decode(value, type=WindowCounts)
-            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL)):
+            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL, _SOURCES)):
                 raise ValueError(f"key {key!r} is of another format than {FORMAT}")
         numbers = sorted(key for key in newest if key.startswith(_BATCH))
         decoder = msgspec.msgpack.Decoder(Batch)
@@ -143,7 +155,7 @@ class Changelog:
             int(table.event_time_ms[live].max()) if live.size else -1,
             found[-1].expires_ms - self._horizon_ms if found else -1,
         )
-        return Restored(table, np.asarray(heads), outcomes, held, windows)
+        return Restored(table, np.asarray(heads), outcomes, held, windows, sources)
 
 
 def newest_of(records: Iterable[tuple[bytes, bytes | None]]) -> dict[bytes, bytes]:

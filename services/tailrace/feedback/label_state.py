@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.backends.ports import Output
+from tailrace.contracts.records import Quarantined
 from tailrace.core.attribution import Attribution
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
 from tailrace.core.labels import FINAL
 from tailrace.core.number_readings import NumberReadings
+from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.quality import QualityWindows, WindowKey, pairs
+from tailrace.core.quarantine import distrusted
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.window_spec import PLAIN, WindowSpec
 from tailrace.feedback.changelog import Changelog, Restored
@@ -48,6 +52,7 @@ class LabelState:
         self.windows = QualityWindows(counted)
         self._settled = QualityWindows(counted)
         self._dropped: list[WindowKey] = []
+        self._spans: Sequence[Quarantined] = ()
         if restored is not None:
             self._restore(restored)
 
@@ -60,6 +65,16 @@ class LabelState:
     def table(self) -> JoinTable:
         """Predictions the join keeps."""
         return self._join.table
+
+    @property
+    def sources(self) -> SourceBook | None:
+        """Who reports, by code; None where outcomes name no source."""
+        return self._join.sources
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of sources by code; none where outcomes name no source."""
+        return self._join.sources.names if self._join.sources is not None else []
 
     @property
     def added(self) -> Rows:
@@ -110,6 +125,8 @@ class LabelState:
         join, table = self._join, self.table
         gone = join.take_gone()
         self._settled.add_rows(table, gone)
+        left_out = gone[table.aside[gone] & (table.status[gone] == FINAL)]
+        self._settled.labelled(table, left_out, table.label[left_out], -1)
         self._settled.add_delays(table, gone)
         added, touched = (np.concatenate([np.empty(0, np.int64), *rows]) for rows in (join.added, join.touched))
         outputs = list(changelog.batch(table, join.outcomes, added, np.unique(touched), gone))
@@ -118,6 +135,8 @@ class LabelState:
             held = self._attribution.held
             self._attribution.forget(table, gone)
         table.remove(gone)
+        if join.sources is not None:
+            outputs += changelog.sources(join.sources.names)
         outputs += [changelog.held(key, self.held(key)) for key in sorted(held.touched)]
         join.added, join.touched, held.touched = [], [], set()
         outputs += [changelog.window(key, self._settled.counts(key)) for key in sorted(self._settled.changed)]
@@ -142,6 +161,16 @@ class LabelState:
             self._attribution.counts = Counter()
         return counts
 
+    def set_aside(self, spans: Sequence[Quarantined]) -> None:
+        """Takes labels of sources that are not trusted out of the windows, now and as they come."""
+        self._spans = spans
+        table = self.table
+        rows = table.in_use() if spans else np.empty(0, np.int64)
+        rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]
+        rows = rows[distrusted(spans, self.source_names, table.told_by[rows], table.event_time_ms[rows])]
+        table.aside[rows] = True
+        self.windows.labelled(table, rows, table.label[rows], -1)
+
     def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said now of windows whose labels are still coming."""
         if self._grid is not None:
@@ -164,11 +193,29 @@ class LabelState:
     def _count(self, changes: Changes) -> Changes:
         if not changes.rows.size:
             return changes
-        replaced = changes.taken(~np.isnan(changes.previous))
-        self.windows.labelled(self.table, replaced.rows, replaced.previous, -1)
-        final = final_of(changes)
-        self.windows.labelled(self.table, final.rows, final.label)
+        table = self.table
+        counted, told = changes, changes
+        if self._spans:
+            before, now = self._set_aside(changes)
+            counted, told = changes.taken(~before), changes.taken(~now)
+        replaced = counted.taken(~np.isnan(counted.previous))
+        self.windows.labelled(table, replaced.rows, replaced.previous, -1)
+        final = final_of(told)
+        self.windows.labelled(table, final.rows, final.label)
         return changes
+
+    def _set_aside(self, changes: Changes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which labels were aside before their change, and which are after it: bool (n,) each."""
+        table, rows = self.table, changes.rows
+        now = distrusted(self._spans, self.source_names, changes.source, table.event_time_ms[rows])
+        now &= (changes.status == FINAL) & ~np.isnan(changes.label)
+        before = table.aside[rows]
+        order = np.argsort(rows, kind="stable")
+        again = order[1:][rows[order[1:]] == rows[order[:-1]]]
+        earlier = order[:-1][rows[order[1:]] == rows[order[:-1]]]
+        before[again] = now[earlier]
+        table.aside[rows] = now
+        return before, now
 
     def _restore(self, restored: Restored) -> None:
         for key, counts in restored.windows.items():
@@ -179,6 +226,8 @@ class LabelState:
         join.table = table
         if join.outcomes is not None:
             join.outcomes = restored.outcomes
+        if join.sources is not None:
+            join.sources = SourceBook(join.spec.trust or {}, restored.sources)
         join.restore(restored.heads)
         live: Rows = table.live()
         if self._attribution is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from tailrace.backends.ports import Output
 from tailrace.core.join_table import DECIDED, JoinTable, Text
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES, Changes
+from tailrace.core.outcome_sources import SourceBook
 
 
 class LabelRecord(msgspec.Struct, gc=False):
@@ -37,6 +38,7 @@ class LabelRecord(msgspec.Struct, gc=False):
     slices: msgspec.Raw
     weight: float = 1.0
     auxiliary: bool = False
+    source: str = ""
 
 
 class LabelWriter:
@@ -56,18 +58,20 @@ class LabelWriter:
         self._auxiliary = auxiliary
         self._encoder = msgspec.json.Encoder()
 
-    def records(self, table: JoinTable, changes: Changes) -> list[Output]:  # hot path
-        """One record for each change, in order."""
+    def records(self, table: JoinTable, changes: Changes, book: SourceBook | None) -> list[Output]:  # hot path
+        """One record for each change, in order; `book` names the sources by code."""
         if not changes.rows.size:
             return []
         texts = table.read(changes.rows)
         encode, topic = self._encoder.encode, self._topic
         return [
             Output(topic, text.prediction_id.encode(), encode(record))
-            for text, record in zip(texts, map(LabelRecord, *self._columns(table, changes, texts)), strict=True)
+            for text, record in zip(texts, map(LabelRecord, *self._columns(table, changes, texts, book)), strict=True)
         ]
 
-    def _columns(self, table: JoinTable, changes: Changes, texts: list[Text]) -> list[Iterable[Any]]:
+    def _columns(
+        self, table: JoinTable, changes: Changes, texts: list[Text], book: SourceBook | None
+    ) -> list[Iterable[Any]]:
         """The fields of `LabelRecord`, in their order."""
         rows = changes.rows
         cohorts = [table.cohorts[number] for number in table.cohort[rows].tolist()]
@@ -93,6 +97,7 @@ class LabelWriter:
             [slices[cohort] for cohort in cohorts],
             repeat(1.0),
             repeat(self._auxiliary),
+            repeat("") if book is None else [book.names[code] for code in changes.source.tolist()],
         ]
 
 

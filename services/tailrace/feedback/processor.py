@@ -256,7 +256,9 @@ class FeedbackProcessor:
         outputs += self._store.expired(state.watermark_ms)
         readings, since_ms = state.readings(), state.monitor.ticked_ms
         suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
-        for decided in state.monitor.tick(tick_ms, state.windows, suspicions):
+        suspicions += state.judge_sources()
+        names = state.labels[0].source_names
+        for decided in state.monitor.tick(tick_ms, state.windows, suspicions, names, state.accuse):
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
             elif isinstance(decided, Drift):
@@ -313,7 +315,7 @@ class FeedbackProcessor:
             if count:
                 self._metrics.labels.labels(REASONS[reason]).inc(count)
         for writer, label, changed in zip(self._label_writers, self._state.labels, changes, strict=True):
-            outputs += writer.records(label.table, changed)
+            outputs += writer.records(label.table, changed, label.sources)
         return outputs
 
     def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:

@@ -14,13 +14,15 @@ from tailrace.core.join_table import Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
 from tailrace.core.judged import Judged
 from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
-from tailrace.core.monitor_state import Champion, MonitorSpec
+from tailrace.core.monitor_state import Champion, MonitorSpec, Suspicion
 from tailrace.core.monitoring import Monitor
 from tailrace.core.monitors import PSI, TopPrecision
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.readings import Readings, ReadingSpec
 from tailrace.core.retraining import RetrainSpec
+from tailrace.core.source_blocks import recent, ripe
+from tailrace.core.trust import tier_of
 from tailrace.core.window_spec import PLAIN, WindowSpec, grid_of
 from tailrace.feedback.changelog import Clock, Restored
 from tailrace.feedback.label_state import LabelState, final_of
@@ -64,6 +66,7 @@ class FeedbackState:
         self._reading_spec = reading_spec(use_case)
         self.monitor = Monitor(monitor_spec(use_case), clock.monitor if clock is not None else None)
         self._restarted = bool(restored)
+        self._first.set_aside(self.monitor.sources.quarantined)
         self._changes: list[list[Changes]] = [[] for _ in self.labels]
 
     @property
@@ -128,6 +131,27 @@ class FeedbackState:
         """What can be said now of windows whose labels, of those that judge the model, are still coming."""
         return self._first.readings(self._reading_spec, self.watermark_ms)
 
+    def judge_sources(self) -> list[Suspicion]:
+        """Judges the sources of labels up to now; gives what is held against them."""
+        book, watch = self._first.sources, self.monitor.sources
+        if book is None:
+            return []
+        wait_ms = self._reading_spec.window_ms + self._reading_spec.lateness_ms
+        for block in ripe(self._first.table, watch.data.judged_ms, self.watermark_ms, wait_ms):
+            watch.judge(block, book)
+        self._first.set_aside(watch.quarantined)
+        return [Suspicion.of_source(finding) for finding in watch.standing]
+
+    def accuse(self, since_ms: Sequence[int]) -> list[Suspicion]:
+        """Which sources explain a rise of the loss since one of some event times; their labels are set aside."""
+        book, watch = self._first.sources, self.monitor.sources
+        if book is None:
+            return []
+        blocks = [recent(self._first.table, time_ms, self.watermark_ms) for time_ms in since_ms]
+        found = [finding for block in blocks for finding in watch.accuse(block, book, len(blocks))]
+        self._first.set_aside(watch.quarantined)
+        return [Suspicion.of_source(finding) for finding in found]
+
     def _take(self, at: int, changes: Changes) -> None:
         if not changes.rows.size:
             return
@@ -187,6 +211,7 @@ def join_spec(label: Label) -> JoinSpec:
         reduce=label.reduce,
         entity=label.entity,
         attribution=label.attribution,
+        trust=(label.trust or {}) if label.source is not None else None,
     )
 
 
@@ -238,6 +263,13 @@ def reports_of(label: Label, records: Sequence[Any]) -> Reports:  # hot path
         revision = np.array([int(getattr(record, label.revision)) for record in records], dtype=np.int64)
     names = [str(getattr(record, label.on)) for record in records]
     reports = Reports(names, revision, retract, np.array(values, dtype=np.float64), time_ms)
+    if label.source is not None:
+        sources = [str(getattr(record, label.source)) for record in records]
+        trust = label.trust or {}
+        tiers = {source: tier_of(trust, source) for source in set(sources)}
+        reports = reports._replace(
+            sources=sources, tiers=np.array([tiers[source] for source in sources], dtype=np.int8)
+        )
     if label.reduce is None:
         return reports
     ids = _outcome_ids(label, records, time_ms)

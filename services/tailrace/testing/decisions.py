@@ -46,6 +46,7 @@ class DecisionLog:
     Attributes:
         topics: Names of the topics to take from.
         quality_records: The newest record of each window, variant and version over all slices together.
+        auxiliary_records: The same of auxiliary labels, by the name of the label too.
         alarms: Alarms, raised and resolved.
         retraining: Requests and what became of them.
         tables: Routing tables.
@@ -55,6 +56,7 @@ class DecisionLog:
         names = Topics(use_case)
         self.topics = (names.quality, names.alarms, names.retraining, names.control)
         self.quality_records: dict[tuple[int, str, str], Quality] = {}
+        self.auxiliary_records: dict[tuple[str, int, str, str], Quality] = {}
         self.alarms: list[Alarm] = []
         self.retraining: list[RetrainingRecord] = []
         self.tables: list[RoutingTable] = []
@@ -64,8 +66,11 @@ class DecisionLog:
         of_quality, of_alarms, of_retraining, _ = self.topics
         if topic == of_quality:
             quality = decode(Quality, value)
-            if not (quality.slice or quality.auxiliary):
-                self.quality_records[quality.window_start_ms, quality.variant, quality.model_version] = quality
+            key = (quality.window_start_ms, quality.variant, quality.model_version)
+            if quality.auxiliary and not quality.slice:
+                self.auxiliary_records[quality.label_name, *key] = quality
+            elif not quality.slice:
+                self.quality_records[key] = quality
         elif topic == of_alarms:
             self.alarms.append(decode(Alarm, value))
         elif topic == of_retraining:

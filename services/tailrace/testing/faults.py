@@ -157,7 +157,7 @@ class Poison(Fault, frozen=True):
         share: Of the events that the source speaks of, in [0, 1].
     """
 
-    alarms: ClassVar[frozenset[AlarmKind]] = frozenset({"broken_join", "drift", "metric_drop"})
+    alarms: ClassVar[frozenset[AlarmKind]] = frozenset({"label_source", "broken_join", "drift", "metric_drop"})
     source: str = ""
     share: Share = 0.05
 

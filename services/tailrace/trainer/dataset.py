@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tailrace.contracts.records import Quarantined
 from tailrace.core.delay_drift import find_drift
 from tailrace.core.durations import milliseconds
 from tailrace.core.label_delay import LEAST_SHARE, Delays, cell_of, learn
+from tailrace.core.quarantine import distrusted
 from tailrace.core.regression import ValueGrid
 from tailrace.core.sampling import DataSet, biased, maturity, newest_labels
 from tailrace.core.window_spec import grid_of
@@ -55,7 +58,7 @@ class Window(NamedTuple):
         return self.attribution_ms + self.lateness_ms
 
 
-def load(directory: Path, *, fingerprint: str, window: Window) -> DataSet:
+def load(directory: Path, *, fingerprint: str, window: Window, quarantined: Sequence[Quarantined] = ()) -> DataSet:
     """Rows whose labels had matured, of the span that ends with the newest of them.
 
     The result depends on what the topics hold up to that stream time, and on nothing else.
@@ -64,6 +67,7 @@ def load(directory: Path, *, fingerprint: str, window: Window) -> DataSet:
         directory: The lake.
         fingerprint: Plan; rows of other plans mean something else.
         window: What of them.
+        quarantined: Sources whose labels are marked as not to be trusted.
 
     Raises:
         ImmatureLabels: those that have come are no sample of those to come.
@@ -97,13 +101,14 @@ def load(directory: Path, *, fingerprint: str, window: Window) -> DataSet:
     ids = served["prediction_id"].to_numpy(zero_copy_only=False).astype(str)[taken]
     taken = taken[np.lexsort((ids, times[taken]))]
     targets = target[taken] if window.weighted or window.grid is not None else None
-    return DataSet(_matrix(served.take(pa.array(taken))), target[taken] > 0.0, times[taken], targets)
+    data = DataSet(_matrix(served.take(pa.array(taken))), target[taken] > 0.0, times[taken], targets)
+    return data._replace(distrusted=_distrusted(quarantined, state.source[taken], data.times_ms))
 
 
 class _State(NamedTuple):
     """What is known of the labels of n predictions: masks bool; when the outcome was, int64 epoch ms, -1 for none.
 
-    `value` float64 is the label itself, NaN for none.
+    `value` float64 is the label itself, NaN for none. `source`, str, is who reported it, "" for nobody.
     """
 
     final: NDArray[np.bool_]
@@ -111,6 +116,7 @@ class _State(NamedTuple):
     positive: NDArray[np.bool_]
     outcome_ms: NDArray[np.int64]
     value: NDArray[np.float64]
+    source: NDArray[np.str_]
 
     @staticmethod
     def of(newest: pa.Table, codes: NDArray[np.int64], of_served: NDArray[np.int64]) -> _State:
@@ -123,9 +129,11 @@ class _State(NamedTuple):
         at = np.searchsorted(codes, of_served)
         at = np.where(np.append(codes, -1)[at] == of_served, at, len(codes))
         outcome_ms = np.append(_filled(newest, "outcome_time_ms", value=-1), -1)[at]
+        source = newest["source"].fill_null("") if "source" in newest.column_names else pa.repeat("", newest.num_rows)
+        told = np.append(source.to_numpy(zero_copy_only=False), "").astype(np.str_)[at]
         known = ((final, False), (censored, False), (label > 0.0, False))
         closed, gone, positive = (np.append(column, missing)[at] for column, missing in known)
-        return _State(closed, gone, positive, outcome_ms, np.append(label, np.nan)[at])
+        return _State(closed, gone, positive, outcome_ms, np.append(label, np.nan)[at], told)
 
 
 def _read(directory: Path, fingerprint: str, window: Window) -> tuple[pa.Table | None, pa.Table | None]:
@@ -152,6 +160,14 @@ def _weighted(target: NDArray[np.float64], served: pa.Table, state: _State, wind
     share = curve.at(cell_of(score), times, window.until_ms).share
     still = np.isnan(target) & ~closed & ~state.censored & (share >= LEAST_SHARE)
     return np.where(still, state.positive / np.maximum(share, LEAST_SHARE), target)
+
+
+def _distrusted(
+    quarantined: Sequence[Quarantined], source: NDArray[np.str_], times_ms: NDArray[np.int64]
+) -> NDArray[np.bool_] | None:
+    names, codes = np.unique(source, return_inverse=True)
+    found = distrusted(quarantined, names.tolist(), codes, times_ms)
+    return found if found.any() else None
 
 
 def _codes(first: pa.ChunkedArray, second: pa.ChunkedArray) -> NDArray[np.int64]:

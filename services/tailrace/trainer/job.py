@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,14 @@ from tailrace.contracts.records import CandidateRefused, CandidateRegistered, Ga
 from tailrace.core.e_detector import Baseline
 from tailrace.core.recall import ASKED_AT, Past, newest_of, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time
-from tailrace.core.validation import GateSpec, judge, parity
+from tailrace.core.validation import GateSpec, judge
 from tailrace.errors import ImmatureLabels, TailraceError
 from tailrace.trainer.dataset import Window, load
-from tailrace.trainer.models import TrainedModel
+from tailrace.trainer.fitting import candidate
 from tailrace.trainer.reference import reference_of
-from tailrace.trainer.tasks import Numbers, Probabilities, task_of
+from tailrace.trainer.tasks import Task, task_of
 from tailrace.usecase.declaration import UseCase
-from tailrace.usecase.load import load_trainer, load_use_case
+from tailrace.usecase.load import load_use_case
 from tailrace.usecase.policies import AtLeast
 
 LEAST_ROWS = 200
@@ -95,7 +94,7 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     if data.targets is not None:
         # Losses one by one are compared, and a label that is still to come has none yet.
         data = _data(settings, use_case, job.request, weighted=False)
-    newest = newest_of(data, job.request.train_from_ms)
+    newest = newest_of(data.trusted, job.request.train_from_ms)
     scores = {version: _scores_of(settings, use_case, it, newest.rows) for version, it in former.items()}
     champion = _scores_of(settings, use_case, job.champion, newest.rows)
     if champion is None:
@@ -116,45 +115,33 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     )
 
 
-def _of_concept(data: DataSet, request: RetrainRequested, task: Probabilities | Numbers) -> DataSet:
+def _of_concept(data: DataSet, request: RetrainRequested, task: Task) -> DataSet:
     """Rows of the present concept, where there are enough to train on; else all."""
     if request.train_from_ms is None:
         return data
     own = data.since(request.train_from_ms)
-    return own if len(own.labels) >= LEAST_ROWS and not task.is_uniform(own) else data
+    trusted = own.trusted
+    return own if len(trusted.labels) >= LEAST_ROWS and not task.is_uniform(trusted) else data
 
 
 def _train(
     settings: Settings, use_case: UseCase, job: Job, data: DataSet, registry: Registry | None
 ) -> CandidateRegistered:
-    split, task = split_by_time(data), task_of(use_case.plan)
+    split, task = split_by_time(data.trusted), task_of(use_case.plan)
     for name, part in zip(Split._fields, split, strict=True):
         if task.is_uniform(part):
             raise _Refused(f"the {len(part.labels)} rows to {name} have one label only; wait for more labels")
-    model = _trainer(settings, use_case)(
-        split.fit.rows,
-        split.fit.answers,
-        split.calibration.rows,
-        split.calibration.answers,
-        plan=use_case.plan,
-        seed=use_case.model.seed,
-    )
-    ending = task.ending(model, split.calibration)
-    exported = ending.append_to(model.to_onnx())
-    executor = OnnxExecutor(exported, width=len(use_case.plan.order), threads=settings.threads)
-    scores = executor.run(split.gates.rows)
+    (exported, executor, scores, same), distrusted = candidate(settings, use_case, task, data, split)
     said = task.published(scores)
     metrics = task.metrics(said, split.gates)
-    gates = [
-        parity(ending(model.predict(split.gates.rows)), scores),
-        task.proof(executor.run(split.calibration.rows), split, metrics),
-    ]
+    gates = [same, task.proof(executor.run(split.calibration.rows), split, metrics)]
     gates += judge(_gates(use_case), metrics, _champion_metrics(settings, use_case, job.champion, split.gates), scores)
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
     losses = task.baselines(said, split.gates)
     own, rows = registry or _mlflow(settings), len(split.gates.labels)
+    job = msgspec.structs.replace(job, offsets=job.offsets | distrusted)
     return _register(own, use_case, job, exported, executor, data, metrics, gates, rows, losses)
 
 
@@ -162,33 +149,13 @@ def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, w
     window = Window.of(use_case, request.train_until_ms, weighted=weighted)
     folder = settings.state_dir.expanduser() / "lake" / use_case.name
     try:
-        data = load(folder, fingerprint=use_case.plan.fingerprint, window=window)
+        data = load(folder, fingerprint=use_case.plan.fingerprint, window=window, quarantined=request.quarantined)
     except ImmatureLabels as error:
         raise _Refused(str(error)) from error
-    if len(data.labels) < LEAST_ROWS:
-        raise _Refused(f"{len(data.labels)} rows with a final label; at least {LEAST_ROWS} are needed")
+    rows = len(data.trusted.labels)
+    if rows < LEAST_ROWS:
+        raise _Refused(f"{rows} rows with a final label that is trusted; at least {LEAST_ROWS} are needed")
     return data
-
-
-def _trainer(settings: Settings, use_case: UseCase) -> Callable[..., TrainedModel]:
-    name = use_case.model.train
-    if name == "boosting":
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships none
-
-        from tailrace.trainer.boosting import fit as fit_boosting
-        from tailrace.trainer.boosting import fit_numbers
-
-        # OpenMP takes a thread for every core and lets them spin: on a busy machine a fit of 1 s then took minutes.
-        threadpool_limits(limits=settings.threads, user_api="openmp")
-        return fit_numbers if use_case.plan.task == "regression" else fit_boosting
-    if name == "torch":
-        import torch
-
-        from tailrace.trainer.torch_tabular import fit as fit_torch
-
-        torch.set_num_threads(settings.threads)
-        return fit_torch
-    return load_trainer(settings.use_cases, name)
 
 
 def _gates(use_case: UseCase) -> list[GateSpec]:

@@ -53,6 +53,7 @@ class LabelRow(msgspec.Struct, frozen=True, gc=False):
     variant: str
     outcome_time_ms: int | None = None
     auxiliary: bool = False
+    source: str = ""
 
 
 class Lake:
@@ -222,6 +223,7 @@ def _labels(rows: list[LabelRow]) -> pa.Table:
             "censored": pa.array([row.status == "censored" for row in kept], pa.bool_()),
             "known_at_ms": pa.array([row.known_at_ms for row in kept], pa.int64()),
             "outcome_time_ms": pa.array([row.outcome_time_ms for row in kept], pa.int64()),
+            "source": pa.array([row.source for row in kept], pa.string()),
         }
     )
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import GateResult
 from tailrace.core.e_detector import Baseline
-from tailrace.core.loss_detectors import LOSSES_OF_NUMBERS, baselines
+from tailrace.core.loss_detectors import LOSSES_OF_NUMBERS, baselines, log_losses
 from tailrace.core.metrics import metrics_of
 from tailrace.core.plan import Plan
 from tailrace.core.regression import STEPS, ValueGrid, metrics_of_numbers
@@ -51,6 +51,10 @@ class Probabilities:
     def proof(self, shares: Shares, split: Split, found: Figures) -> GateResult:  # numbers need them
         """A gate of its own: `shares` float64 (n,) are of the rows of the calibration."""
         return calibrated(shares, split.calibration.answers)
+
+    def losses(self, shares: Shares, part: DataSet) -> NDArray[np.float64]:
+        """Loss of each row, float64 (n,), by what an exported model says of it."""
+        return log_losses(on_grid(shares), part.labels)
 
     def baselines(self, said: NDArray[np.float64], part: DataSet) -> dict[str, Baseline]:
         """What losses on rows that nothing was fitted to tell the detectors."""
@@ -101,13 +105,20 @@ class Numbers:
             detail=f"{name} {value:.4g}; {bound:.4g} by saying {constant:.4g} of every row",
         )
 
+    def losses(self, shares: Shares, part: DataSet) -> NDArray[np.float64]:
+        """Absolute error of each row, float64 (n,), as a share of the range."""
+        return self._grid.absolute_losses(self.published(shares), part.answers.astype(np.float64))
+
     def baselines(self, said: NDArray[np.float64], part: DataSet) -> dict[str, Baseline]:
         """What absolute errors tell the detectors."""
         losses = Baseline.of(self._grid.absolute_losses(said, part.answers.astype(np.float64)))
         return dict.fromkeys(LOSSES_OF_NUMBERS, losses)
 
 
-def task_of(plan: Plan) -> Probabilities | Numbers:
+Task = Probabilities | Numbers
+
+
+def task_of(plan: Plan) -> Task:
     """What the models of a plan predict."""
     grid = grid_of(plan)
     return Probabilities(plan) if grid is None else Numbers(grid)

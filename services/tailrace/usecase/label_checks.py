@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, get_args
 
 from tailrace.core.reductions import Reduction, Touch
+from tailrace.core.trust import TIERS
 from tailrace.usecase.checks import check_topic
 from tailrace.usecase.findings import IDENTITIES, NUMBERS, Findings
 from tailrace.usecase.sources import Label
@@ -35,6 +36,7 @@ def check_labels(use_case: UseCase, findings: Findings) -> None:
         names.add(label.name)
         _check_label(place, label, findings)
         _check_reduction(place, label, use_case, findings)
+        _check_source(place, label, findings)
 
 
 def _check_label(place: str, label: Label, findings: Findings) -> None:
@@ -50,6 +52,17 @@ def _check_label(place: str, label: Label, findings: Findings) -> None:
     findings.known(f"{place}.closes", label.closes, ("window", "outcome"), what="way to close")
     if label.if_absent not in (False, None):
         findings.add(f"{place}.if_absent", f"{label.if_absent!r} must be False (negative) or None (censored)")
+
+
+def _check_source(place: str, label: Label, findings: Findings) -> None:
+    if label.source is not None:
+        findings.required(f"{place}.source", label.topic.schema, label.source, IDENTITIES)
+    elif label.trust is not None:
+        findings.add(f"{place}.trust", "nothing is said of who reports; name the field of the outcome as source")
+    for tier in (label.trust or {}).values():
+        findings.known(f"{place}.trust", tier, TIERS, what="tier of trust")
+    if label.entity is not None and len({*(label.trust or {}).values()}) > 1:
+        findings.add(f"{place}.trust", "outcomes of an entity are of one tier: they are resolved by revision")
 
 
 def _check_reduction(place: str, label: Label, use_case: UseCase, findings: Findings) -> None:

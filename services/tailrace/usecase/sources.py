@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from tailrace.core.reductions import Reduction, Touch
+from tailrace.core.trust import Trust
 
 # Subclasses are frozen too, but type checkers do not see options inherited and would refuse every
 # event type that does not repeat them.
@@ -84,6 +86,10 @@ class Label:
             predictions of its entity in the W before it.
         attribution: Which of these get the credit: "every_touch", "last_touch", "first_touch", or "linear",
             where each gets an equal share of the value.
+        source: Field of the outcome that names who reports it; None where there is one source, or nobody knows. Sources
+            are watched for labels that are not true.
+        trust: Tier of each source, "human", "system" or "user"; "*" stands for those not named, which are "user"
+            otherwise. Of two sources that contradict each other the more trusted one is believed.
     """
 
     topic: Topic
@@ -101,6 +107,8 @@ class Label:
     left: str | None = field(default=None, kw_only=True)
     entity: str | None = field(default=None, kw_only=True)
     attribution: Touch = field(default="every_touch", kw_only=True)
+    source: str | None = field(default=None, kw_only=True)
+    trust: Mapping[str, Trust] | None = field(default=None, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.value)
