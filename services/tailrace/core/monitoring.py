@@ -29,21 +29,17 @@ from tailrace.core.join_watch import JoinFinding, JoinWatch
 from tailrace.core.judged import Judged
 from tailrace.core.label_sources import LabelSources
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
+from tailrace.core.metric_watch import labels_within, metric_drops
 from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, MonitorSpec, Suspicion
-from tailrace.core.monitors import PSI, SMALLER_IS_BETTER, EDetector
+from tailrace.core.monitors import PSI, EDetector
 from tailrace.core.prequential import Prequential
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.quarantine import distrusted
 from tailrace.core.reference import Reference
 from tailrace.core.retraining import Evidence, RetrainState, Trigger
 from tailrace.core.vector_sample import VectorSample
 
 HOUR_MS = 3_600_000
-MATURE = 0.5
-"""Share of final labels from which a day takes part in a comparison with the champion's figures.
-Below it a day would mostly speak of whatever kind of outcome is reported first."""
-MIN_FINAL = 200
-"""Final labels below which a metric is too uncertain to raise an alarm."""
 HOLDS: frozenset[AlarmKind] = frozenset({"broken_join", "label_delay"})
 """Kinds of alarms that speak of the labels and not of a model: while one stands, no model is asked for, whichever
 model serves."""
@@ -288,44 +284,15 @@ class Monitor:
         return alarms
 
     def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
+        suspect = self._suspect()
+        found = list(metric_drops(self._spec, self._champion, windows, suspect)) if self._champion is not None else []
+        self.drops = {drop.metric: (drop.worse, drop.limit) for drop in found}
         alarms = []
-        self.drops = {}
-        spans: dict[int, dict[str, float | None]] = {}
-        for metric, span_ms in zip(self._spec.metrics, self._spec.metric_windows_ms, strict=True):
-            if metric.drop is None or self._champion is None:
-                continue
-            baseline = self._champion.metrics.get(metric.name)
-            if span_ms not in spans:
-                spans[span_ms] = self._sliding(span_ms, windows)
-            value = spans[span_ms].get(metric.name)
-            if baseline is None or value is None:
-                continue
-            worse = value - baseline if metric.name in SMALLER_IS_BETTER else baseline - value
-            self.drops[metric.name] = (worse, metric.drop)
-            detail = f"{metric.name} {value:.4f} over {metric.window}, {baseline:.4f} at the gates"
-            fields: dict[str, Any] = {"kind": "metric_drop", "subject": metric.name, "detector": "gates"}
-            fields |= {"value": worse, "threshold": metric.drop, "size": worse, "since_ms": now_ms, "detail": detail}
-            alarms += self._book.level(worse > metric.drop, now_ms, **fields)
+        for name, worse, limit, detail in found:
+            fields: dict[str, Any] = {"kind": "metric_drop", "subject": name, "detector": "gates"}
+            fields |= {"value": worse, "threshold": limit, "size": worse, "since_ms": now_ms, "detail": detail}
+            alarms += self._book.level(worse > limit, now_ms, **fields)
         return alarms
-
-    def _sliding(self, span_ms: int, windows: QualityWindows) -> dict[str, float | None]:
-        """Metrics of the champion over its newest mature days; none without enough final labels."""
-        mature = [
-            key
-            for key in windows
-            if key.slice == ""
-            and key.variant == "champion"
-            and key.model_version == self._state.version
-            and windows.maturity(key) >= MATURE
-            and not any(start < key.start_ms + DAY_MS and key.start_ms < end for start, end in self._suspect())
-        ]
-        if not mature:
-            return {}
-        newest_ms = max(key.start_ms for key in mature)
-        taken = [key for key in mature if key.start_ms > newest_ms - span_ms]
-        if sum(windows.final(key) for key in taken) < MIN_FINAL:
-            return {}
-        return windows.metrics(taken, self._spec.threshold)
 
     def _watch_features(self, now_ms: int) -> list[Alarm | Drift]:
         since_ms = max(self._state.psi_since_ms, now_ms - MOST_LOOK_MS)
@@ -350,7 +317,7 @@ class Monitor:
         evidence = Evidence(
             now_ms=now_ms,
             has_champion=self._champion is not None,
-            labels=self._labels(windows),
+            labels=labels_within(self._spec.training_window_ms, windows),
             drift=self._state.drift,
             metric_drop="; ".join(drops),
         )
@@ -408,13 +375,3 @@ class Monitor:
         for alarm in self._state.alarms.values():
             found[f"{alarm.detector} on {alarm.subject}"] = f"{alarm.value:.6f}"
         return found
-
-    def _labels(self, windows: QualityWindows) -> int:
-        """Final labels in the span that a model would be trained on now."""
-        counted: dict[WindowKey, int] = {
-            key: windows.final(key) for key in windows if key.slice == "" and key.variant != "shadow"
-        }
-        newest_ms = max((key.start_ms for key, final in counted.items() if final), default=0)
-        return sum(
-            final for key, final in counted.items() if key.start_ms + DAY_MS > newest_ms - self._spec.training_window_ms
-        )

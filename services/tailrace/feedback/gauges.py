@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.metrics import METRICS
 from tailrace.contracts.records import Drift, Reading
-from tailrace.core.monitoring import MATURE
+from tailrace.core.metric_watch import MATURE
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings
