@@ -92,6 +92,13 @@ def test_positives_that_come_in_runs_are_no_broken_join(seed: int) -> None:
     assert played(JoinWatch(), (times, times + HOUR_MS // 2, positive), step_ms=HOUR_MS) == []
 
 
+@pytest.mark.parametrize("positives", [0, 14, 27, 100])
+def test_a_day_by_itself_says_nothing_of_runs(positives: int) -> None:
+    times = START_MS + np.arange(26 * 60) * MINUTE_MS
+    outcomes = START_MS + np.arange(100) * 12 * MINUTE_MS
+    assert [] == played(JoinWatch(), (times, outcomes, np.arange(100) < positives), step_ms=HOUR_MS)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.9])
 def test_share_of_positives_that_is_back_is_told_even_of_few_outcomes(share: float) -> None:
     times, outcomes, positive = stream(6, 6.0, 1.0, 0.3)

@@ -285,14 +285,15 @@ def _lower(count: float) -> float:
 def _runs(hours: dict[int, list[int]]) -> float:
     """By how much more than independent outcomes the shares of positives differ between blocks of hours."""
     at, counts = np.array(list(hours)), np.array(list(hours.values()), dtype=np.float64)
-    share, worst = counts[:, 2].sum() / counts[:, 1].sum(), 1.0
+    share, worst = counts[:, 2].sum() / max(counts[:, 1].sum(), 1.0), 1.0
     for width in BLOCKS_H if 0.0 < share < 1.0 else ():
         block = at // width - at.min() // width
         n, hits = (np.bincount(block, weights=counts[:, place]) for place in (1, 2))
         n, hits = n[n > 0.0], hits[n > 0.0]
+        freedom = len(n) - 1
         statistic = float(((hits - share * n) ** 2 / (share * (1.0 - share) * n)).sum())
-        if special.chdtrc(len(n) - 1, statistic) < CLUSTERED:
-            worst = max(worst, statistic / (len(n) - 1))
+        if freedom > 0 and special.chdtrc(freedom, statistic) < CLUSTERED:
+            worst = max(worst, statistic / freedom)
     return worst
 
 
