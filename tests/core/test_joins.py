@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_join import NaiveJoin
 
+from tailrace.core.join_table import Cohort, JoinTable
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Scored
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES
 from tailrace.core.outcome_sources import MOST_SOURCES, OTHERS_NAME, SourceBook
@@ -311,3 +312,19 @@ def _numbered(time_ms: int) -> Scored:
     return msgspec.structs.replace(
         P, prediction_id=f"e{time_ms}:champion", event_id=f"e{time_ms}", event_time_ms=time_ms
     )
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=40), st.integers(0, 7))
+def test_cohorts_without_a_row_are_forgotten_and_every_other_row_keeps_its_own(
+    drawn: list[tuple[int, bool]], following: int
+) -> None:
+    table, cohorts = JoinTable(), [Cohort("champion", str(version), b"{}") for version in range(8)]
+    numbers = table.cohort_numbers([cohorts[version] for version, _ in drawn])
+    count = len(drawn)
+    rows = table.add([b"[]"] * count, [0] * count, [0.5] * count, numbers, [0] * count)
+    table.remove(rows[[leaves for _, leaves in drawn]] if count else rows)
+    table.forget_cohorts()
+    left = [(row, cohorts[version]) for row, (version, leaves) in zip(rows.tolist(), drawn, strict=True) if not leaves]
+    assert set(table.cohorts) == {cohort for _, cohort in left}
+    assert [table.cohorts[table.cohort[row]] for row, _ in left] == [cohort for _, cohort in left]
+    assert table.cohorts[table.cohort_numbers([cohorts[following]])[0]] == cohorts[following]

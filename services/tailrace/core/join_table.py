@@ -87,7 +87,7 @@ class JoinTable:
 
     Attributes:
         index: The row of the first prediction of each event.
-        cohorts: Cohort of each number in the column `cohort`.
+        cohorts: Cohort of each number in the column `cohort`, until `forget_cohorts`.
         aside: Which labels count in no window, because their source is not trusted; follows from the quarantines.
         source: Code of who reported what is known of an event, in its `SourceBook`; 0 for nobody.
         told_by: The same of the label as it was published last: another source that says the same changes no label.
@@ -143,6 +143,16 @@ class JoinTable:
                 known[Cohort(*cohort)] = len(self.cohorts)
                 self.cohorts.append(Cohort(*cohort))
         return list(map(known.__getitem__, asked))
+
+    def forget_cohorts(self) -> None:
+        """Forgets cohorts of which no row is left; the others are numbered anew, in the same order. O(rows)."""
+        rows = self.in_use()
+        used = np.bincount(self.cohort[rows], minlength=len(self.cohorts)) > 0
+        if used.all():
+            return
+        self.cohort[rows] = (np.cumsum(used) - 1)[self.cohort[rows]]
+        self.cohorts = [cohort for cohort, is_used in zip(self.cohorts, used.tolist(), strict=True) if is_used]
+        self._cohort_numbers = {cohort: number for number, cohort in enumerate(self.cohorts)}
 
     def add(
         self,

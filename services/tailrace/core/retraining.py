@@ -67,7 +67,7 @@ class RetrainState(msgspec.Struct):
         since_change: Labels of the concept's events.
         fitted: How many of them there were when it was last asked for a model; 0 while it fills the training window.
         filled_ms: Event time from which on the concept fills the training window.
-        asked_ms: Requests within the budget's span.
+        asked_ms: Requests within the budget's span; none where there is no budget.
     """
 
     requested_at_ms: int | None = None
@@ -144,7 +144,8 @@ class RetrainState(msgspec.Struct):
             self.since_change, self.filled_ms = evidence.labels, evidence.now_ms + spec.window_ms
         self.requested_at_ms, self.pending = evidence.now_ms, run_id
         self.labels = 0
-        self.asked_ms.append(evidence.now_ms)
+        recent = [at_ms for at_ms in self.asked_ms if at_ms > evidence.now_ms - spec.budget_ms]
+        self.asked_ms = [*recent, evidence.now_ms] if spec.budget is not None else []
         self.fitted = max(self.since_change, 1) if evidence.now_ms < self.filled_ms else 0
 
     def ended(self, run_id: str, model_version: str = "", at_ms: int = 0, *, recalled: bool = False) -> None:

@@ -117,6 +117,7 @@ class LabelState:
     def forget(self, now_ms: int) -> None:
         """Forgets what can no longer change, and windows that nobody looks back at."""
         self._join.forget()
+        self.table.forget_cohorts()
         self.windows.drop_before(now_ms - self._kept_ms)
         self._dropped += self._settled.drop_before(now_ms - self._kept_ms)
 
