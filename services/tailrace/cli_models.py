@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tailrace.backends.settings import load_settings
 from tailrace.errors import TailraceError
@@ -29,17 +29,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the aud
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 ANSWER_S = 30.0
-READING_COLUMNS = (
-    "day",
-    "variant",
-    "model_version",
-    "predictions",
-    "maturity",
-    "metric",
-    "estimate",
-    "provisional",
-    "final",
-)
+READING_COLUMNS = ("day", "model", "maturity", "estimate", "provisional", "final")
 
 
 @app.command()
@@ -254,10 +244,10 @@ def _three(row: dict[str, Any], metric: str) -> dict[str, Any]:
 
 
 def _spoken(row: dict[str, Any]) -> dict[str, Any]:
-    shown = dict(row) | {"maturity": f"{row['maturity']:.0%}"}
+    shown = dict(row) | {"maturity": f"{row['maturity']:.0%}", "model": f"{row['variant']} {row['model_version']}"}
     for reading in ("estimate", "provisional", "final"):
         said = row[reading]
-        around = f" ({said['interval'][0]:.4f} to {said['interval'][1]:.4f})" if said["interval"] else ""
+        around = "\n{:.3f}-{:.3f}".format(*said["interval"]) if said["interval"] else ""
         shown[reading] = said["withheld"] if said["value"] is None else f"{said['value']:.4f}{around}"
     return shown
 
@@ -285,7 +275,7 @@ def _show(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], *, as_json: 
     if as_json:
         typer.echo(json.dumps(list(rows)))
         return
-    table = Table(*columns)
+    table = Table(*(Column(name, overflow="fold", min_width=len(name)) for name in columns))
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     Console().print(table)
