@@ -112,6 +112,9 @@ def naive(bench: Bench) -> float:
 CANDIDATES: dict[str, Candidate] = {"tailrace": tailrace, "inference": ours.scoring}
 PEERS: dict[str, Candidate] = {"naive": naive}
 FLOORS = {"inference": 0.5}
+EVENTS = 1_000_000
+"""Fewer take hours of stream time to a batch, and are mostly ticks."""
+SHORT = False
 
 
 def serve_tailrace(settings: Settings, directory: Path, name: str, progress: Progress) -> None:
