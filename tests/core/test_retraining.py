@@ -100,19 +100,6 @@ def test_no_model_of_a_new_concept_is_asked_for_before_there_are_rows_to_train_i
     assert state.decide(SPEC, drifted) == ("drift", "shift")
 
 
-def test_an_alarm_that_stands_asks_again_each_time_it_has_stood_twice_as_long() -> None:
-    spec = msgspec.structs.replace(SPEC, at_least_every_ms=None)
-    state = RetrainState(950)
-    asked = []
-    for now_ms in range(1_000, 1_500, 10):
-        drop = "worse" if state.is_reason(1_000, now_ms) else ""
-        if state.decide(spec, msgspec.structs.replace(CALM, now_ms=now_ms, metric_drop=drop)):
-            state.requested(spec, at(now_ms), f"r{now_ms}")
-            state.ended(f"r{now_ms}")
-            asked.append(now_ms)
-    assert asked == [1_000, 1_010, 1_020, 1_040, 1_080, 1_160, 1_320]
-
-
 def test_a_concept_met_on_schedule_is_refitted_once_there_are_rows_to_train_on() -> None:
     state = RetrainState()
     state.changed(SPEC, 990, 12)

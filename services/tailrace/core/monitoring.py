@@ -312,8 +312,7 @@ class Monitor:
     def _ask(
         self, now_ms: int, windows: QualityWindows, accuse: Callable[[Sequence[int]], list[Suspicion]]
     ) -> Iterator[Alarm | RetrainRequested | RetrainHeld]:
-        standing = [alarm for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
-        drops = [alarm.detail for alarm in standing if self._state.retrain.is_reason(alarm.raised_at_ms, now_ms)]
+        drops = [alarm.detail for alarm in self._state.alarms.values() if alarm.kind == "metric_drop"]
         evidence = Evidence(
             now_ms=now_ms,
             has_champion=self._champion is not None,

@@ -115,14 +115,6 @@ class RetrainState(msgspec.Struct):
             return "schedule", f"{duration(since_ms)} since the last request"
         return None
 
-    def is_reason(self, raised_at_ms: int, now_ms: int) -> bool:
-        """Whether an alarm that stands asks for a model: when it is raised, and each time it has stood twice as long.
-
-        What the labels until then could not mend, a few more seldom will.
-        """
-        asked_ms = self.requested_at_ms
-        return asked_ms is None or raised_at_ms > asked_ms or now_ms - raised_at_ms >= 2 * (asked_ms - raised_at_ms)
-
     def observe(self, event_time_ms: NDArray[np.int64]) -> None:
         """Counts labels of the champion's predictions that have become final; int64 (n,), times of their events."""
         self.labels += len(event_time_ms)
