@@ -77,6 +77,8 @@ class Readings:
         self._newest: tuple[WindowKey, _Open] | None = None
         self._mature: dict[tuple[str, str, str], list[WindowKey]] = {}
         self._failures: dict[WindowKey, str] = {}
+        self._corrected: dict[WindowKey, Reading | None] = {}
+        self._guesses: dict[WindowKey, Reading] = {}
 
     def __iter__(self) -> Iterator[WindowKey]:
         """Windows that have predictions that wait for their label."""
@@ -84,6 +86,11 @@ class Readings:
 
     def provisional(self, key: WindowKey) -> Reading | None:
         """A window's metrics corrected for the labels still to come; None where none are."""
+        if key not in self._corrected:
+            self._corrected[key] = self._correct(key)
+        return self._corrected[key]
+
+    def _correct(self, key: WindowKey) -> Reading | None:
         if key not in self._codes:
             return None
         needed = (True,) if self._spec.by_absence else (True, False)
@@ -122,6 +129,11 @@ class Readings:
 
     def guess(self, key: WindowKey) -> Reading:
         """The estimate by the labels that were known when the window ended: labels of its own never change it."""
+        if key not in self._guesses:
+            self._guesses[key] = self._guess(key)
+        return self._guesses[key]
+
+    def _guess(self, key: WindowKey) -> Reading:
         wait_ms = self._spec.window_ms + self._spec.lateness_ms
         older = [other for other in self._matured(key) if other.start_ms <= key.start_ms - wait_ms]
         scores = self._windows.histogram([key])

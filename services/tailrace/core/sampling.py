@@ -42,7 +42,7 @@ class DataSet(NamedTuple):
 
     def since(self, time_ms: int) -> DataSet:
         """Rows from a time on."""
-        return self.where(self.times_ms >= time_ms)
+        return self.where(slice(int(np.searchsorted(self.times_ms, time_ms)), None))
 
     @property
     def trusted(self) -> DataSet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from tailrace.backends.codec import BatchDecoder
@@ -14,10 +13,10 @@ from tailrace.core.monitoring import Monitor
 from tailrace.errors import BadRecord
 
 
-class Vector(msgspec.Struct, frozen=True, gc=False):
-    """The part of a `Prediction` that feature drift needs; decoded from the same bytes."""
+class Vector(Scored, frozen=True, gc=False):
+    """The part of a `Prediction` that feature drift and the money at stake need too; decoded from the same bytes."""
 
-    features: list[float | None] = []
+    features: tuple[float | None, ...] = ()
 
 
 class PredictionReader:
@@ -37,25 +36,23 @@ class PredictionReader:
     def read(self, values: Sequence[bytes | None], monitor: Monitor | None) -> Arrivals:  # hot path
         """Reads at least one prediction, and gives the monitor, where there is one, the champion's vectors.
 
-        Features are half of a record: only those of a sample are read.
+        Features are half of a record: those of a sample are read in a second pass, those of all in the first.
 
         Raises:
             BadRecord: one cannot be read. Written by inference alone, it is a fault of the deploy, not of the data.
         """
-        arrivals = self._arrivals(values)
+        whole = self._amount_at is not None or (monitor is not None and monitor.sample.shift == 0)
+        scored = _decoded(self._vectors if whole else self._scored, values)
+        amounts = None
+        if self._amount_at is not None:
+            amounts = [prediction.features[self._amount_at] or 0.0 for prediction in scored]
+        arrivals = Arrivals.of(scored, amounts)
         places = _sampled(arrivals, monitor) if monitor is not None else []
         if monitor is not None and places:
-            vectors = [vector.features for vector in _decoded(self._vectors, [values[place] for place in places])]
-            matrix = np.array(vectors, dtype=np.float32)
+            sample = [scored[at] for at in places] if whole else _decoded(self._vectors, [values[at] for at in places])
+            matrix = np.array([vector.features for vector in sample], dtype=np.float32)
             monitor.vectors(matrix.reshape(len(places), self._width), arrivals.score[places])
         return arrivals
-
-    def _arrivals(self, values: Sequence[bytes | None]) -> Arrivals:
-        scored = _decoded(self._scored, values)
-        if self._amount_at is None:
-            return Arrivals.of(scored)
-        vectors = _decoded(self._vectors, values)
-        return Arrivals.of(scored, [vector.features[self._amount_at] or 0.0 for vector in vectors])
 
 
 def _sampled(arrivals: Arrivals, monitor: Monitor) -> list[int]:
