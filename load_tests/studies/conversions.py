@@ -16,7 +16,8 @@ from tailrace.core.join_table import ACTIVATED, DECIDED, Cohort
 from tailrace.core.joins import Arrivals, Reports
 from tailrace.core.scoring import on_grid
 from tailrace.feedback.changelog import Changelog
-from tailrace.feedback.state import FeedbackState, horizon_ms
+from tailrace.feedback.specs import horizon_ms
+from tailrace.feedback.state import FeedbackState
 from tailrace.usecase.declaration import UseCase
 
 HOUR_MS = 3_600_000

@@ -127,7 +127,7 @@ def test_reading_does_not_depend_on_the_rows_that_predictions_stand_in() -> None
 
 def test_delays_of_forgotten_predictions_are_stored_and_restored_exactly() -> None:
     world, _ = fed()
-    settled, again = world.state.labels[0]._settled, QualityWindows()
+    settled, again = world.state.labels[0].counts.settled, QualityWindows()
     for window in settled:
         again.restore(window, decode(WindowCounts, encode(settled.counts(window))))
     before, after = settled.delays(True, 0), again.delays(True, 0)

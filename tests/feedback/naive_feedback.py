@@ -24,7 +24,7 @@ from tailrace.core.scoring import bin_of_score
 from tailrace.core.watermarks import Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.processor import READ_EVERY_MS
-from tailrace.feedback.state import join_spec, kept_ms, monitor_spec
+from tailrace.feedback.specs import join_spec, kept_ms, monitor_spec
 from tailrace.usecase.declaration import UseCase
 
 Record = tuple[str, bytes | None, bytes | None]

@@ -12,7 +12,8 @@ from tailrace.core.metric_watch import MATURE
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings
-from tailrace.feedback.state import Fading, FeedbackState
+from tailrace.feedback.overview import Fading
+from tailrace.feedback.state import FeedbackState
 
 _KINDS = METRICS["alarms_active"].labels[0].values
 _REPEATS = METRICS["join_repeats"].labels[0].values

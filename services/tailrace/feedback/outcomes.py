@@ -1,4 +1,4 @@
-"""Records of an outcomes topic, decoded and checked."""
+"""Records of an outcomes topic, decoded and checked, and what they say of a label."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from tailrace.backends.codec import EventDecoder
 from tailrace.backends.ports import Message
 from tailrace.core.durations import milliseconds
+from tailrace.core.joins import Reports
+from tailrace.core.trust import tier_of
 from tailrace.core.watermarks import EventTimeBounds
 from tailrace.errors import BadRecord
-from tailrace.usecase.sources import Topic
+from tailrace.usecase.sources import Label, Topic
 
 
 class Taken(NamedTuple):
@@ -71,3 +73,46 @@ class OutcomeReader:
                 records[of_partition[at]] = BadRecord("future", f"{name} is ahead of the wall clock")
             for at in np.flatnonzero(behind).tolist():
                 records[of_partition[at]] = BadRecord("too_old", f"{name} is far behind its partition")
+
+
+def reports_of(label: Label, records: Sequence[Any]) -> Reports:  # hot path
+    """What outcome records say of a label, by the fields that it names; records that say nothing are left out."""
+    values = [getattr(record, label.value) for record in records]
+    retract, left = (_flags(field, records) for field in (label.retract, label.left))
+    if None in values:
+        says = [value is not None or retract[at] or left[at] for at, value in enumerate(values)]
+        if not all(says):
+            return reports_of(label, [record for record, said in zip(records, says, strict=True) if said])
+        values = [0.0 if value is None else value for value in values]
+    time_ms = np.array([getattr(record, label.topic.event_time) for record in records], dtype=np.int64)
+    revision = time_ms
+    if label.revision:
+        revision = np.array([int(getattr(record, label.revision)) for record in records], dtype=np.int64)
+    names = [str(getattr(record, label.on)) for record in records]
+    reports = Reports(names, revision, retract, np.array(values, dtype=np.float64), time_ms)
+    if label.source is not None:
+        sources = [str(getattr(record, label.source)) for record in records]
+        trust = label.trust or {}
+        tiers = {source: tier_of(trust, source) for source in set(sources)}
+        reports = reports._replace(
+            sources=sources, tiers=np.array([tiers[source] for source in sources], dtype=np.int8)
+        )
+    if label.reduce is None:
+        return reports
+    ids = _outcome_ids(label, records, time_ms)
+    # That nothing more can be seen of an event is no revision of what was seen.
+    ids = [f"left {name}" if gone else name for name, gone in zip(ids, left.tolist(), strict=True)]
+    return reports._replace(outcome_ids=ids, left=left)
+
+
+def _flags(field: str | None, records: Sequence[Any]) -> NDArray[np.bool_]:
+    if field is None:
+        return np.zeros(len(records), np.bool_)
+    return np.array([bool(getattr(record, field)) for record in records], dtype=np.bool_)
+
+
+def _outcome_ids(label: Label, records: Sequence[Any], time_ms: NDArray[np.int64]) -> list[str]:
+    if label.outcome_id is not None:
+        return [str(getattr(record, label.outcome_id)) for record in records]
+    # What befalls an entity at two times are two outcomes.
+    return list(map(str, time_ms.tolist())) if label.entity is not None else [""] * len(records)

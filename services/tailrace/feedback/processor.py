@@ -30,7 +30,7 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
-from tailrace.core.monitor_state import Champion, Suspicion
+from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import HOUR_MS
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.readings import Readings
@@ -39,9 +39,10 @@ from tailrace.errors import BadRecord
 from tailrace.feedback.gauges import Gauges
 from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.label_writer import LabelWriter
-from tailrace.feedback.outcomes import OutcomeReader
+from tailrace.feedback.outcomes import OutcomeReader, reports_of
+from tailrace.feedback.overview import Fading
 from tailrace.feedback.predictions import PredictionReader
-from tailrace.feedback.state import Fading, FeedbackState, reports_of
+from tailrace.feedback.state import FeedbackState
 from tailrace.feedback.store import StateStore
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
@@ -254,11 +255,10 @@ class FeedbackProcessor:
         outputs: list[Output] = []
         state.forget(tick_ms)
         outputs += self._store.expired(state.watermark_ms)
-        readings, since_ms = state.readings(), state.monitor.ticked_ms
-        suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
-        suspicions += state.judge_sources()
-        names = state.labels[0].source_names
-        for decided in state.monitor.tick(tick_ms, state.windows, suspicions, names, state.accuse):
+        since_ms = state.monitor.ticked_ms
+        ticked = state.tick(tick_ms)
+        readings = ticked.readings
+        for decided in ticked.decided:
             if isinstance(decided, Alarm):
                 outputs += self._alarms([decided])
             elif isinstance(decided, Drift):

@@ -15,7 +15,8 @@ from tailrace.feedback.changelog import (
     write_clock,
     write_watermark,
 )
-from tailrace.feedback.state import FeedbackState, horizon_ms
+from tailrace.feedback.specs import horizon_ms
+from tailrace.feedback.state import FeedbackState
 from tailrace.usecase.declaration import UseCase
 
 

@@ -26,7 +26,7 @@ from tailrace.backends.recordings import Recording, to_recording
 from tailrace.backends.settings import Settings, load_settings
 from tailrace.contracts.records import WATERMARK_HEADER
 from tailrace.core.durations import milliseconds
-from tailrace.feedback.state import join_spec
+from tailrace.feedback.specs import join_spec
 from tailrace.testing.faults import (
     AnyFault,
     Candidate,

@@ -1,0 +1,148 @@
+"""The windows in which the labels of one kind count, whoever joined them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.backends.ports import Output
+from tailrace.contracts.records import Quarantined
+from tailrace.core.join_table import JoinTable, Rows
+from tailrace.core.joins import Changes
+from tailrace.core.labels import FINAL
+from tailrace.core.number_readings import NumberReadings
+from tailrace.core.outcome_sources import SourceBook
+from tailrace.core.quality import QualityWindows, WindowCounts, WindowKey, pairs
+from tailrace.core.quarantine import distrusted
+from tailrace.core.readings import Readings, ReadingSpec
+from tailrace.core.window_spec import WindowSpec
+from tailrace.feedback.changelog import Changelog
+
+
+class LabelCounts:
+    """Counts of the predictions in a table and of those that have left it.
+
+    Windows are kept twice: `windows` counts everything and is what is published; `settled` counts events that the
+    table no longer holds. Only the second is stored: the rest follows from the table.
+
+    Args:
+        table: Predictions with what is known of them; somebody else's, who says here what happens in it.
+        sources: Who reports, by code; None where outcomes name no source.
+        kept_ms: How long windows are kept.
+        counted: What the windows hold.
+    """
+
+    def __init__(self, table: JoinTable, sources: SourceBook | None, kept_ms: int, counted: WindowSpec) -> None:
+        self.table = table
+        self.sources = sources
+        self.windows = QualityWindows(counted)
+        self.settled = QualityWindows(counted)
+        self._kept_ms = kept_ms
+        self._grid = counted.grid
+        self._dropped: list[WindowKey] = []
+        self._spans: Sequence[Quarantined] = ()
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of sources by code; none where outcomes name no source."""
+        return self.sources.names if self.sources is not None else []
+
+    def predicted(self, rows: Rows) -> None:
+        """Takes predictions that have come: int64 (n,)."""
+        table = self.table
+        self.windows.predicted(table, rows)
+        chained = rows[table.head[rows] != rows]
+        if chained.size:
+            self.windows.paired(table, *pairs(table, chained))
+
+    def changed(self, changes: Changes) -> None:
+        """Takes labels that have changed."""
+        if not changes.rows.size:
+            return
+        counted, told = changes, changes
+        if self._spans:
+            before, now = self._set_aside(changes)
+            counted, told = changes.taken(~before), changes.taken(~now)
+        replaced = counted.taken(~np.isnan(counted.previous))
+        self.windows.labelled(self.table, replaced.rows, replaced.previous, -1)
+        final = final_of(told)
+        self.windows.labelled(self.table, final.rows, final.label)
+
+    def leaving(self, gone: Rows) -> None:
+        """Takes predictions that are about to leave the table: int64 (n,)."""
+        table = self.table
+        self.settled.add_rows(table, gone)
+        left_out = gone[table.aside[gone] & (table.status[gone] == FINAL)]
+        self.settled.labelled(table, left_out, table.label[left_out], -1)
+        self.settled.add_delays(table, gone)
+
+    def forget(self, now_ms: int) -> None:
+        """Forgets windows that nobody looks back at."""
+        self.windows.drop_before(now_ms - self._kept_ms)
+        self._dropped += self.settled.drop_before(now_ms - self._kept_ms)
+
+    def store(self, changelog: Changelog) -> list[Output]:
+        """What the changelog has to be told since the last call."""
+        outputs = [changelog.window(key, self.settled.counts(key)) for key in sorted(self.settled.changed)]
+        outputs += [changelog.window(key, None) for key in self._dropped]
+        self.settled.changed.clear()
+        self._dropped = []
+        return outputs
+
+    def restore(self, windows: Mapping[WindowKey, WindowCounts]) -> None:
+        """Takes back what was stored of predictions that have left, and counts those in the table anew."""
+        for key, counts in windows.items():
+            self.settled.restore(key, counts)
+            self.windows.restore(key, counts)
+        self.settled.changed.clear()
+        # What was published already would be published again: harmless, the newest record of a key holds.
+        self.windows.add_rows(self.table, self.table.live())
+
+    def set_aside(self, spans: Sequence[Quarantined]) -> None:
+        """Takes labels of sources that are not trusted out of the windows, now and as they come."""
+        self._spans = spans
+        table = self.table
+        rows = table.in_use() if spans else np.empty(0, np.int64)
+        rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]
+        rows = rows[distrusted(spans, self.source_names, table.told_by[rows], table.event_time_ms[rows])]
+        table.aside[rows] = True
+        self.windows.labelled(table, rows, table.label[rows], -1)
+
+    def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
+        """What can be said now of windows whose labels are still coming."""
+        if self._grid is not None:
+            return NumberReadings(self._grid, spec.window_ms + spec.lateness_ms, self.windows, watermark_ms)
+        return Readings(spec, self.windows, self.settled, self.table, watermark_ms)
+
+    def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
+        """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen.
+
+        Args:
+            waiting: Others to be published as well.
+        """
+        changed = self.windows.changed | set(waiting)
+        whole = [key for key in self.windows if key.slice == "" and key.variant != "shadow"]
+        if whole:
+            changed.add(max(whole))
+        self.windows.changed.clear()
+        return sorted(changed)
+
+    def _set_aside(self, changes: Changes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which labels were aside before their change, and which are after it: bool (n,) each."""
+        table, rows = self.table, changes.rows
+        now = distrusted(self._spans, self.source_names, changes.source, table.event_time_ms[rows])
+        now &= (changes.status == FINAL) & ~np.isnan(changes.label)
+        before = table.aside[rows]
+        order = np.argsort(rows, kind="stable")
+        again = order[1:][rows[order[1:]] == rows[order[:-1]]]
+        earlier = order[:-1][rows[order[1:]] == rows[order[:-1]]]
+        before[again] = now[earlier]
+        table.aside[rows] = now
+        return before, now
+
+
+def final_of(changes: Changes) -> Changes:
+    """Those that are final labels."""
+    return changes.taken((changes.status == FINAL) & ~np.isnan(changes.label))
