@@ -58,6 +58,16 @@ class Topics(msgspec.Struct, frozen=True):
         return f"{self.use_case}.feedback-changelog"
 
     @property
+    def join_changelog(self) -> str:
+        """State of the joins where several workers share them, a partition for each task; read by `feedback` alone."""
+        return f"{self.use_case}.join-changelog"
+
+    @property
+    def observations(self) -> str:
+        """What tasks of feedback say of themselves; read by the monitor alone."""
+        return f"{self.use_case}.observations"
+
+    @property
     def quality(self) -> str:
         """Live metrics by window, version and slice."""
         return f"{self.use_case}.quality"

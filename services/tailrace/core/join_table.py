@@ -54,11 +54,15 @@ _CLEAR = {
     "label": np.nan,
     "status": 0,
     "known_at_ms": -1,
+    "revision": 0,
     "outcome": 0,
+    "value": 0.0,
+    "outcome_time_ms": 0,
     "closed": False,
     "source": 0,
     "told_by": 0,
 }
+"""What a row begins with. All of it: what is stored of a row must not tell whose row it was before."""
 
 
 class Cohort(NamedTuple):

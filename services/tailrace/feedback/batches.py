@@ -53,8 +53,8 @@ def batches(
     table: JoinTable, outcomes: OutcomeTable | None, added: Rows, touched: Rows, gone: Rows, expires_ms: int
 ) -> Iterator[Batch]:
     """What a batch did, in records of limited size; int64 rows each, `added` in order of arrival."""
-    for rows in _parts(table, added):
-        yield Batch(expires_ms, _pack(table, rows), b"", {}, b"")
+    for part in packed(table, added):
+        yield Batch(expires_ms, part, b"", {}, b"")
     for start in range(0, max(len(touched), len(gone)), MAX_ROWS):
         changed, freed = touched[start : start + MAX_ROWS], gone[start : start + MAX_ROWS]
         columns = {name: getattr(table, name)[changed].tobytes() for name in CHANGING}
@@ -63,6 +63,12 @@ def batches(
         changed = outcomes.take_touched()
         for start in range(0, len(changed), MAX_ROWS):
             yield Batch(expires_ms, None, b"", {}, b"", _reported(table, outcomes, changed[start : start + MAX_ROWS]))
+
+
+def packed(table: JoinTable, rows: Rows) -> Iterator[Added]:
+    """Predictions in order of arrival, in parts of limited size."""
+    for part in _parts(table, rows):
+        yield _pack(table, part)
 
 
 def _reported(table: JoinTable, outcomes: OutcomeTable, rows: Rows) -> Reported:
@@ -94,7 +100,9 @@ def read_batches(found: Sequence[Batch]) -> tuple[JoinTable, Rows]:
     table = JoinTable()
     for batch in found:
         if batch.added is not None:
-            _unpack(table, batch.added)
+            rows = unpack(table, batch.added)
+            table.serial[rows] = np.frombuffer(batch.added.serial, np.int64)
+            table.next_serial = int(table.serial[rows[-1]]) + 1
     rows = table.live()
     serials = table.serial[rows]
     gone = [np.empty(0, np.int64)]
@@ -141,22 +149,24 @@ def _parts(table: JoinTable, rows: Rows) -> Iterator[Rows]:
 
 def _pack(table: JoinTable, rows: Rows) -> Added:
     numbers, cohort = np.unique(table.cohort[rows], return_inverse=True)
+    # By what they say: numbers of cohorts depend on when the table was restored.
+    order = sorted(range(len(numbers)), key=lambda at: table.cohorts[numbers[at]])
+    place = np.argsort(np.array(order))
     texts = table.texts[rows].tolist()
     return Added(
         serial=table.serial[rows].tobytes(),
         columns={name: getattr(table, name)[rows].tobytes() for name in _FIXED},
-        cohort=cohort.astype(np.int32).tobytes(),
-        cohorts=[table.cohorts[number] for number in numbers.tolist()],
+        cohort=place[cohort].astype(np.int32).tobytes(),
+        cohorts=[table.cohorts[number] for number in numbers[order].tolist()],
         lengths=np.array([len(text) for text in texts], dtype=np.int32).tobytes(),
         texts=b"".join(texts),
     )
 
 
-def _unpack(table: JoinTable, added: Added) -> None:
+def unpack(table: JoinTable, added: Added) -> Rows:
+    """Adds what was packed, each as the only prediction of its event; gives its rows, int64 (n,)."""
     ends = np.cumsum(np.frombuffer(added.lengths, np.int32)).tolist()
     texts = [added.texts[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     numbers = np.array(table.cohort_numbers(added.cohorts), dtype=np.int32)
     event_time_ms, score, flags = (np.frombuffer(added.columns[name], getattr(table, name).dtype) for name in _FIXED)
-    rows = table.add(texts, event_time_ms, score, numbers[np.frombuffer(added.cohort, np.int32)], flags)
-    table.serial[rows] = np.frombuffer(added.serial, np.int64)
-    table.next_serial = int(table.serial[rows[-1]]) + 1
+    return table.add(texts, event_time_ms, score, numbers[np.frombuffer(added.cohort, np.int32)], flags)

@@ -33,6 +33,7 @@ _SOURCES = b"sources"
 _WINDOW = b"window:"
 _MONITOR = b"monitor"
 _WATERMARK = b"watermark"
+TASK = b"task"
 
 
 class Clock(msgspec.Struct):
@@ -66,10 +67,12 @@ class Changelog:
         topic: Its name.
         horizon_ms: Longest time from a prediction's event to the end of its corrections.
         label: Name of an auxiliary label; "" for the one that judges the model.
+        partition: Partition of the topic.
     """
 
-    def __init__(self, topic: str, horizon_ms: int, label: str = "") -> None:
+    def __init__(self, topic: str, horizon_ms: int, label: str = "", partition: int = 0) -> None:
         self._topic = topic
+        self._partition = partition
         self._horizon_ms = horizon_ms
         self._prefix = _LABEL + label.encode() + b":" if label else b""
         self._batch = self._prefix + _BATCH
@@ -92,28 +95,28 @@ class Changelog:
             key = self._batch + b"%020d" % self._next
             self._next += 1
             self._expiring.append((expires_ms, key))
-            yield Output(self._topic, key, self._encoder.encode(batch), 0)
+            yield Output(self._topic, key, self._encoder.encode(batch), self._partition)
 
     def expired(self, watermark_ms: int) -> Iterator[Output]:
         """Deletes batches that speak only of what is forgotten at this time."""
         while self._expiring and self._expiring[0][0] <= watermark_ms:
-            yield Output(self._topic, self._expiring.popleft()[1], None, 0)
+            yield Output(self._topic, self._expiring.popleft()[1], None, self._partition)
 
     def held(self, event_id: str, outcomes: list[Outcome] | None) -> Output:
         """Outcomes held for an event; None once there are none."""
         value = self._encoder.encode(outcomes) if outcomes is not None else None
-        return Output(self._topic, self._prefix + _HELD + event_id.encode(), value, 0)
+        return Output(self._topic, self._prefix + _HELD + event_id.encode(), value, self._partition)
 
     def sources(self, names: list[str]) -> Iterator[Output]:
         """Names of the sources by code, when there are new ones."""
         if len(names) > self._sources:
             self._sources = len(names)
-            yield Output(self._topic, self._prefix + _SOURCES, self._encoder.encode(names), 0)
+            yield Output(self._topic, self._prefix + _SOURCES, self._encoder.encode(names), self._partition)
 
     def window(self, key: WindowKey, counts: WindowCounts | None) -> Output:
         """Counts that forgotten events left in a window; None once the window is forgotten."""
         value = encode(counts) if counts is not None else None
-        return Output(self._topic, self._prefix + _WINDOW + encode(key), value, 0)
+        return Output(self._topic, self._prefix + _WINDOW + encode(key), value, self._partition)
 
     def restore(self, newest: Mapping[bytes, bytes]) -> Restored:
         """Folds what the topic holds of this label.
@@ -126,7 +129,7 @@ class Changelog:
         try:
             return self._fold(mine)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise _unreadable(self._topic, str(error)) from error
+            raise unreadable(self._topic, str(error)) from error
 
     def _fold(self, newest: dict[bytes, bytes]) -> Restored:
         held: dict[str, list[Outcome]] = {}
@@ -139,7 +142,7 @@ class Changelog:
             elif key.startswith(_WINDOW):
                 window = msgspec.json.decode(key[len(_WINDOW) :], type=WindowKey)
                 windows[window] = msgspec.json.decode(value, type=WindowCounts)
-            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL, _SOURCES)):
+            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL, _SOURCES, TASK)):
                 raise ValueError(f"key {key!r} is of another format than {FORMAT}")
         numbers = sorted(key for key in newest if key.startswith(_BATCH))
         decoder = msgspec.msgpack.Decoder(Batch)
@@ -196,12 +199,12 @@ def read_clock(topic: str, newest: Mapping[bytes, bytes], label: str) -> Clock |
             return Clock(reached_ms, MonitorSnapshot(), label) if reached_ms >= 0 else None
         clock = msgspec.json.decode(newest[_MONITOR], type=Clock)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise _unreadable(topic, str(error)) from error
+        raise unreadable(topic, str(error)) from error
     clock.watermark_ms = max(clock.watermark_ms, reached_ms)
     if clock.format > FORMAT:
-        raise _unreadable(topic, f"format {clock.format}, this release writes {FORMAT}")
+        raise unreadable(topic, f"format {clock.format}, this release writes {FORMAT}")
     if clock.label not in ("", label):
-        raise _unreadable(topic, f"it was kept for the label {clock.label!r}, the use case is judged by {label!r}")
+        raise unreadable(topic, f"it was kept for the label {clock.label!r}, the use case is judged by {label!r}")
     return clock
 
 
@@ -213,7 +216,8 @@ def abandoned(topic: str, newest: Mapping[bytes, bytes], labels: Iterable[str]) 
             yield Output(topic, key, None, 0)
 
 
-def _unreadable(topic: str, why: str) -> StateCorrupt:
+def unreadable(topic: str, why: str) -> StateCorrupt:
+    """What to say of a changelog that is not taken for one's own, and what to do."""
     return StateCorrupt(
         f"{topic} holds a record this release cannot read ({why}); delete the topic and rewind the "
         "group of feedback to the beginning, so that its state is made anew from predictions and outcomes"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.backends.codec import BatchDecoder
 from tailrace.core.joins import Arrivals, Scored
-from tailrace.core.monitoring import Monitor
+from tailrace.core.vector_sample import VectorSample
 from tailrace.errors import BadRecord
 
 
@@ -17,6 +18,28 @@ class Vector(Scored, frozen=True, gc=False):
     """The part of a `Prediction` that feature drift and the money at stake need too; decoded from the same bytes."""
 
     features: tuple[float | None, ...] = ()
+
+
+class PredictionBatch:
+    """Predictions of one batch.
+
+    Attributes:
+        arrivals: What labels need of all.
+    """
+
+    def __init__(self, arrivals: Arrivals, read: Callable[[Sequence[int]], Sequence[Vector]], width: int) -> None:
+        self.arrivals = arrivals
+        self._read = read
+        self._width = width
+
+    def vectors(self, places: Sequence[int]) -> NDArray[np.float32]:
+        """Features of some of the predictions, by position: float32 (k, d).
+
+        Raises:
+            BadRecord: one cannot be read.
+        """
+        vectors = [vector.features for vector in self._read(places)]
+        return np.array(vectors, dtype=np.float32).reshape(len(places), self._width)
 
 
 class PredictionReader:
@@ -33,35 +56,34 @@ class PredictionReader:
         self._scored = BatchDecoder(Scored)
         self._vectors = BatchDecoder(Vector)
 
-    def read(self, values: Sequence[bytes | None], monitor: Monitor | None) -> Arrivals:  # hot path
-        """Reads at least one prediction, and gives the monitor, where there is one, the champion's vectors.
+    def read(self, values: Sequence[bytes | None], *, whole: bool = False) -> PredictionBatch:  # hot path
+        """Reads at least one prediction.
 
-        Features are half of a record: those of a sample are read in a second pass, those of all in the first.
+        Features are half of a record: they are read with the rest where `whole` says that those of all will be asked
+        for, or where they carry the money at stake, and otherwise in a second pass, of those that are asked for.
 
         Raises:
             BadRecord: one cannot be read. Written by inference alone, it is a fault of the deploy, not of the data.
         """
-        whole = self._amount_at is not None or (monitor is not None and monitor.sample.shift == 0)
-        scored = _decoded(self._vectors if whole else self._scored, values)
+        if not whole and self._amount_at is None:
+            arrivals = Arrivals.of(_decoded(self._scored, values))
+            return PredictionBatch(
+                arrivals, lambda places: _decoded(self._vectors, [values[place] for place in places]), self._width
+            )
+        vectors = _decoded(self._vectors, values)
         amounts = None
         if self._amount_at is not None:
-            amounts = [prediction.features[self._amount_at] or 0.0 for prediction in scored]
-        arrivals = Arrivals.of(scored, amounts)
-        places = _sampled(arrivals, monitor) if monitor is not None else []
-        if monitor is not None and places:
-            sample = [scored[at] for at in places] if whole else _decoded(self._vectors, [values[at] for at in places])
-            matrix = np.array([vector.features for vector in sample], dtype=np.float32)
-            monitor.vectors(matrix.reshape(len(places), self._width), arrivals.score[places])
-        return arrivals
+            amounts = [vector.features[self._amount_at] or 0.0 for vector in vectors]
+        return PredictionBatch(
+            Arrivals.of(vectors, amounts), lambda places: [vectors[place] for place in places], self._width
+        )
 
 
-def _sampled(arrivals: Arrivals, monitor: Monitor) -> list[int]:
-    """Places of the champion's predictions that drift is judged by."""
-    champions = [
-        cohort.variant == "champion" and cohort.model_version == monitor.version for cohort in arrivals.cohorts
-    ]
+def sampled(arrivals: Arrivals, sample: VectorSample, version: str) -> list[int]:
+    """Places of a champion's predictions that drift is judged by."""
+    champions = [cohort.variant == "champion" and cohort.model_version == version for cohort in arrivals.cohorts]
     mine = np.flatnonzero(np.array(champions)[arrivals.cohort]).tolist()
-    return [mine[at] for at in monitor.sample.take([arrivals.event_ids[at] for at in mine]).tolist()]
+    return [mine[at] for at in sample.take([arrivals.event_ids[at] for at in mine]).tolist()]
 
 
 def _decoded(decoder: BatchDecoder, values: Sequence[bytes | None]) -> list[Any]:

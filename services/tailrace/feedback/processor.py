@@ -7,13 +7,10 @@ worker that reads all partitions of both can join them without a repartitioning 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
@@ -27,45 +24,33 @@ from tailrace.contracts.records import (
     RetrainRequested,
 )
 from tailrace.contracts.topics import Topics
-from tailrace.core.durations import milliseconds
 from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import HOUR_MS
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.readings import Readings
-from tailrace.core.watermarks import PartitionTime, Watermarks, watermark_of
 from tailrace.errors import BadRecord
 from tailrace.feedback.gauges import Gauges
+from tailrace.feedback.intake import Intake
 from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.label_writer import LabelWriter
-from tailrace.feedback.outcomes import OutcomeReader, reports_of
+from tailrace.feedback.outcomes import reports_of
 from tailrace.feedback.overview import Fading
-from tailrace.feedback.predictions import PredictionReader
+from tailrace.feedback.predictions import PredictionReader, sampled
 from tailrace.feedback.state import FeedbackState
 from tailrace.feedback.store import StateStore
-from tailrace.runtime.dead_letters import Quarantine, dead_letter
+from tailrace.runtime.dead_letters import dead_letter
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.sources import Label
 
 _RETRAINING: Any = RetrainingRecord
-_TOPIC_OF, _VALUE_OF = attrgetter("topic"), attrgetter("value")
+_VALUE_OF = attrgetter("value")
 CLOCK_EVERY_MS = 1_000
 """How often the monitor's state is stored between ticks. A crash loses that much of the counts
 that drift of features and broken joins are judged by, and nothing else."""
 READ_EVERY_MS = 6 * HOUR_MS
 """How often windows that wait for labels are published though nothing in them changed but their age."""
-
-
-class Position(msgspec.Struct, frozen=True):
-    """Commit metadata of a partition: the epoch of the routing table that is followed, and how far its time has come.
-
-    With the time of every partition a restart goes on as if there had been none: one that is read later than
-    the others holds stream time back, and no window closes before the outcomes in it were read.
-    """
-
-    epoch: int = 0
-    time: PartitionTime = PartitionTime()
 
 
 class FeedbackProcessor:
@@ -87,7 +72,6 @@ class FeedbackProcessor:
     ) -> None:
         self._use_case = use_case
         self._topics = Topics(use_case.name)
-        self._outcomes = {topic.name: OutcomeReader(topic) for topic in use_case.outcome_topics}
         self._store = StateStore(use_case, read_changelog)
         self._follow = follow
         self._metrics = metrics
@@ -98,54 +82,33 @@ class FeedbackProcessor:
         ]
         order, amount = use_case.plan.order, use_case.plan.amount
         self._reader = PredictionReader(len(order), order.index(amount) if amount else None)
-        self._quarantine = Quarantine()
         self._clock_due = False
         self._clock_at_ms = 0
         self._epoch = 0
         self._champion: Champion | None = None
-        self._committed: dict[tuple[str, int], Position] = {}
+        self._intake = Intake(use_case, metrics)
         self._state = FeedbackState(use_case)
-        self._marks = self._watermarks()
-        self._waiting: set[tuple[str, int]] = set()
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Restores everything from the changelog, as of the last commit."""
-        for at in partitions:
-            known = decode(Position, at.metadata.encode()) if at.metadata else Position()
-            self._committed[at.topic, at.partition] = known
-            self._waiting.discard((at.topic, at.partition))
-            if at.waiting:
-                self._waiting.add((at.topic, at.partition))
+        self._intake.assigned(partitions)
         self._state = self._store.restore()
-        self._marks = self._watermarks()
-        self._marks.restore(self._state.watermark_ms if self._state.watermark_ms >= 0 else None)
-        for (topic, partition), position in self._committed.items():
-            time = position.time
-            # Stream time follows shadows only where their records state it.
-            follows = topic == self._topics.predictions or topic in self._outcomes
-            if time.stated or (follows and (time.watermark_ms is not None or (topic, partition) in self._waiting)):
-                self._marks.assign(topic, partition, time)
-        for reader in self._outcomes.values():
-            reader.forget()
+        self._intake.restart(self._state.watermark_ms)
         if self._champion is not None:
             self._state.serve(self._champion)
         self._gauges.champion(self._epoch, self._state)
 
     def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Forgets partitions."""
-        for at in partitions:
-            self._committed.pop(at, None)
-            self._waiting.discard(at)
-            self._marks.revoke(*at)
+        self._intake.revoked(partitions)
 
     def metadata(self, topic: str, partition: int) -> str:
         """A `Position` as JSON."""
-        position = self._committed[topic, partition] = Position(self._epoch, self._marks.known(topic, partition))
-        return encode(position).decode()
+        return self._intake.metadata(topic, partition, self._epoch)
 
     def unsettled(self) -> bool:
         """True until the followed epoch stands in the metadata of every partition."""
-        return any(position.epoch != self._epoch for position in self._committed.values())
+        return any(position.epoch != self._epoch for position in self._intake.committed.values())
 
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
         """Takes a micro-batch and, where stream time has come to a new hour, decides."""
@@ -155,60 +118,33 @@ class FeedbackProcessor:
             self._epoch, self._champion = followed
             outputs += self._alarms(self._state.serve(self._champion))
             self._gauges.champion(self._epoch, self._state)
-        by_topic = self._by_topic(batch, now_ms)
+        by_topic = self._intake.by_topic(batch, now_ms)
         self._predictions(by_topic.get(self._topics.predictions, []), now_ms)
         self._predictions(by_topic.get(self._topics.shadow, []), now_ms)
-        for reader in self._outcomes.values():
-            outputs += self._take_outcomes(reader, by_topic.get(reader.topic.name, []), now_ms)
+        outcomes, letters = self._intake.outcomes(by_topic, now_ms)
+        outputs += letters
+        for topic, records in outcomes:
+            for at, label in enumerate(self._use_case.labels):
+                if label.topic.name == topic:
+                    self._state.observe(at, reports_of(label, records))
         for message in by_topic.get(self._topics.retraining, []):
             self._take_retraining(message)
         return outputs + self._advance(now_ms)
-
-    def _by_topic(self, batch: Sequence[Message], now_ms: int) -> dict[str, list[Message]]:  # hot path
-        """Records in order; those that state a watermark are taken note of and left out."""
-        found: dict[str, list[Message]] = {}
-        for topic, run in groupby(batch, _TOPIC_OF):
-            found.setdefault(topic, []).extend(run)
-        for topic, messages in found.items():
-            if None in map(_VALUE_OF, messages):
-                found[topic] = [message for message in messages if not self._is_watermark(message, now_ms)]
-        return found
-
-    def _is_watermark(self, message: Message, now_ms: int) -> bool:
-        mark = watermark_of(message.value, message.headers)
-        if mark is not None:
-            self._marks.punctuate(message.topic, message.partition, mark, now_ms)
-        return mark is not None
 
     def _predictions(self, messages: list[Message], now_ms: int) -> None:  # hot path
         if not messages:
             return
         is_traffic = messages[0].topic == self._topics.predictions
-        watched = is_traffic and self._champion is not None and self._state.monitor.wants_vectors
-        arrivals = self._reader.read(list(map(_VALUE_OF, messages)), self._state.monitor if watched else None)
+        monitor = self._state.monitor
+        judged = is_traffic and self._champion is not None and monitor.wants_vectors
+        batch = self._reader.read(list(map(_VALUE_OF, messages)), whole=judged and monitor.sample.shift == 0)
+        arrivals = batch.arrivals
+        places = sampled(arrivals, monitor.sample, monitor.version) if judged else []
+        if places:
+            monitor.vectors(batch.vectors(places), arrivals.score[places])
         self._state.predict(arrivals)
         if is_traffic:
-            self._observe_times(messages, arrivals.event_time_ms, now_ms)
-
-    def _observe_times(self, messages: list[Message], times_ms: NDArray[np.int64], now_ms: int) -> None:
-        partitions = np.array([message.partition for message in messages])
-        for partition in np.unique(partitions).tolist():
-            newest_ms = int(times_ms[partitions == partition].max())
-            self._marks.observe(messages[0].topic, partition, newest_ms, now_ms)
-
-    def _take_outcomes(self, reader: OutcomeReader, messages: list[Message], now_ms: int) -> list[Output]:
-        if not messages:
-            return []
-        records, carriers, times_ms, bad = reader.take(messages, now_ms)
-        if records:
-            self._observe_times(carriers, times_ms, now_ms)
-        for at, label in enumerate(self._use_case.labels if records else ()):
-            if label.topic.name == reader.topic.name:
-                self._state.observe(at, reports_of(label, records))
-        self._quarantine.observe(len(records), len(bad))
-        for _, error in bad:
-            self._metrics.dead_letters.labels(error.reason).inc()
-        return [dead_letter(self._topics, "feedback", message, error, now_ms) for message, error in bad]
+            self._intake.observe_times(messages, arrivals.event_time_ms, now_ms)
 
     def _take_retraining(self, message: Message) -> None:
         record = decode(_RETRAINING, message.value or b"")
@@ -225,7 +161,7 @@ class FeedbackProcessor:
 
     def _advance(self, now_ms: int) -> list[Output]:
         state = self._state
-        watermark = self._marks.current(now_ms)
+        watermark = self._intake.watermark_ms(now_ms)
         outputs: list[Output] = []
         if watermark is not None and watermark > state.watermark_ms:
             state.advance(watermark)
@@ -324,8 +260,3 @@ class FeedbackProcessor:
         message = Message(label.topic.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
         error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
         return dead_letter(self._topics, "feedback", message, error, now_ms)
-
-    def _watermarks(self) -> Watermarks:
-        topics, lateness = self._topics, milliseconds(self._use_case.requests.lateness)
-        outcomes = {topic.name: milliseconds(topic.lateness) for topic in self._use_case.outcome_topics}
-        return Watermarks({topics.predictions: lateness, topics.shadow: lateness, **outcomes})

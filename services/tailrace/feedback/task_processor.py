@@ -1,0 +1,186 @@
+"""The joins of feedback as a `Processor` of tasks: each worker owns some, and says of them what the monitor needs.
+
+A task is the partitions of one number of predictions, shadows and outcomes. What it labels depends on its records
+alone, so that it does not matter how many workers share the tasks, nor which owns which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import numpy as np
+
+from tailrace.backends.codec import encode
+from tailrace.backends.ports import Assigned, Message, Output
+from tailrace.backends.telemetry import Metrics
+from tailrace.contracts.topics import Topics
+from tailrace.core.joins import Unattributed
+from tailrace.core.labels import REASONS
+from tailrace.core.monitors import PSI
+from tailrace.errors import BadRecord, Retryable
+from tailrace.feedback.gauges import Gauges
+from tailrace.feedback.intake import Intake
+from tailrace.feedback.label_writer import LabelWriter
+from tailrace.feedback.observations import Vectors
+from tailrace.feedback.outcomes import reports_of
+from tailrace.feedback.predictions import PredictionReader, sampled
+from tailrace.feedback.task_store import TaskStore
+from tailrace.runtime.dead_letters import dead_letter
+from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.sources import Label
+
+_PARTITION_OF, _VALUE_OF = attrgetter("partition"), attrgetter("value")
+Read = Callable[[int], Iterable[tuple[bytes, bytes | None]]]
+
+
+class TaskProcessor:
+    """Joins the tasks that are assigned.
+
+    Args:
+        use_case: The use case.
+        read_changelog: Gives a partition of the changelog from its beginning, as (key, value).
+        metrics: Prometheus handles.
+    """
+
+    def __init__(self, use_case: UseCase, read_changelog: Read, metrics: Metrics) -> None:
+        self._use_case, self._read, self._metrics = use_case, read_changelog, metrics
+        topics = Topics(use_case.name)
+        outcomes = [topic.name for topic in use_case.outcome_topics]
+        self._topics = frozenset([topics.predictions, topics.shadow, *outcomes])
+        self._assigned: dict[int, dict[str, Assigned]] = {}
+        self._tasks: dict[int, _Task] = {}
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
+        """Restores tasks all of whose partitions are there, as of the last commit."""
+        for at in partitions:
+            self._assigned.setdefault(at.partition, {})[at.topic] = at
+        for task, of_task in self._assigned.items():
+            if task not in self._tasks and set(of_task) == self._topics:
+                self._tasks[task] = self._started(task, list(of_task.values()))
+
+    def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
+        """Forgets tasks that lose a partition."""
+        for topic, task in partitions:
+            self._assigned.get(task, {}).pop(topic, None)
+            self._tasks.pop(task, None)
+        self._assigned = {task: of_task for task, of_task in self._assigned.items() if of_task}
+
+    def metadata(self, topic: str, partition: int) -> str:
+        """A `Position` as JSON."""
+        task = self._tasks.get(partition)
+        return task.intake.metadata(topic, partition) if task is not None else ""
+
+    def unsettled(self) -> bool:
+        """Nothing but records moves what is committed."""
+        return False
+
+    def process(self, batch: Sequence[Message], now_ms: int) -> list[Output]:
+        """Takes a micro-batch, task by task.
+
+        Raises:
+            Retryable: a task is not whole: another worker owns some of its partitions.
+        """
+        torn = sorted(set(self._assigned) - set(self._tasks))
+        if torn:
+            raise Retryable(f"some partitions of tasks {torn} are with another worker; waiting for the group to settle")
+        by_task: dict[int, list[Message]] = {}
+        for task, run in groupby(batch, _PARTITION_OF):
+            by_task.setdefault(task, []).extend(run)
+        outputs = [
+            output
+            for number, task in sorted(self._tasks.items())
+            for output in task.process(by_task.get(number, []), now_ms)
+        ]
+        self._metrics.open_predictions.set(sum(task.open_events for task in self._tasks.values()))
+        reached = [task.state.watermark_ms for task in self._tasks.values() if task.state.watermark_ms >= 0]
+        if reached:
+            self._metrics.watermark.set(min(reached) / 1000)
+        return outputs
+
+    def _started(self, task: int, partitions: list[Assigned]) -> _Task:
+        started = _Task(self._use_case, task, lambda: self._read(task), self._metrics)
+        started.intake.assigned(partitions)
+        started.intake.restart(started.state.watermark_ms)
+        return started
+
+
+class _Task:
+    def __init__(
+        self, use_case: UseCase, task: int, read: Callable[[], Iterable[tuple[bytes, bytes | None]]], metrics: Metrics
+    ) -> None:
+        self._use_case, self._metrics, self._gauges = use_case, metrics, Gauges(metrics)
+        self._topics = Topics(use_case.name)
+        order, amount = use_case.plan.order, use_case.plan.amount
+        self._reader = PredictionReader(len(order), order.index(amount) if amount else None)
+        self._wants_vectors = any(isinstance(detector, PSI) for detector in use_case.detectors)
+        self._writers = [
+            LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
+            for label in use_case.labels
+        ]
+        self.intake = Intake(use_case, metrics)
+        self._store = TaskStore(use_case, task, read)
+        self.state = self._store.restore()
+
+    @property
+    def open_events(self) -> int:
+        return sum(label.open_events for label in self.state.labels)
+
+    def process(self, messages: list[Message], now_ms: int) -> list[Output]:
+        by_topic = self.intake.by_topic(messages, now_ms)
+        for topic in (self._topics.predictions, self._topics.shadow):
+            self._predict(by_topic.get(topic, []), now_ms)
+        outcomes, outputs = self.intake.outcomes(by_topic, now_ms)
+        for topic, records in outcomes:
+            for at, label in enumerate(self._use_case.labels):
+                if label.topic.name == topic:
+                    self.state.observe(at, reports_of(label, records))
+        watermark = self.intake.watermark_ms(now_ms)
+        if watermark is not None and watermark > self.state.watermark_ms:
+            self.state.advance(watermark)
+        return outputs + self._labels() + self._store.write(self.state) + self._side(now_ms)
+
+    def _predict(self, messages: list[Message], now_ms: int) -> None:  # hot path
+        if not messages:
+            return
+        is_traffic = messages[0].topic == self._topics.predictions
+        judged = is_traffic and self._wants_vectors
+        batch = self._reader.read(list(map(_VALUE_OF, messages)), whole=judged and self.state.sample.shift == 0)
+        arrivals = batch.arrivals
+        if not is_traffic:
+            self.state.predict(arrivals)
+            return
+        vectors = []
+        versions = {cohort.model_version for cohort in arrivals.cohorts if cohort.variant == "champion"}
+        for version in sorted(versions) if judged else ():
+            places = sampled(arrivals, self.state.sample, version)
+            if places:
+                matrix, scores = batch.vectors(places), arrivals.score[places]
+                vectors.append(Vectors(version, matrix.tobytes(), scores.tobytes()))
+        self.state.predict(arrivals, vectors)
+        self.intake.observe_times(messages, arrivals.event_time_ms, now_ms)
+
+    def _labels(self) -> list[Output]:
+        outputs: list[Output] = []
+        changes = self.state.changes()
+        for reason, count in enumerate(np.bincount(changes[0].reason).tolist()):
+            if count:
+                self._metrics.labels.labels(REASONS[reason]).inc(count)
+        for writer, label, changed in zip(self._writers, self.state.labels, changes, strict=True):
+            outputs += writer.records(label.table, changed, label.sources)
+        return outputs
+
+    def _side(self, now_ms: int) -> list[Output]:
+        outputs: list[Output] = []
+        for declared, label in zip(self._use_case.labels, self.state.labels, strict=True):
+            outputs += [self._unattributed(declared, side, now_ms) for side in label.take_side()]
+            self._gauges.counted(label.take_counts())
+        return outputs
+
+    def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:
+        """An outcome that judges nothing is kept as a dead letter: its own bytes are gone, its content is not."""
+        self._metrics.dead_letters.labels(side.reason).inc()
+        message = Message(label.topic.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
+        error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
+        return dead_letter(self._topics, "feedback", message, error, now_ms)
