@@ -92,8 +92,8 @@ class MergedState:
         tick_ms = watermark_ms // HOUR_MS * HOUR_MS
         step = Step(alarms)
         if tick_ms > self.monitor.ticked_ms:
-            for counts in self.counts:
-                counts.forget(tick_ms)
+            for replica in self._replicas:
+                replica.forget(tick_ms)
             step = Step(alarms, tick_ms, self.overview.tick(tick_ms, watermark_ms))
         # What left a task's table at the hour was looked at by the tick of the hour.
         for replica in self._replicas:

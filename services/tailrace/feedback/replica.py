@@ -54,6 +54,11 @@ class Replica:
             self.gone.append((task, np.frombuffer(observed.gone, np.int64)))
         return rows, changes
 
+    def forget(self, now_ms: int) -> None:
+        """Forgets windows that nobody looks back at, and what is left of predictions that are no more."""
+        self.table.forget_cohorts()
+        self.counts.forget(now_ms)
+
     def free(self) -> None:
         """Frees what has left its task's table; it counts among what is settled from now on."""
         for task, serial in self.gone:
