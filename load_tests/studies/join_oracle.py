@@ -159,24 +159,34 @@ def oracle(of: World) -> dict[str, np.ndarray]:
     return ends
 
 
-def fill(settings: Settings, declared: UseCase, of: World) -> int:
-    """Sends everything, and behind it the watermark at which all windows are closed; gives the number of records."""
+def fill(
+    settings: Settings, declared: UseCase, of: World, partitions: int = PARTITIONS, *, together: bool = False
+) -> int:
+    """Sends everything, and behind it the watermark at which all windows are closed; gives the number of records.
+
+    Args:
+        settings: Where the broker is.
+        declared: The use case.
+        of: What is sent.
+        partitions: Of each topic.
+        together: Whether an outcome is sent to the partition of the event that it judges.
+    """
     topics, sent = Topics(declared.name), 0
     at = of.arrivals.tolist()
     shadows = [event for event in at if of.shadowed[event]]
     for topic, events, variant in ((topics.predictions, at, "champion"), (topics.shadow, shadows, "shadow")):
-        streams.fill(settings, topic, _predictions(of, events, variant))
+        streams.fill(settings, topic, _predictions(of, events, variant, partitions))
         sent += len(events)
     for label, (name, outcomes) in zip(declared.labels, of.outcomes.items(), strict=True):
-        streams.fill(settings, label.topic.name, _records(name, outcomes))
+        streams.fill(settings, label.topic.name, _records(name, outcomes, partitions, together=together))
         sent += len(outcomes)
     mark = [(WATERMARK_HEADER, b"%d" % (START_MS + SPAN_MS + 4 * DAY_MS))]
     for topic in (topics.predictions, topics.shadow, *(topic.name for topic in declared.outcome_topics)):
-        streams.fill(settings, topic, [(b"", None, partition) for partition in range(PARTITIONS)], headers=mark)
+        streams.fill(settings, topic, [(b"", None, partition) for partition in range(partitions)], headers=mark)
     return sent
 
 
-def _predictions(of: World, events: list[int], variant: str) -> Iterator[streams.Keyed]:
+def _predictions(of: World, events: list[int], variant: str, partitions: int) -> Iterator[streams.Keyed]:
     like = Prediction(
         prediction_id="", event_id="", use_case="oracle", key="c", entities={"card": "c"}, slices={}, event_time_ms=0,
         predicted_at_ms=START_MS, variant=variant, model_version="1", model_digest="", epoch=1,
@@ -186,17 +196,17 @@ def _predictions(of: World, events: list[int], variant: str) -> Iterator[streams
     for event in events:
         ids = {"prediction_id": f"{event}:{variant}", "event_id": str(event)}
         made = msgspec.structs.replace(like, **ids, event_time_ms=int(of.times_ms[event]))
-        yield b"%d" % event, encode(made), event % PARTITIONS
+        yield b"%d" % event, encode(made), event % partitions
 
 
-def _records(name: str, outcomes: pd.DataFrame) -> Iterator[streams.Keyed]:
+def _records(name: str, outcomes: pd.DataFrame, partitions: int, *, together: bool) -> Iterator[streams.Keyed]:
     value = "loss" if name == "loss" else "amount"
     for row in outcomes.itertuples(index=False):
         said: dict[str, Any] = {"payment_id": str(row.event), value: row.value, "at_ms": row.at_ms}
         said |= {"revision": row.revision, "withdrawn": row.withdrawn}
         if name == "revenue":
             said["order_id"] = f"o{row.id}"
-        yield b"%d" % row.event, encode(said), (row.event + row.at_ms) % PARTITIONS
+        yield b"%d" % row.event, encode(said), (row.event + (0 if together else row.at_ms)) % partitions
 
 
 def serve(settings: Settings, declared: UseCase, kills: int) -> tuple[float, int]:
@@ -230,8 +240,14 @@ def _done(settings: Settings, group: str, names: list[str]) -> int:
     return sum(max(offset, 0) for name in names for offset, _ in committed_offsets(settings, group, name).values())
 
 
-def compare(settings: Settings, declared: UseCase, of: World) -> list[Figure]:
-    """Final labels, versions and counts as published, against the oracle."""
+def published(settings: Settings, declared: UseCase) -> list[Quality]:
+    """The newest record of each window."""
+    newest = {m.key: m.value for m in read_topic(settings, Topics(declared.name).quality)}
+    return [msgspec.json.decode(value, type=Quality) for value in newest.values() if value]
+
+
+def compare(settings: Settings, declared: UseCase, of: World, quality: list[Quality]) -> list[Figure]:
+    """Final labels and versions as published, and counts of windows, against the oracle."""
     topics, truth = Topics(declared.name), oracle(of)
     n = len(of.times_ms)
     found = {(name, v): np.full(n, np.nan) for name in truth for v in ("champion", "shadow")}
@@ -246,11 +262,6 @@ def compare(settings: Settings, declared: UseCase, of: World) -> list[Figure]:
             versions[at][place] = said.label_version
             found[at][place] = said.label if said.status == "final" and said.label is not None else np.nan
     figures = [Figure("versions missing or twice", int(gaps), 0)]
-    quality = [
-        msgspec.json.decode(v, type=Quality)
-        for v in {m.key: m.value for m in read_topic(settings, topics.quality)}.values()
-        if v
-    ]
     for (name, variant), labels in found.items():
         expected = np.where(of.shadowed | (variant == "champion"), truth[name], np.nan)
         wrong = int((~((labels == expected) | (np.isnan(labels) & np.isnan(expected)))).sum())
@@ -277,7 +288,7 @@ def study(settings: Settings, folder: Path, predictions: int, seed: int = 0, kil
     seconds, killed = serve(own, declared, kills)
     figures = [Figure("predictions", int(len(of.times_ms) + of.shadowed.sum())), Figure("records", sent)]
     figures += [Figure("kills", killed, kills, ">="), Figure("seconds", seconds)]
-    return figures + compare(own, declared, of)
+    return figures + compare(own, declared, of, published(own, declared))
 
 
 def main(predictions: int = 1_000_000, as_json: bool = False) -> None:

@@ -11,6 +11,7 @@ from tailrace.contracts.records import RoutingTable
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
 from tailrace.feedback.processor import FeedbackProcessor
+from tailrace.feedback.task_processor import TaskProcessor
 from tailrace.runtime.control import ControlFollower
 from tailrace.runtime.loop import run_transactional
 from tailrace.runtime.service import Lifecycle
@@ -43,6 +44,28 @@ def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
         run_transactional(settings, group, subscriptions, group, processor, lifecycle)
     finally:
         follower.close()
+
+
+def run_tasks(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
+    """Joins the tasks that fall to this worker until the service is asked to stop; topics have to be co-partitioned."""
+    topics = Topics(use_case.name)
+
+    def read_changelog(task: int) -> Iterator[tuple[bytes, bytes | None]]:
+        for message in read_topic(settings, topics.join_changelog, partitions=[task]):
+            if message.key is not None:
+                yield message.key, message.value
+
+    group = topics.group("feedback")
+    outcomes = [topic.name for topic in use_case.outcome_topics]
+    run_transactional(
+        settings,
+        group,
+        [topics.predictions, topics.shadow, *outcomes],
+        f"{group}.{settings.instance}",
+        TaskProcessor(use_case, read_changelog, lifecycle.metrics),
+        lifecycle,
+        together=True,
+    )
 
 
 def champion_of(table: RoutingTable) -> Champion:

@@ -44,8 +44,9 @@ def run_transactional(
     lifecycle: Lifecycle,
     *,
     cut_ms: int = 50,
+    together: bool = False,
 ) -> None:
-    """Drives a processor until the service is asked to stop.
+    """Drives a processor until the service is asked to stop; `together` keeps partitions of one number with one worker.
 
     While a transaction is being committed, one batch more is consumed and processed; its outputs wait.
 
@@ -65,7 +66,9 @@ def run_transactional(
     """
     failures = 0
     while not lifecycle.stopping.is_set():
-        session = _Session(settings, group, subscriptions, transactional_id, processor, lifecycle, cut_ms)
+        session = _Session(
+            settings, group, subscriptions, transactional_id, processor, lifecycle, cut_ms, together=together
+        )
         try:
             with session:
                 session.run()
@@ -90,6 +93,8 @@ class _Session:
         processor: Processor,
         lifecycle: Lifecycle,
         cut_ms: int,
+        *,
+        together: bool,
     ) -> None:
         self.committed = False
         self._subscriptions = list(subscriptions)
@@ -107,7 +112,9 @@ class _Session:
             settings,
             **{"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS},
         )
-        self._consumer: Consumer = consumer(settings, group)
+        # The group's own choice balances partitions one by one, whichever topic they are of.
+        assignor = {"group.remote.assignor": "range"} if together else {}
+        self._consumer: Consumer = consumer(settings, group, **assignor)
         self._deadman = Deadman()
         lifecycle.metrics.guarded_call.set_function(self._deadman.age_s)
 

@@ -1,0 +1,199 @@
+"""Feedback's joins shared by one, three and again one worker, some of them killed, against a group-by of pandas.
+
+The stream is that of `join_oracle`, with every outcome on the partition of the event that it judges. One worker
+begins and is killed with SIGKILL; two more come, of which one is killed and comes back, and at last the two leave
+again, one of them by SIGKILL. Afterwards every final label is compared with the oracle's, versions must be
+contiguous, and the counts of windows that the merged observations of all tasks give must be those of the oracle.
+
+    python -m load_tests.studies.join_workers [--predictions 1000000] [--json]
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+from confluent_kafka.admin import NewTopic
+
+from load_tests import bench
+from load_tests.services import environment
+from load_tests.studies.join_oracle import MODULE, compare, fill, world
+from load_tests.studies.report import Figure
+from tailrace.backends.kafka import admin, committed_offsets, end_offsets, read_topic
+from tailrace.backends.logs import configure_logs
+from tailrace.backends.settings import Settings
+from tailrace.backends.topics import apply
+from tailrace.contracts.records import Quality
+from tailrace.contracts.topics import Topics
+from tailrace.feedback.merged import MergedState
+from tailrace.feedback.observations import Observation
+from tailrace.feedback.service import run_tasks
+from tailrace.local.processes import Child, spawn
+from tailrace.runtime.service import Lifecycle, spare_collector
+from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.load import load_use_case
+
+PARTITIONS, LIMIT_S = 6, 1_200.0
+
+
+class Workers:
+    """Processes of one group, by instance.
+
+    Args:
+        settings: Where the broker is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._running: dict[int, Child] = {}
+        self._started = 0
+        self.killed = 0
+
+    def start(self, instance: int) -> None:
+        """Starts one."""
+        self._started += 1
+        log = self._settings.state_dir / "logs" / f"tasks-{self._started}.log"
+        own = environment(self._settings) | {"TAILRACE_INSTANCE": str(instance)}
+        command = [sys.executable, "-m", "load_tests.studies.join_workers", "--worker", str(self._settings.use_cases)]
+        self._running[instance] = spawn(f"tasks-{instance}", command, log, own)
+
+    def kill(self, instance: int) -> None:
+        """Ends one with SIGKILL."""
+        self._running.pop(instance).kill()
+        self.killed += 1
+
+    def stop(self, instance: int) -> None:
+        """Ends one as a deploy does."""
+        self._running.pop(instance).stop(30)
+
+    def check(self) -> None:
+        """Raises where one has ended by itself."""
+        ended = [instance for instance, child in self._running.items() if not child.running]
+        if ended:
+            raise RuntimeError(f"workers {ended} have ended; see {self._settings.state_dir}")
+
+    def close(self) -> None:
+        """Ends all."""
+        for instance in list(self._running):
+            self.stop(instance)
+
+
+def plan(workers: Workers) -> list[tuple[float, Callable[[], None]]]:
+    """What befalls the workers, each once a share of the records is committed."""
+
+    def again(instance: int) -> None:
+        workers.kill(instance)
+        workers.start(instance)
+
+    def three() -> None:
+        workers.start(1)
+        workers.start(2)
+
+    def one() -> None:
+        workers.stop(1)
+        workers.kill(2)
+
+    return [(0.1, lambda: again(0)), (0.25, three), (0.5, lambda: again(1)), (0.65, one), (0.8, lambda: again(0))]
+
+
+def serve(settings: Settings, declared: UseCase) -> tuple[float, int]:
+    """Runs the workers until all is consumed; gives the seconds it took, and how many were killed."""
+    topics, client, began = Topics(declared.name), admin(settings), time.monotonic()
+    names = [topics.predictions, topics.shadow, *(topic.name for topic in declared.outcome_topics)]
+    end = sum(sum(end_offsets(client, name).values()) for name in names)
+    workers = Workers(settings)
+    workers.start(0)
+    ahead = plan(workers)
+    try:
+        while (done := _done(settings, topics.group("feedback"), names)) < end:
+            if ahead and done >= ahead[0][0] * end:
+                ahead.pop(0)[1]()
+            workers.check()
+            if time.monotonic() - began > LIMIT_S:
+                raise TimeoutError(f"{done} of {end} records were consumed; see {settings.state_dir}")
+            time.sleep(0.1)
+    finally:
+        workers.close()
+    return time.monotonic() - began, workers.killed
+
+
+def _done(settings: Settings, group: str, names: list[str]) -> int:
+    return sum(max(offset, 0) for name in names for offset, _ in committed_offsets(settings, group, name).values())
+
+
+def merged(settings: Settings, declared: UseCase) -> Iterator[Quality]:
+    """Windows of all tasks together, as the observations give them."""
+    state = MergedState(declared, range(PARTITIONS))
+    for message in read_topic(settings, Topics(declared.name).observations):
+        for _ in state.take(msgspec.msgpack.decode(message.value or b"", type=Observation)):
+            pass
+    for label, counts in zip(declared.labels, state.counts, strict=True):
+        for key in counts.windows:
+            yield counts.windows.record(
+                key, use_case=declared.name, label_name=label.name, threshold=0.5, watermark_ms=state.watermark_ms
+            )
+
+
+def study(settings: Settings, folder: Path, predictions: int, seed: int = 0) -> list[Figure]:
+    """Runs everything on a broker."""
+    (folder / "oracle").mkdir(parents=True)
+    (folder / "oracle" / "usecase.py").write_text(MODULE)
+    declared = load_use_case(folder, "oracle")
+    own = settings.model_copy(update={"partitions": PARTITIONS, "use_cases": folder})
+    apply(own, declared)
+    topics = Topics(declared.name)
+    missing = [NewTopic(topics.join_changelog, PARTITIONS, 1), NewTopic(topics.observations, 1, 1)]
+    client = admin(own)
+    for future in client.create_topics(missing).values():
+        future.result(30)
+    of = world(predictions, seed)
+    sent = fill(own, declared, of, PARTITIONS, together=True)
+    seconds, killed = serve(own, declared)
+    figures = [Figure("predictions", int(len(of.times_ms) + of.shadowed.sum())), Figure("records", sent)]
+    figures += [Figure("kills", killed, 4, ">="), Figure("seconds", seconds)]
+    return figures + compare(own, declared, of, list(merged(own, declared)))
+
+
+def work(folder: Path) -> None:
+    """One worker, in a process of its own."""
+    settings = Settings()
+    configure_logs(settings)
+    lifecycle = Lifecycle("feedback", "oracle")
+    signal.signal(signal.SIGTERM, lambda *_: lifecycle.stopping.set())
+    spare_collector()
+    run_tasks(settings, load_use_case(folder, "oracle"), lifecycle)
+
+
+def main(predictions: int = 1_000_000, as_json: bool = False) -> None:
+    """Prints the figures; exit code 1 where a bar is missed."""
+    with tempfile.TemporaryDirectory() as name, bench.servers(Path(name)) as settings:
+        figures = study(settings, Path(name) / "use-cases", predictions)
+    rows = [{**figure._asdict(), "met": figure.met} for figure in figures]
+    for row in (
+        [json.dumps(rows, indent=2)] if as_json else [f"{r['name']:70} {r['value']:12,.0f}  {r['met']}" for r in rows]
+    ):
+        print(row)  # noqa: T201  # the result of the command
+    sys.exit(0 if all(figure.met for figure in figures) else 1)
+
+
+if __name__ == "__main__":
+    import typer
+
+    def command(
+        predictions: int = 1_000_000,
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+        worker: str = typer.Option("", help="Be a worker on the use cases of this folder."),
+    ) -> None:
+        """Runs the study."""
+        if worker:
+            work(Path(worker))
+        else:
+            main(predictions, as_json)
+
+    typer.run(command)
