@@ -21,7 +21,7 @@ def test_windows_of_a_replica_are_those_of_one_worker_though_each_task_numbers_s
     tasks = [ObservedJoin(SPEC) for _ in range(TASKS)]
     logs = [Changelog("c", 50_000) for _ in range(TASKS + 1)]
     gone = 0
-    for step in range(200):
+    for step in range(280):
         now_ms = step * 100
         states: list[LabelState | ObservedJoin] = [alone, tasks[step % TASKS]]
         for state in states:

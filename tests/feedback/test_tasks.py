@@ -163,6 +163,19 @@ def test_task_whose_partitions_are_with_two_workers_is_not_processed(tmp_path: P
         worker.process([], WALL_MS)
 
 
+def test_task_that_is_assigned_again_knows_nothing_of_what_was_not_committed(tmp_path: Path) -> None:
+    declared = use_case(tmp_path)
+    cluster, by_task = Cluster(declared), next(dealt(declared, 0))
+    cluster.share(1)
+    worker, _ = cluster.workers[0]
+    messages = [message for task in range(TASKS) for message in by_task[task]]
+    first = worker.process(messages, WALL_MS)
+    assert {TOPICS.observations, TOPICS.join_changelog} <= {output.topic for output in first}
+    assert worker.process(messages, WALL_MS) != first
+    worker.assigned(cluster.partitions(list(range(TASKS))))
+    assert worker.process(messages, WALL_MS) == first
+
+
 def test_changelog_of_a_task_is_deleted_once_all_is_forgotten(tmp_path: Path) -> None:
     cluster = calm(use_case(tmp_path), 2)
     newest = [dict(cluster.changelog(task)) for task in range(TASKS)]

@@ -55,7 +55,12 @@ class TaskProcessor:
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Restores tasks all of whose partitions are there, as of the last commit."""
         for at in partitions:
-            self._assigned.setdefault(at.partition, {})[at.topic] = at
+            of_task = self._assigned.setdefault(at.partition, {})
+            if at.topic in of_task:
+                # Given again without having been taken: the session began anew, and what was not committed is void.
+                of_task.clear()
+                self._tasks.pop(at.partition, None)
+            of_task[at.topic] = at
         for task, of_task in self._assigned.items():
             if task not in self._tasks and set(of_task) == self._topics:
                 self._tasks[task] = self._started(task, list(of_task.values()))
