@@ -79,15 +79,16 @@ def said(
     """What a tick publishes: decisions, and windows with their readings."""
     threshold = declared.plan.threshold
     found = [encode(one) for one in ticked.decided]
-    for key in counts[0].take_changed_windows(ticked.readings if tick_ms % (6 * HOUR_MS) == 0 else ()):
+    is_due = tick_ms % (6 * HOUR_MS) == 0
+    for key in counts[0].take_changed_windows(ticked.readings if is_due else ()):
         record = counts[0].windows.record(
             key,
             use_case=declared.name,
             label_name=declared.label.name,
             threshold=threshold,
             watermark_ms=tick_ms,
-            provisional=ticked.readings.provisional(key),
-            estimate=ticked.readings.estimate(key),
+            provisional=ticked.readings.provisional(key) if is_due else None,
+            estimate=ticked.readings.estimate(key) if is_due else None,
             fading=counts[0].windows.faded(key, threshold) | monitor.prequential.metrics(),
         )
         found.append(encode(record))
