@@ -9,7 +9,6 @@ table can be said of all tasks' together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +21,8 @@ from tailrace.core.outcome_sources import SourceBook
 from tailrace.feedback.batches import MAX_ROWS, Added, packed
 
 FORMAT = 1
+MAX_BYTES = 2_000_000
+"""A record has to stay below what the broker takes, 3 MB, with names and a part that may be 1.4 MB by itself."""
 CHANGED: Final = tuple(name for name in Changes._fields if name not in ("rows", "places"))
 
 
@@ -102,24 +103,35 @@ class Recorder:
 
 
 def observations(
-    task: int, before_ms: int, watermark_ms: int, labels: Sequence[Sequence[Observed]], vectors: list[Vectors]
+    task: int, before_ms: int, watermark_ms: int, labels: Sequence[Sequence[Observed]], vectors: Sequence[Vectors]
 ) -> Iterator[Observation]:
-    """Records of a batch: what each label has to say, and at their end the watermark; none where nothing happened.
+    """Records of a batch, as few as their size allows; none where nothing happened.
 
     Args:
         task: Whose batch.
         before_ms: Watermark of the task before it.
         watermark_ms: And after it.
-        labels: Parts of each label.
+        labels: Parts of each label, in order.
         vectors: Sampled inputs.
     """
-    parts = list(zip_longest(*labels, fillvalue=Observed()))
-    if not parts and not vectors and watermark_ms <= before_ms:
+    if watermark_ms <= before_ms and not vectors and not any(labels):
         return
-    for part in parts[:-1]:
-        yield Observation(task, before_ms, list(part))
-    last = parts[-1] if parts else [Observed() for _ in labels]
-    yield Observation(task, watermark_ms, list(last), vectors)
+    here = Observation(task, before_ms, [Observed() for _ in labels])
+    size = 0
+    parts: list[tuple[int, Observed | Vectors]] = [(at, part) for at, label in enumerate(labels) for part in label]
+    for at, part in [*parts, *((0, one) for one in vectors)]:
+        added = _size(part)
+        if size and (size + added > MAX_BYTES or (isinstance(part, Observed) and _both(here.labels[at], part))):
+            yield here
+            here, size = Observation(task, before_ms, [Observed() for _ in labels]), 0
+        size += added
+        if isinstance(part, Vectors):
+            here.vectors = [*here.vectors, part]
+        else:
+            for name in _said(part):
+                setattr(here.labels[at], name, getattr(part, name))
+    here.watermark_ms = watermark_ms
+    yield here
 
 
 def read_changes(observed: Observed, rows: Rows, codes: NDArray[np.uint8] | None) -> Changes:
@@ -135,6 +147,26 @@ def read_changes(observed: Observed, rows: Rows, codes: NDArray[np.uint8] | None
     if codes is not None:
         columns["source"] = codes[columns["source"]]
     return Changes(rows=rows, places=np.arange(len(rows)), **columns)
+
+
+def _said(part: Observed) -> list[str]:
+    return [name for name in Observed.__struct_fields__ if getattr(part, name)]
+
+
+def _both(one: Observed, other: Observed) -> bool:
+    """Whether both say something of one kind, which a record has room for once."""
+    return not set(_said(one)).isdisjoint(_said(other))
+
+
+def _size(part: Observed | Vectors) -> int:
+    """Bytes of a part, but for names and numbers that are few."""
+    if isinstance(part, Vectors):
+        return len(part.matrix) + len(part.scores)
+    added = part.added
+    columns = [part.heads, part.touched, part.changed, part.gone, *part.columns.values(), *part.changes.values()]
+    if added is not None:
+        columns += [added.serial, added.cohort, added.lengths, added.texts, *added.columns.values()]
+    return sum(map(len, columns))
 
 
 def _parts(rows: Rows) -> Iterator[Rows]:

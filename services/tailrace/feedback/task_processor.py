@@ -32,6 +32,8 @@ from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.sources import Label
 
 _PARTITION_OF, _VALUE_OF = attrgetter("partition"), attrgetter("value")
+VECTORS_BYTES = 500_000
+"""Sampled inputs of so many bytes go into a record together."""
 Read = Callable[[int], Iterable[tuple[bytes, bytes | None]]]
 
 
@@ -119,6 +121,7 @@ class _Task:
         self._topics = Topics(use_case.name)
         order, amount = use_case.plan.order, use_case.plan.amount
         self._reader = PredictionReader(len(order), order.index(amount) if amount else None)
+        self._at_once = max(VECTORS_BYTES // (4 * len(order) + 8), 1)
         self._wants_vectors = any(isinstance(detector, PSI) for detector in use_case.detectors)
         self._writers = [
             LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
@@ -159,8 +162,9 @@ class _Task:
         vectors = []
         versions = {cohort.model_version for cohort in arrivals.cohorts if cohort.variant == "champion"}
         for version in sorted(versions) if judged else ():
-            places = sampled(arrivals, self.state.sample, version)
-            if places:
+            chosen = sampled(arrivals, self.state.sample, version)
+            for start in range(0, len(chosen), self._at_once):
+                places = chosen[start : start + self._at_once]
                 matrix, scores = batch.vectors(places), arrivals.score[places]
                 vectors.append(Vectors(version, matrix.tobytes(), scores.tobytes()))
         self.state.predict(arrivals, vectors)
