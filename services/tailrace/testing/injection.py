@@ -98,9 +98,14 @@ class Streams:
         return replace(self, events=stream) if side == "events" else replace(self, outcomes=stream)
 
 
+def stream_of(recording: Recording) -> Stream:
+    """A recording as it was recorded: sent in order, at its event times."""
+    return Stream(recording.topic, recording.columns, recording.times_ms.copy())
+
+
 def streams_of(events: Recording, outcomes: Recording) -> Streams:
-    """Recordings as they were recorded: sent in order, at their event times."""
-    return Streams(*(Stream(one.topic, one.columns, one.times_ms.copy()) for one in (events, outcomes)))
+    """Both of a use case, each as `stream_of`."""
+    return Streams(stream_of(events), stream_of(outcomes))
 
 
 def inject(streams: Streams, faults: Sequence[AnyFault], use_case: UseCase, begin_ms: int, seed: int) -> Streams:
