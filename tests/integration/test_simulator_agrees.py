@@ -15,7 +15,8 @@ from tailrace.local.replay import Replay
 from tailrace.local.supervisor import Embedded
 from tailrace.testing.decisions import DecisionLog
 from tailrace.testing.faults import AnyFault, ConceptShift, Duplicate, LabelDelay
-from tailrace.testing.injection import inject, streams_of
+from tailrace.testing.injection import inject
+from tailrace.testing.sent_streams import streams_of
 from tailrace.testing.simulator import simulate
 from tailrace.usecase.declaration import UseCase
 

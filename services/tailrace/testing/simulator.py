@@ -42,11 +42,13 @@ from tailrace.testing.faults import (
     Silence,
     check,
 )
-from tailrace.testing.injection import Stream, inject, stream_of, streams_of
+from tailrace.testing.injection import inject
 from tailrace.testing.memory_log import MemoryLog, partitions_of
-from tailrace.testing.shells import Crashes, Features, Transactional, World, feedback, inference, rollout
+from tailrace.testing.sent_streams import Stream, stream_of, streams_of
+from tailrace.testing.shells import Features, Transactional, feedback, inference, rollout
 from tailrace.testing.simulation import Counts, Simulation, Verdict, run_of
 from tailrace.testing.training import Training
+from tailrace.testing.world import Crashes, World
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
 
