@@ -9,9 +9,11 @@ import demo_loop
 import msgspec
 import pytest
 
-from tailrace.contracts.records import CandidateRegistered, RetrainRequested
+from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested
 from tailrace.testing.simulator import Simulation
 from tailrace.testing.streams import CardFraudStream
+
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,21 @@ def _without_candidates(loop: Simulation) -> None:
     loop.retraining = [r for r in loop.retraining if not isinstance(r, CandidateRegistered)]
 
 
+def _with_refused_candidates(loop: Simulation) -> None:
+    loop.retraining = [
+        CandidateRefused(run_id=r.run_id, use_case=r.use_case, refused_at_ms=0, reason="worse", gates=[])
+        if isinstance(r, CandidateRegistered)
+        else r
+        for r in loop.retraining
+    ]
+
+
+def _with_a_late_promotion(loop: Simulation) -> None:
+    end_ms = demo_loop.last_day_ms(CardFraudStream())
+    loop.tables = [msgspec.structs.replace(t, decided_at_ms=max(t.decided_at_ms, end_ms)) for t in loop.tables[1:]]
+    loop.tables.insert(0, msgspec.structs.replace(loop.tables[0], decided_at_ms=0))
+
+
 def _without_role(role: str) -> Callable[[Simulation], None]:
     def remove(loop: Simulation) -> None:
         loop.tables = [
@@ -80,6 +97,8 @@ def _without_recovery(loop: Simulation) -> None:
         (_without_requests, "retraining because of it: never"),
         (_with_another_trigger, "retraining because of it: never"),
         (_without_candidates, "a candidate past its gates: never"),
+        (_with_refused_candidates, "candidates refused because of it: 1, the last: worse"),
+        (_with_a_late_promotion, "the candidate became champion so late"),
         (_without_role("shadow"), "the candidate in shadow: never"),
         (_without_role("champion"), "the candidate as champion: never"),
         (_without_recovery, "log loss did not recover"),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from tailrace.contracts.records import CandidateRegistered, RetrainRequested, RoutingTable
+from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested, RoutingTable
 from tailrace.testing.decisions import DecisionLog, champion_of
 from tailrace.testing.streams import DAY_MS
 
@@ -76,8 +76,11 @@ def closing(log: DecisionLog, *, begin_ms: int, drift_ms: int, end_ms: int) -> C
         _first("the candidate as champion", ((at_ms, version) for version, at_ms in promoted.items())),
     ]
     phases, not_recovered = _phases(log, sorted(promoted.values()), begin_ms, drift_ms, end_ms)
-    missing = [f"{stage.name}: never" for stage in stages if stage.at_ms is None]
-    return Closing(stages=stages, phases=phases, missing=missing or not_recovered)
+    missing = [f"{stage.name}: never" for stage in stages if stage.at_ms is None] or not_recovered
+    refused = [r.reason for r in log.retraining if isinstance(r, CandidateRefused) and r.run_id in asked]
+    if missing and refused:
+        missing.append(f"candidates refused because of it: {len(refused)}, the last: {refused[-1]}")
+    return Closing(stages=stages, phases=phases, missing=missing)
 
 
 def _first(name: str, found: Iterable[tuple[int, str]], until_ms: int | None = None) -> Stage:
@@ -132,8 +135,10 @@ def _phases(
 
 
 def _not_recovered(before: float | None, during: float | None, after: float | None) -> list[str]:
-    if before is None or during is None or after is None:
-        return ["accuracy is not known before, during and after the drift"]
+    if before is None or during is None:
+        return [f"log loss is not known {'before' if before is None else 'during'} the drift"]
+    if after is None:
+        return ["the candidate became champion so late that log loss is not known after it"]
     if during <= before or after > during - RECOVERED * (during - before):
         return [f"log loss did not recover: {before:.4f} before, {during:.4f} during, {after:.4f} after"]
     return []
