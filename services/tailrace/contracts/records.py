@@ -271,12 +271,19 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     until_ms: int | None = None
 
 
+class EventSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """Events from `since_ms` until just before `until_ms`, epoch milliseconds."""
+
+    since_ms: int
+    until_ms: int
+
+
 class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):
     """The retraining policy, a schedule or a person asks for a new model (topic RETRAINING).
 
     `train_from_ms` is the event time at which the present concept began, None where none is known; `champion`
     the version that served at the request, "" before the first; `evidence` the figures that decided. Labels of those
-    `quarantined` are not trusted.
+    `quarantined` are not trusted, and outcomes of events in the spans of `lost` may have been lost.
     """
 
     run_id: str
@@ -290,6 +297,7 @@ class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested
     champion: str = ""
     evidence: dict[str, str] = {}
     quarantined: list[Quarantined] = []
+    lost: list[EventSpan] = []
 
 
 class RetrainHeld(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
