@@ -113,9 +113,10 @@ class LostOutcomes:
 def exposed(curves: Collection[DelayCurve], breaks: Sequence[Span]) -> list[Span]:
     """Spans of event time of which more than `MATERIAL` of the outcomes would have come during breaks.
 
-    All that should have come is taken for lost: the share that did come speaks of the whole and not of each class.
-    Score strata are taken together, each as its share of the outcomes; where the delays have changed, either law
-    tells. Shares are linear between the edges of the grid, and so is their sum over the breaks between its corners.
+    All that should have come is taken for lost: the share that did come speaks of the whole and not of each kind. Every
+    score stratum tells, and where the delays have changed both laws: whatever the score, no more is missing. But the
+    score itself decides nothing, or events of some scores would be rarer. Shares are linear between the edges of the
+    grid, and so is their sum over the breaks between its corners.
     """
     if not breaks:
         return []
@@ -151,12 +152,11 @@ def within(spans: Sequence[Span], times_ms: NDArray[np.int64]) -> NDArray[np.boo
 
 
 def _laws(curve: DelayCurve) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Shares of all outcomes by age: float64 (k,) ascending ages in milliseconds, float64 (k,) shares."""
+    """Shares of the outcomes of each stratum by age: float64 (k,) ascending ages in milliseconds, float64 (k,)."""
     used = int(np.searchsorted(EDGES_MS, curve.window_ms)) + 1
     ages = np.minimum(EDGES_MS, curve.window_ms).astype(np.float64)[:used]
-    # Strata are quantiles of the outcomes: each holds as many as the next.
-    for strata in np.split(curve.shares, 2 if curve.since_ms else 1):
-        yield ages, strata.mean(axis=0)[:used]
+    for shares in curve.shares:
+        yield ages, shares[:used]
 
 
 def _above(corner: NDArray[np.float64], lost: NDArray[np.float64]) -> list[Span]:
