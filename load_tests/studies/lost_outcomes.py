@@ -5,7 +5,8 @@
 Outcomes are lost at another hour of the day with each seed, once where every event has its outcome and once where
 only positives are reported. What is caused is what a run of the same stream without the loss does not ask for. A day
 after the lost hour the concept does change, which has to be told and answered as it is without the loss. In the
-silence nothing is sent on any partition and no producer states a watermark; predictions whose outcome never came must have their negative label a minute of idle time and a step of the simulation after their window closed.
+silence nothing is sent on any partition and no producer states a watermark; predictions whose outcome never came must
+have their negative label a minute of idle time and a step of the simulation after their window closed.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from tailrace.contracts.spans import EventSpan
+
 WATERMARK_HEADER = "tailrace-watermark"
 """Header of a record without a value that promises: nothing older follows on this partition.
 
@@ -269,13 +271,6 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     since_ms: int
     until_ms: int | None = None
-
-
-class EventSpan(msgspec.Struct, frozen=True, kw_only=True):
-    """Events from `since_ms` until just before `until_ms`, epoch milliseconds."""
-
-    since_ms: int
-    until_ms: int
 
 
 class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested"):
