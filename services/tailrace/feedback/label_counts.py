@@ -12,6 +12,7 @@ from tailrace.contracts.records import Quarantined
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Changes
 from tailrace.core.labels import FINAL
+from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.quality import QualityWindows, WindowCounts, WindowKey, pairs
@@ -43,6 +44,7 @@ class LabelCounts:
         self._grid = counted.grid
         self._dropped: list[WindowKey] = []
         self._spans: Sequence[Quarantined] = ()
+        self._lost: Sequence[Span] = ()
 
     @property
     def source_names(self) -> list[str]:
@@ -62,7 +64,7 @@ class LabelCounts:
         if not changes.rows.size:
             return
         counted, told = changes, changes
-        if self._spans:
+        if self._spans or self._lost:
             before, now = self._set_aside(changes)
             counted, told = changes.taken(~before), changes.taken(~now)
         replaced = counted.taken(~np.isnan(counted.previous))
@@ -76,7 +78,7 @@ class LabelCounts:
         self.settled.add_rows(table, gone)
         left_out = gone[table.aside[gone] & (table.status[gone] == FINAL)]
         self.settled.labelled(table, left_out, table.label[left_out], -1)
-        self.settled.add_delays(table, gone)
+        self.settled.add_delays(table, gone[~within(self._lost, table.event_time_ms[gone])])
 
     def forget(self, now_ms: int) -> None:
         """Forgets windows that nobody looks back at."""
@@ -100,13 +102,18 @@ class LabelCounts:
         # What was published already would be published again: harmless, the newest record of a key holds.
         self.windows.add_rows(self.table, self.table.live())
 
-    def set_aside(self, spans: Sequence[Quarantined]) -> None:
-        """Takes labels of sources that are not trusted out of the windows, now and as they come."""
-        self._spans = spans
+    def set_aside(self, spans: Sequence[Quarantined], lost: Sequence[Span] = ()) -> None:
+        """Takes labels out of the windows, now and as they come.
+
+        Args:
+            spans: Sources whose labels are not trusted.
+            lost: Events whose outcomes may have been lost.
+        """
+        self._spans, self._lost = spans, lost
         table = self.table
-        rows = table.in_use() if spans else np.empty(0, np.int64)
+        rows = table.in_use() if spans or lost else np.empty(0, np.int64)
         rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]
-        rows = rows[distrusted(spans, self.source_names, table.told_by[rows], table.event_time_ms[rows])]
+        rows = rows[self._counts_nowhere(table.told_by[rows], table.event_time_ms[rows])]
         table.aside[rows] = True
         self.windows.labelled(table, rows, table.label[rows], -1)
 
@@ -114,7 +121,7 @@ class LabelCounts:
         """What can be said now of windows whose labels are still coming."""
         if self._grid is not None:
             return NumberReadings(self._grid, spec.window_ms + spec.lateness_ms, self.windows, watermark_ms)
-        return Readings(spec, self.windows, self.settled, self.table, watermark_ms)
+        return Readings(spec, self.windows, self.settled, self.table, watermark_ms, self._lost)
 
     def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
         """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen.
@@ -132,7 +139,7 @@ class LabelCounts:
     def _set_aside(self, changes: Changes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which labels were aside before their change, and which are after it: bool (n,) each."""
         table, rows = self.table, changes.rows
-        now = distrusted(self._spans, self.source_names, changes.source, table.event_time_ms[rows])
+        now = self._counts_nowhere(changes.source, table.event_time_ms[rows])
         now &= (changes.status == FINAL) & ~np.isnan(changes.label)
         before = table.aside[rows]
         order = np.argsort(rows, kind="stable")
@@ -141,6 +148,10 @@ class LabelCounts:
         before[again] = now[earlier]
         table.aside[rows] = now
         return before, now
+
+    def _counts_nowhere(self, source: NDArray[np.uint8], times_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which labels, bool (n,), are set aside: by codes of who reported them and times of their events."""
+        return distrusted(self._spans, self.source_names, source, times_ms) | within(self._lost, times_ms)
 
 
 def final_of(changes: Changes) -> Changes:

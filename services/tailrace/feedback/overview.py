@@ -63,7 +63,7 @@ class Overview:
         self._grid = grid_of(use_case.plan)
         self._reading_spec = reading_spec(use_case)
         self._restarted = restarted
-        self._first.set_aside(self.monitor.sources.quarantined)
+        self._set_aside()
 
     @property
     def windows(self) -> QualityWindows:
@@ -115,6 +115,8 @@ class Overview:
         readings = self.readings(watermark_ms)
         suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
         suspicions += self._judge_sources(watermark_ms)
+        if self.monitor.lost.tell(tick_ms, readings.curves.values()):
+            self._set_aside()
 
         def accuse(since_ms: Sequence[int]) -> list[Suspicion]:
             return self._accuse(since_ms, watermark_ms)
@@ -137,7 +139,7 @@ class Overview:
         wait_ms = self._reading_spec.window_ms + self._reading_spec.lateness_ms
         for block in ripe(self._first.table, watch.data.judged_ms, watermark_ms, wait_ms):
             watch.judge(block, book)
-        self._first.set_aside(watch.quarantined)
+        self._set_aside()
         return [Suspicion.of_source(finding) for finding in watch.standing]
 
     def _accuse(self, since_ms: Sequence[int], watermark_ms: int) -> list[Suspicion]:
@@ -147,8 +149,11 @@ class Overview:
             return []
         blocks = [recent(self._first.table, time_ms, watermark_ms) for time_ms in since_ms]
         found = [finding for block in blocks for finding in watch.accuse(block, book, len(blocks))]
-        self._first.set_aside(watch.quarantined)
+        self._set_aside()
         return [Suspicion.of_source(finding) for finding in found]
+
+    def _set_aside(self) -> None:
+        self._first.set_aside(self.monitor.sources.quarantined, self.monitor.lost.spans)
 
     def _judged(
         self, rows: Rows, known_at_ms: NDArray[np.int64], labels: NDArray[np.float64], source: NDArray[np.uint8]
