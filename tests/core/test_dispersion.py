@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from tailrace.core.dispersion import LEAST_SHARE, dispersions, squeezed
 from tailrace.core.drift import PSIState
@@ -36,16 +37,21 @@ PLAN = Plan(
 
 
 def naive_excess(table: list[list[int]], hours: list[int], length: int) -> float:
-    """Mean over successive spans of the squared difference of shares over that of independent rows, less 1, per row."""
+    """Mean over near spans of the squared difference of shares over that of independent rows, less 1, per row."""
     whole = [sum(column) for column in zip(*table, strict=True)]
     share = [count / sum(whole) for count in whole]
     used = [bin_ for bin_, of in enumerate(share) if of >= LEAST_SHARE]
     spans: dict[int, list[list[int]]] = {}
     for row, hour in zip(table, hours, strict=True):
         spans.setdefault(hour // length, []).append(row)
-    seen = [[sum(column) for column in zip(*spans[span], strict=True)] for span in sorted(spans)]
+    seen = [(span, [sum(column) for column in zip(*spans[span], strict=True)]) for span in sorted(spans)]
+    near = [
+        (one, other)
+        for (at, (begin, one)), (after, (end, other)) in combinations(enumerate(seen), 2)
+        if after - at == 1 or ((end - begin) * length <= 24 and after - at <= 24 // length)
+    ]
     ratios, rows = [], []
-    for one, other in pairwise(seen):
+    for one, other in near:
         n, m = sum(one), sum(other)
         found = sum((one[b] / n - other[b] / m) ** 2 / share[b] for b in used)
         ratios.append(found / ((1 / n + 1 / m) * sum(1 - share[b] for b in used)))
@@ -110,6 +116,23 @@ def test_what_follows_the_hours_of_the_week_is_excess_only_against_the_whole() -
     reference = reference_of(PLAN, rows, rng.random(60_000), when)
     assert min(60_000 / 28 * one.bins for one in of_day(reference, seasonal=False)) > 5.0
     assert max(60_000 / 28 * one.bins for one in of_day(reference, seasonal=True)) < 0.2
+
+
+def test_what_follows_the_hours_of_the_day_is_excess_of_hours_where_weeks_are_too_few_to_tell() -> None:
+    rng = np.random.default_rng(8)
+    when = times(rng, 20_000, 10)
+    night = (when // HOUR_MS % 24 < 12).astype(np.float64)
+    reference = reference_of(
+        PLAN, (rng.normal(size=(20_000, FEATURES)) + night[:, None]).astype(np.float32), rng.random(20_000), when
+    )
+    known = [Dispersion(**of["dispersions"][0]) for of in reference["features"].values()]
+    assert {one.span_ms for one in known} == {HOUR_MS}
+    points = np.linspace(-2.0, 3.0, 1_000)
+    day, dark = norm.cdf(points), norm.cdf(points - 1.0)
+    middle = (day + dark) / 2.0
+    at = np.searchsorted(middle, np.arange(1, 20) / 20.0)
+    apart = float(((day - middle)[at] ** 2).sum() / (middle * (1.0 - middle))[at].sum())
+    assert np.mean([one.steps for one in known]) == pytest.approx(apart, rel=0.1)
 
 
 def test_change_amid_the_training_data_is_no_property_of_their_spans() -> None:

@@ -3,9 +3,10 @@
 Rows are not independent: a mean over an hour moves slowly, one card pays several times in a row, Mondays are not
 Sundays. The tests of drift would take that for a change, so the training data themselves say how far spans of them
 are apart: the overdispersion of quasi-likelihood (McCullagh and Nelder 1989, section 4.5), by which Rao and Scott
-(1981) correct chi-square tests of clustered samples. It is taken from differences of successive spans (von Neumann,
-Kent, Bellinson and Hart 1941), which a change amid the training data touches but once. What few spans say of one feature is moderated by what they say
-of all (Smyth 2004, section 6), so that where rows are independent next to nothing of the power is lost.
+(1981) correct chi-square tests of clustered samples. It is taken from differences of spans that are next to each other
+(von Neumann, Kent, Bellinson and Hart 1941), of shorter ones up to a day apart: a change amid the training data touches
+few of them, and the course of a day all. What few spans say of one feature is moderated by what they say of all
+(Smyth 2004, section 6), so that where rows are independent next to nothing of the power is lost.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Dispersion
 
 SPANS_H = (1, 2, 4, 8, 12, 24, 48, 168)
 """Spans in hours: what correlates within hours and what within days shows at different ones."""
+MOST_PAIRS = 20_000
+"""Of more, as many: two years of hours would take minutes and say the same."""
 LEAST_SPANS = 14
 """Below, one change amid the training data would still make most of the difference, and the t laws tell nothing."""
 LEAST_ROWS = 20
@@ -32,8 +35,9 @@ CDF_FREEDOM = 2.5
 """Degrees of freedom of the mean squared distance of two distribution functions, whose parts weigh as 1/j^2 (Anderson
 and Darling 1952, section 4): square of their sum over the sum of their squares."""
 MOST_FREEDOM = 1e6
-PAIRED = 2.0 / 3.0
-"""Degrees of freedom of the mean square of successive differences, per value (von Neumann et al. 1941)."""
+NEAR_H = 24
+"""Hours up to which spans are compared with one another. Next to each other alone, night and day are never compared, nor
+are spans independent of which each goes on as the last one ended."""
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -43,13 +47,15 @@ class _Spans(NamedTuple):
     """Of spans of one length: at which of the hours with rows each begins, int64 (s,), and its rows, float64 (s,).
 
     `free` is the part of the variance of a span's shares that is left once they are compared with shares of which
-    the span itself is a part.
+    the span itself is a part. `one` and `other`, int64 (p,), are the pairs that are compared.
     """
 
     hours: int
     begin: Counts
     rows: Floats
     free: Floats
+    one: Counts
+    other: Counts
 
 
 def dispersions(columns: Sequence[Counts], hours: Counts, seasons: Sequence[bool]) -> list[list[Dispersion]]:
@@ -109,9 +115,28 @@ def _spans(known: Counts, season: Counts, rows: Floats) -> Iterator[_Spans]:
         of_span = np.add.reduceat(rows, begin)
         # What all spans are compared with falls out of their differences, but not what each has of its own.
         free = np.add.reduceat(free_of_hour, begin) / of_span if len(whole) > 1 else np.ones(len(begin))
-        spans = _Spans(hours, begin, of_span, free)
+        spans = _Spans(hours, begin, of_span, free, *_near(known[begin] // hours, _lags(hours), free > 0.0))
         if len(begin) >= LEAST_SPANS <= 2.0 * free.sum() and of_span.mean() >= LEAST_ROWS:
             yield spans
+
+
+def _lags(hours: int) -> int:
+    return max(NEAR_H // hours, 1)
+
+
+def _near(numbers: Counts, lags: int, used: NDArray[np.bool_]) -> tuple[Counts, Counts]:
+    """Pairs of places of used spans, int64 (p,) each: those next to each other, and those at most so many apart."""
+    places = np.flatnonzero(used)
+    one, other = [], []
+    for lag in range(1, min(lags, len(places) - 1) + 1):
+        near = (lag == 1) | (numbers[places[lag:]] - numbers[places[:-lag]] <= lags)
+        one.append(places[:-lag][near])
+        other.append(places[lag:][near])
+    if not one:
+        return places[:0], places[:0]
+    count = sum(map(len, one))
+    kept = np.arange(0, count, -(-count // MOST_PAIRS))
+    return np.concatenate(one)[kept], np.concatenate(other)[kept]
 
 
 def _expected(counts: Floats, season: Counts) -> Floats:
@@ -127,12 +152,12 @@ def _ratios(counts: Floats, expected: Floats, spans: _Spans) -> tuple[float, flo
 
     Behind them the degrees of freedom of one span's bins.
     """
-    used = spans.free > 0.0
-    seen, due = (np.add.reduceat(of, spans.begin, axis=0)[used] for of in (counts, expected))
-    rows, chance = spans.rows[used], (spans.free / spans.rows)[used]
-    share = (due[1:] + due[:-1]) / (rows[1:] + rows[:-1])[:, None]
-    step = np.diff((seen - due) / rows[:, None], axis=0)
-    chance = chance[1:] + chance[:-1]
+    seen, due = (np.add.reduceat(of, spans.begin, axis=0) for of in (counts, expected))
+    one, other, rows = spans.one, spans.other, spans.rows
+    share = (due[one] + due[other]) / (rows[one] + rows[other])[:, None]
+    apart = (seen - due) / rows[:, None]
+    step = apart[one] - apart[other]
+    chance = (spans.free / rows)[one] + (spans.free / rows)[other]
     enough = share >= LEAST_SHARE
     freedom = np.where(enough, 1.0 - share, 0.0).sum(axis=1)
     bins = np.where(enough, step**2 / np.maximum(share, 1e-12), 0.0).sum(axis=1)
@@ -149,8 +174,10 @@ def _over(found: Floats, chance: Floats) -> float:
 
 
 def _moderated(ratios: Floats, spans: _Spans, *, seasonal: bool) -> Iterator[Dispersion]:
-    count = PAIRED * float(spans.free.sum())
-    rows = float(np.mean(2.0 * spans.rows[1:] * spans.rows[:-1] / (spans.rows[1:] + spans.rows[:-1])))
+    # Of independent values the mean square of differences up to k apart has variance 2/n + 1/(n k): von Neumann's for k = 1.
+    count = float(spans.free.sum()) / (1.0 + 0.5 / _lags(spans.hours))
+    one, other = spans.rows[spans.one], spans.rows[spans.other]
+    rows = float(np.mean(2.0 * one * other / (one + other)))
     bins, of_bins = squeezed(ratios[:, 0], count * np.maximum(ratios[:, 2], 1.0))
     steps, of_steps = squeezed(ratios[:, 1], np.full(len(ratios), CDF_FREEDOM * count))
     # Together they are worth no more than all of their spans.

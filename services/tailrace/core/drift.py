@@ -14,9 +14,7 @@ from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, Refere
 from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_law, ks, psi, rise, wasserstein
 
 MIN_ROWS = 200
-"""Rows below which nothing is judged: the laws are asymptotic."""
-SEASON_ROWS = 2_000
-"""Rows that the training data must have at the same hours of the week to be compared with those alone."""
+"""Rows below which nothing is judged, nor by training data of the same hours of the week: the laws are asymptotic."""
 SCORE = "score"
 SHIFT = 0.05
 """Wasserstein distance, in ranges between the quartiles, from which a change matters."""
@@ -119,8 +117,7 @@ class PSIState:
             return []
         share = min((until_ms - since_ms) / MONTH_MS, 1.0)
         chance = self._spec.false_alarms * share / len(subjects)
-        hours = sorted({hour_of_week(at) for at in range(since_ms, until_ms, HOUR_MS)})[:HOURS_OF_WEEK]
-        look = _Look(until_ms - since_ms, hours, chance)
+        look = _Look(until_ms - since_ms, _season(since_ms, until_ms), chance)
         return [_judge(self._spec, name, known, counts, look) for name, (known, counts) in subjects]
 
     def reset(self) -> None:
@@ -172,15 +169,24 @@ def _low(known: Distribution) -> float:
 
 
 class _Look(NamedTuple):
-    """Length of a look, the hours of the week it covers, and the false alarms that each subject may make in it."""
+    """Length of a look, its hours of the week, and the false alarms that each subject may make in it.
+
+    `season` is the part of each hour of the week that it covers, over that of the hour it covers most; float64 (168,).
+    """
 
     span_ms: int
-    hours: list[int]
+    season: NDArray[np.float64]
     chance: float
 
 
+def _season(since_ms: int, until_ms: int) -> NDArray[np.float64]:
+    cuts = np.array([since_ms, *range(since_ms // HOUR_MS * HOUR_MS + HOUR_MS, until_ms, HOUR_MS), until_ms])
+    covered = np.bincount(hour_of_week(cuts[:-1]), weights=np.diff(cuts), minlength=HOURS_OF_WEEK)
+    return np.asarray(covered / max(covered.max(), 1.0))
+
+
 def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, look: _Look) -> PSIFinding:
-    reference, seasonal = _reference(known, look.hours)
+    reference, seasonal = _reference(known, look.season)
     present = counts[:-2]
     groups = groups_of(known)
     was, is_now = _grouped(reference, groups), _grouped(counts[:-1], groups)
@@ -256,12 +262,12 @@ def _counter(detector: str, value: float, p_value: float, chance: float, detail:
     return Sign(detector, p_value <= COUNTER * chance and value >= SHARE, value, SHARE, value, detail)
 
 
-def _reference(known: Distribution, hours: list[int]) -> tuple[Counts, bool]:
+def _reference(known: Distribution, season: NDArray[np.float64]) -> tuple[Counts, bool]:
     """Rows of the training data by bin and behind them the missing ones, and whether only those of some hours."""
     if known.hours:
-        season = np.array([known.hours[hour] for hour in hours], dtype=np.int64).sum(axis=0)
-        if int(season.sum()) >= SEASON_ROWS:
-            return season, True
+        same = np.rint(season @ np.array(known.hours)).astype(np.int64)
+        if int(same.sum()) >= MIN_ROWS:
+            return same, True
     return np.array([*known.counts, known.nulls], dtype=np.int64), False
 
 

@@ -75,8 +75,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.convert(reference, Reference)
 
 
-def hour_of_week(time_ms: int) -> int:
-    """Hour of the week of a time in epoch milliseconds, in [0, 168); 0 is Monday 00:00 to 01:00 UTC."""
+def hour_of_week(time_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Hours of the week, int64 (n,) in [0, 168), of times in epoch milliseconds; 0 is Monday 00:00 to 01:00 UTC."""
     return (time_ms - MONDAY_MS) // HOUR_MS % HOURS_OF_WEEK
 
 
