@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from tailrace.core.dispersion import LEAST_SHARE, dispersions, squeezed
 from tailrace.core.drift import PSIState
 from tailrace.core.monitors import PSI
 from tailrace.core.plan import Plan, RequestColumn
 from tailrace.core.reference import HOUR_MS, MONDAY_MS, Dispersion
-from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_law, index_tail, ks
+from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_laws, index_tails, ks
 from tailrace.trainer.reference import reference_of
 
 FEATURES = 12
@@ -158,15 +158,32 @@ def test_ratios_are_moderated_by_their_kin_and_lone_ones_left_as_they_are() -> N
     assert squeezed(np.array([3.0, 1.0]), np.array([9.0, 9.0]))[0].tolist() == [3.0, 1.0]
 
 
-def test_tail_of_the_index_is_that_of_a_sum_with_one_wide_direction() -> None:
+@pytest.mark.parametrize("top", [1.0, 0.4])
+def test_tail_of_the_index_is_that_of_a_sum_of_squares_that_weigh_differently(top: float) -> None:
     rng = np.random.default_rng(4)
-    effect = DesignEffect(bins=2.0, freedom=15.0)
-    worst = 1.0 + 19 * 1.0
-    drawn = worst * rng.standard_t(15.0, 400_000) ** 2 + rng.chisquare(18.0, 400_000)
-    for level in (50.0, 120.0, 200.0):
-        assert index_tail(level, 19, effect) == pytest.approx(float(np.mean(drawn > level)), rel=0.06)
-    assert index_law(index_tail(90.0, 19, effect), 19, effect) == pytest.approx(90.0, rel=0.01)
-    assert index_law(0.001, 19, INDEPENDENT) == pytest.approx(43.82, rel=0.001)
+    effect = DesignEffect(bins=2.0, freedom=15.0, top=top)
+    heaviest, other = 1.0 + 19.0 * top, 1.0 + 19.0 * (1.0 - top) / 18.0
+    known = 15.0 * (other / (other - 1.0)) ** 2 if top < 1.0 else np.inf
+    spread = rng.chisquare(known, 400_000) / known if top < 1.0 else 1.0
+    drawn = heaviest * rng.standard_t(15.0, 400_000) ** 2 + other * rng.chisquare(18.0, 400_000) / spread
+    levels = np.array([50.0, 80.0, 120.0])
+    tails = index_tails(levels, np.full(3, 19.0), [effect] * 3)
+    assert tails == pytest.approx([float(np.mean(drawn > level)) for level in levels], rel=0.06)
+    assert index_laws(float(tails[1]), np.array([19.0]), [effect]) == pytest.approx([80.0], rel=0.01)
+
+
+def test_laws_of_a_look_are_those_of_each_subject_alone() -> None:
+    effects = [INDEPENDENT, DesignEffect(bins=2.0, freedom=15.0), DesignEffect(bins=20.0, freedom=9.0, top=0.3)]
+    freedom = np.array([19.0, 1.0, 7.0])
+    together = index_laws(0.001, freedom, effects)
+    alone = [float(index_laws(0.001, freedom[at : at + 1], [effect])[0]) for at, effect in enumerate(effects)]
+    assert together == pytest.approx(alone, rel=0.002)
+    assert together[0] == pytest.approx(43.82, rel=0.001)
+    assert together[1] == pytest.approx(2.0 * t.isf(0.0005, 15.0) ** 2, rel=0.002)
+    assert index_tails(together, freedom, effects) == pytest.approx(0.001, rel=0.02)
+
+
+def test_distance_of_rows_that_go_together_is_less_surprising() -> None:
     same, apart = np.full(10, 1_000), np.arange(10) * 20 + 910
     assert ks(same, apart).p_value < ks(same, apart, DesignEffect(steps=4.0, freedom=20.0)).p_value
 

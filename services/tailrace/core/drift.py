@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tailrace.core.drift_kernels import count_values
 from tailrace.core.monitors import PSI
 from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, Reference, groups_of, hour_of_week
-from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_law, ks, psi, rise, wasserstein
+from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_laws, ks, psi, rise, wasserstein
 
 MIN_ROWS = 200
 """Rows below which nothing is judged, nor by training data of the same hours of the week: the laws are asymptotic."""
@@ -113,12 +113,15 @@ class PSIState:
         """
         subjects = [*zip(self._names, self._features.parts(), strict=True)]
         subjects += [(SCORE, part) for part in self._score.parts()]
-        if not subjects or int(subjects[-1][1][1][:-1].sum()) < MIN_ROWS:
+        if not subjects or int(subjects[-1][1][1][:-1].sum()) < MIN_ROWS or until_ms <= since_ms:
             return []
         share = min((until_ms - since_ms) / MONTH_MS, 1.0)
         chance = self._spec.false_alarms * share / len(subjects)
-        look = _Look(until_ms - since_ms, _season(since_ms, until_ms), chance)
-        return [_judge(self._spec, name, known, counts, look) for name, (known, counts) in subjects]
+        look = _Look(until_ms - since_ms, _season(since_ms, until_ms))
+        found = [_compare(name, known, counts, look) for name, (known, counts) in subjects]
+        used = np.array([max(int(((one.was + one.now) > 0).sum()) - 1, 1) for one in found], dtype=np.float64)
+        laws = index_laws(DISTRIBUTION * chance, used, [one.effect for one in found])
+        return [_judge(self._spec, one, law, chance) for one, law in zip(found, laws.tolist(), strict=True)]
 
     def reset(self) -> None:
         """Begins a new look."""
@@ -169,14 +172,27 @@ def _low(known: Distribution) -> float:
 
 
 class _Look(NamedTuple):
-    """Length of a look, its hours of the week, and the false alarms that each subject may make in it.
-
-    `season` is the part of each hour of the week that it covers, over that of the hour it covers most; float64 (168,).
-    """
+    """Length of a look, and what it covers of each hour of the week, over what it covers of any most; float64 (168,)."""
 
     span_ms: int
     season: NDArray[np.float64]
-    chance: float
+
+
+class _Compared(NamedTuple):
+    """A subject with its counts, those of the training data, both by group, and their design effect.
+
+    Of independent rows a share varies by `part` times what one row does.
+    """
+
+    name: str
+    known: Distribution
+    counts: Counts
+    reference: Counts
+    seasonal: bool
+    was: Counts
+    now: Counts
+    part: float
+    effect: DesignEffect
 
 
 def _season(since_ms: int, until_ms: int) -> NDArray[np.float64]:
@@ -185,43 +201,48 @@ def _season(since_ms: int, until_ms: int) -> NDArray[np.float64]:
     return np.asarray(covered / max(covered.max(), 1.0))
 
 
-def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, look: _Look) -> PSIFinding:
+def _compare(name: str, known: Distribution, counts: Counts, look: _Look) -> _Compared:
     reference, seasonal = _reference(known, look.season)
-    present = counts[:-2]
     groups = groups_of(known)
-    was, is_now = _grouped(reference, groups), _grouped(counts[:-1], groups)
-    rows, reference_rows = int(counts[:-1].sum()), int(reference.sum())
-    chance, part = look.chance, 1.0 / max(rows, 1) + 1.0 / max(reference_rows, 1)
+    was, now = _grouped(reference, groups), _grouped(counts[:-1], groups)
+    part = 1.0 / max(int(now.sum()), 1) + 1.0 / max(int(was.sum()), 1)
     effect = _effect(known, look.span_ms, part, seasonal=seasonal)
-    index = psi(was, is_now, effect)
-    distance = ks(reference[:-1], present, effect) if known.kind == "number" else None
-    shift = _shift(known, reference[:-1], present)
-    law = index_law(DISTRIBUTION * chance, max(int(((was + is_now) > 0).sum()) - 1, 1), effect)
-    limit = max(spec.alarm, law * part)
+    return _Compared(name, known, counts, reference, seasonal, was, now, part, effect)
+
+
+def _judge(spec: PSI, of: _Compared, law: float, chance: float) -> PSIFinding:
+    """What is found of a subject, of whose statistic chance alone passes `law` as often as it may."""
+    name, known, present = of.name, of.known, of.counts[:-2]
+    index = psi(of.was, of.now, of.effect)
+    distance = ks(of.reference[:-1], present, of.effect) if known.kind == "number" else None
+    shift = _shift(known, of.reference[:-1], present)
+    limit = max(spec.alarm, law * of.part)
     p_value = min(index.p_value, distance.p_value if distance else 1.0)
     matters = index.value >= spec.alarm or shift >= SHIFT
     drifted = p_value <= DISTRIBUTION * chance and matters
-    against = "the training data of the same hours of the week" if seasonal else "the training data"
+    against = "the training data of the same hours of the week" if of.seasonal else "the training data"
     detail = f"{name}: population stability index {index.value:.3f}, shift {shift:.2f} interquartile ranges against {against}"
+    design_effect = max(of.effect.bins, of.effect.steps)
     signs = [
         Sign("PSI", drifted, index.value, limit, shift, detail),
-        *_counters(name, known, counts, reference, chance, max(effect.bins, effect.steps)),
+        *_counters(name, known, of.counts, of.reference, chance, design_effect),
     ]
+    groups = groups_of(known)
     cuts = np.flatnonzero(np.diff(groups[:-1]))
     edges = [known.edges[at] for at in cuts.tolist()]
     return PSIFinding(
         subject=name,
         value=index.value,
         threshold=limit,
-        rows=rows,
+        rows=int(of.now.sum()),
         edges=edges,
-        reference=was.tolist(),
-        current=is_now.tolist(),
+        reference=of.was.tolist(),
+        current=of.now.tolist(),
         ks=distance.value if distance else 0.0,
         shift=shift,
         p_value=min(2.0 * p_value, 1.0),
-        seasonal=seasonal,
-        design_effect=max(effect.bins, effect.steps),
+        seasonal=of.seasonal,
+        design_effect=design_effect,
         signs=signs,
     )
 
@@ -229,7 +250,7 @@ def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, look: _Loo
 def _effect(known: Distribution, span_ms: int, part: float, *, seasonal: bool) -> DesignEffect:
     """Design effect of a look of some length and the reference together, of which independent rows vary by `part`."""
     own = [one for one in known.dispersions if one.seasonal == seasonal]
-    if not own or span_ms <= 0:
+    if not own:
         return INDEPENDENT
     # What is correlated within a span is not from one to the next: the excess of longer ones falls as they grow.
     near = max((one for one in own if one.span_ms <= span_ms), key=lambda one: one.span_ms, default=own[0])
