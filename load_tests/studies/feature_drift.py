@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from multiprocessing import get_context
@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from load_tests.studies.report import Figure, report
-from tailrace.core.drift import MIN_ROWS, MONTH_MS, PSIState
+from tailrace.core.drift import PSIState
+from tailrace.core.drift_findings import MIN_ROWS, MONTH_MS
 from tailrace.core.monitors import PSI
 from tailrace.core.plan import Plan, RequestColumn
 from tailrace.core.reference import HOUR_MS, MONDAY_MS
@@ -49,6 +50,8 @@ SPEED_ROWS, SPEED_S = 4_000, 1.0
 
 Rows = NDArray[np.float32]
 Times = NDArray[np.int64]
+Window = tuple[slice, int, int]
+"""Its rows, begin and end."""
 Told = dict[str, tuple[int, int]]
 """Of each size or change, windows with an alarm and all windows."""
 
@@ -66,7 +69,7 @@ class Stream(NamedTuple):
         known = slice(self.trained)
         return reference_of(PLAN, self.rows[known], self.scores[known], self.times_ms[known])
 
-    def windows(self, size: int, *, whole_hours: bool) -> Iterator[tuple[slice, int, int]]:
+    def windows(self, size: int, *, whole_hours: bool) -> Iterator[Window]:
         """Rows, begin and end of windows one after the other; of whole hours only those of enough rows to be judged."""
         if not whole_hours:
             for begin in range(self.trained, self.trained + EACH * size, size):
@@ -116,35 +119,36 @@ def _false(seed: int, kind: str) -> Told:
     stream = _stream(seed, kind, MANY if seasonal else FEW, max(SIZES))
     reference, told = stream.reference(), {}
     for size in SIZES:
-        found = [bool(_found(stream, reference, window, 0.0)) for window in stream.windows(size, whole_hours=seasonal)]
+        found = [bool(of) for of in _found(stream, reference, stream.windows(size, whole_hours=seasonal), 0.0)]
         told[str(size)] = sum(found), len(found)
     return told
 
 
-def _power(seed: int, _: str) -> Told:
+def _power(seed: int, kind: str) -> Told:
     """Windows in which the changed feature alarms, by change."""
-    stream = _stream(seed, "independent", MANY, max(CHANGES.values()))
+    stream = _stream(seed, kind, MANY, max(CHANGES.values()))
     reference, told = stream.reference(), {}
     for change, size in CHANGES.items():
-        rows = stream.rows.copy()
-        found = []
-        for window in stream.windows(size, whole_hours=False):
-            _change(rows[window[0], 0], change)
-            found.append("f0" in _found(stream._replace(rows=rows), reference, window, PSI().alarm))
+        changed, windows = stream._replace(rows=stream.rows.copy()), [*stream.windows(size, whole_hours=False)]
+        for rows, _, _ in windows:
+            _change(changed.rows[rows, 0], change)
+        found = ["f0" in of for of in _found(changed, reference, windows, PSI().alarm)]
         told[change] = sum(found), len(found)
     return told
 
 
 def _found(
-    stream: Stream, reference: Mapping[str, Any], window: tuple[slice, int, int], matters_from: float
-) -> set[str]:
-    """Subjects that alarm in a window."""
-    now, since_ms, until_ms = window
-    family = 0.05 / min((until_ms - since_ms) / MONTH_MS, 1.0)
-    state = PSIState(PSI(alarm=matters_from, false_alarms=family), NAMES, reference)
-    state.observe(stream.rows[now], stream.scores[now])
-    findings = state.evaluate(since_ms, until_ms)
-    return {finding.subject for finding in findings if any(sign.drifted for sign in finding.signs)}
+    stream: Stream, reference: Mapping[str, Any], windows: Iterable[Window], matters_from: float
+) -> Iterator[set[str]]:
+    """Subjects that alarm in each of some windows of the same length."""
+    state = None
+    for rows, since_ms, until_ms in windows:
+        family = 0.05 / min((until_ms - since_ms) / MONTH_MS, 1.0)
+        state = state or PSIState(PSI(alarm=matters_from, false_alarms=family), NAMES, reference)
+        state.observe(stream.rows[rows], stream.scores[rows])
+        findings = state.evaluate(since_ms, until_ms)
+        state.reset()
+        yield {finding.subject for finding in findings if any(sign.drifted for sign in finding.signs)}
 
 
 def _change(values: Rows, change: str) -> None:

@@ -145,6 +145,18 @@ def test_change_amid_the_training_data_is_no_property_of_their_spans() -> None:
     assert max(effects) < 25.0
 
 
+def test_excess_of_bursts_lies_in_all_directions_and_that_of_days_of_their_own_level_in_one() -> None:
+    rng = np.random.default_rng(9)
+    when = times(rng, 40_000, 20)
+    together = reference_of(PLAN, bursts(rng, 40_000, 10).astype(np.float32), rng.random(40_000), when)
+    # Of the squares of 19 equal parts the root is 1 / sqrt(19) of the whole.
+    assert np.mean([one.top for one in of_day(together, seasonal=False)]) == pytest.approx(19.0**-0.5, abs=0.08)
+    level = 0.4 * rng.normal(size=(21, FEATURES))[(when - MONDAY_MS) // (24 * HOUR_MS)]
+    rows = (rng.normal(size=(40_000, FEATURES)) + level).astype(np.float32)
+    moving = reference_of(PLAN, rows, rng.random(40_000), when)
+    assert min(one.top for one in of_day(moving, seasonal=False)) > 0.7
+
+
 def test_ratios_are_moderated_by_their_kin_and_lone_ones_left_as_they_are() -> None:
     rng = np.random.default_rng(3)
     freedom = np.full(500, 12.0)
@@ -163,9 +175,11 @@ def test_tail_of_the_index_is_that_of_a_sum_of_squares_that_weigh_differently(to
     rng = np.random.default_rng(4)
     effect = DesignEffect(bins=2.0, freedom=15.0, top=top)
     heaviest, other = 1.0 + 19.0 * top, 1.0 + 19.0 * (1.0 - top) / 18.0
-    known = 15.0 * (other / (other - 1.0)) ** 2 if top < 1.0 else np.inf
-    spread = rng.chisquare(known, 400_000) / known if top < 1.0 else 1.0
-    drawn = heaviest * rng.standard_t(15.0, 400_000) ** 2 + other * rng.chisquare(18.0, 400_000) / spread
+    # What lies in several directions is seen in each.
+    known = 15.0 / top**2
+    of_others = known * (other / (other - 1.0)) ** 2 if top < 1.0 else np.inf
+    spread = rng.chisquare(of_others, 400_000) / of_others if top < 1.0 else 1.0
+    drawn = heaviest * rng.standard_t(known, 400_000) ** 2 + other * rng.chisquare(18.0, 400_000) / spread
     levels = np.array([50.0, 80.0, 120.0])
     tails = index_tails(levels, np.full(3, 19.0), [effect] * 3)
     assert tails == pytest.approx([float(np.mean(drawn > level)) for level in levels], rel=0.06)

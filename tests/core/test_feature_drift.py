@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tailrace.core.drift import PSIFinding, PSIState
+from tailrace.core.drift import PSIState
+from tailrace.core.drift_findings import PSIFinding
 from tailrace.core.drift_kernels import count_values
 from tailrace.core.monitors import PSI
 from tailrace.core.plan import Plan, RequestColumn

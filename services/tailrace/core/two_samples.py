@@ -13,6 +13,9 @@ from scipy.special import bdtr, chdtrc, chdtri, fdtrc, fdtri, kolmogorov, stdtr,
 
 SMOOTHING = 0.5
 NODES = np.linspace(0.0, 1.0, 65)
+CDF_DIRECTIONS = 2.5
+"""Degrees of freedom of the mean squared distance of two distribution functions, whose parts weigh as 1/j^2 (Anderson
+and Darling 1952, section 4): square of their sum over the sum of their squares."""
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -25,7 +28,7 @@ class Distance(NamedTuple):
 
 
 class DesignEffect(NamedTuple):
-    """How many rows are worth one independent row, >= 1, and to how many degrees of freedom that is known.
+    """How many rows are worth one independent row, >= 1, and to how many degrees of freedom that is known in one direction.
 
     `bins` is that of the squared distance of shares, on average over the bins, `steps` that of the distribution
     function (Kish 1965, section 8.2). Of what `bins` has beyond 1 at most a part `top` in (0, 1] lies in one direction.
@@ -84,13 +87,12 @@ def index_tails(statistics: Floats, freedom: Floats, effects: Sequence[DesignEff
         >>> bool(few < 0.01 < many)
         True
     """
-    bins, _, known, top = np.array(effects).T
-    return _tails(statistics, freedom, bins, known, top)
+    return _tails(statistics, freedom, *_columns(effects))
 
 
 def index_laws(chance: float, freedom: Floats, effects: Sequence[DesignEffect]) -> Floats:
     """The statistics of `index_tails` that chance alone passes with a probability in (0, 1), float64 (k,)."""
-    bins, _, known, top = np.array(effects).T
+    bins, known, top = _columns(effects)
     heaviest, others = _weights(freedom, bins, top)
     others_known = _others_known(known, others)
     least = chdtri(freedom, chance)
@@ -105,6 +107,12 @@ def index_laws(chance: float, freedom: Floats, effects: Sequence[DesignEffect]) 
     most = np.maximum(most, 1.001 * least)
     found = find_root(beyond, (least * 0.999, most), args=(freedom, bins, known, top), tolerances={"xrtol": 1e-3})
     return np.asarray(np.where(bins > 1.0, found.x, least))
+
+
+def _columns(effects: Sequence[DesignEffect]) -> tuple[Floats, Floats, Floats]:
+    """Effects, degrees of freedom and tops: what lies in several directions is seen in each."""
+    bins, _, freedom, top = np.array(effects, dtype=np.float64).T
+    return bins, freedom / top**2, top
 
 
 def _tails(statistics: Floats, freedom: Floats, bins: Floats, known: Floats, top: Floats) -> Floats:
@@ -144,7 +152,8 @@ def ks(reference: Counts, current: Counts, effect: DesignEffect = INDEPENDENT) -
     scaled = float(np.sqrt(n * m / (n + m) / effect.steps)) * gap
     if effect.steps <= 1.0:
         return Distance(gap, float(kolmogorov(scaled)))
-    tail = 2.0 * (1.0 + 4.0 * scaled * scaled / effect.freedom) ** (-effect.freedom / 2.0)
+    known = effect.freedom * min(1.0 / effect.top**2, CDF_DIRECTIONS)
+    tail = 2.0 * (1.0 + 4.0 * scaled * scaled / known) ** (-known / 2.0)
     return Distance(gap, min(max(tail, float(kolmogorov(scaled))), 1.0))
 
 
