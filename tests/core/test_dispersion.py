@@ -217,6 +217,21 @@ def test_bursts_alarm_where_rows_are_taken_to_be_independent_and_do_not_where_th
     assert alarms[False] >= 7
 
 
+def test_bursts_are_as_long_as_ever_where_rows_become_fewer() -> None:
+    alarms, effects = 0, []
+    for seed in range(4):
+        rng = np.random.default_rng([10, seed])
+        rows = bursts(rng, 20_600, 10).astype(np.float32)
+        trained = reference_of(PLAN, rows[:20_000], np.zeros(20_000), times(rng, 20_000, 20))
+        state = PSIState(PSI(alarm=0.0, false_alarms=0.3), PLAN.order, trained)
+        state.observe(rows[20_000:], np.zeros(600))
+        found = state.evaluate(MONDAY_MS + 20 * 24 * HOUR_MS, MONDAY_MS + 25 * 24 * HOUR_MS)
+        alarms += any(sign.drifted for finding in found for sign in finding.signs)
+        effects += [finding.design_effect for finding in found if finding.subject != "score"]
+    assert alarms <= 1
+    assert np.mean(effects) == pytest.approx(19.0, rel=0.2)
+
+
 def test_change_is_found_in_bursts_where_it_is_more_than_their_spread() -> None:
     rng = np.random.default_rng(6)
     rows, when = bursts(rng, 25_000, 10).astype(np.float32), times(rng, 25_000, 25)

@@ -117,7 +117,7 @@ def _compare(name: str, known: Distribution, counts: Counts, look: _Look) -> _Co
     groups = groups_of(known)
     was, now = _grouped(reference, groups), _grouped(counts[:-1], groups)
     part = 1.0 / max(int(now.sum()), 1) + 1.0 / max(int(was.sum()), 1)
-    effect = _effect(known, look.span_ms, part, seasonal=seasonal)
+    effect = _effect(known, look.span_ms, int(now.sum()), int(was.sum()), seasonal=seasonal)
     return _Compared(name, known, counts, reference, seasonal, was, now, part, effect)
 
 
@@ -158,16 +158,18 @@ def _judge(spec: PSI, of: _Compared, law: float, chance: float) -> PSIFinding:
     )
 
 
-def _effect(known: Distribution, span_ms: int, part: float, *, seasonal: bool) -> DesignEffect:
-    """Design effect of a look of some length and the reference together, of which independent rows vary by `part`."""
+def _effect(known: Distribution, span_ms: int, rows: int, reference_rows: int, *, seasonal: bool) -> DesignEffect:
+    """Design effect of a look and the reference together: the look's length, its rows, and those of the reference."""
     own = [one for one in known.dispersions if one.seasonal == seasonal]
-    if not own:
+    if not own or not (rows and reference_rows):
         return INDEPENDENT
     # What is correlated within a span is not from one to the next: the excess of longer ones falls as they grow.
     near = max((one for one in own if one.span_ms <= span_ms), key=lambda one: one.span_ms, default=own[0])
     season_ms = max(span_ms, WEEK_MS) if seasonal else span_ms
     of_reference = min(season_ms / (near.spans * near.span_ms), 1.0)
-    scale = near.span_ms / span_ms * (1.0 + of_reference) / part
+    # As many rows of a quiet day go together as of any other, so fewer are independent than its length would say.
+    quiet = max(of_reference * reference_rows / rows, 1.0)
+    scale = near.span_ms / span_ms * (quiet + of_reference) / (1.0 / rows + 1.0 / reference_rows)
     return DesignEffect(1.0 + near.bins * scale, 1.0 + near.steps * scale, near.freedom, near.top)
 
 
