@@ -25,7 +25,8 @@ class LabelCounts:
     """Counts of the predictions in a table and of those that have left it.
 
     Windows are kept twice: `windows` counts everything and is what is published; `settled` counts events that the
-    table no longer holds. Only the second is stored: the rest follows from the table.
+    join no longer holds. Only the second is stored: the rest follows from the table. Of events that the join has
+    packed, delays are counted beside these.
 
     Args:
         table: Predictions with what is known of them; somebody else's, who says here what happens in it.
@@ -39,6 +40,7 @@ class LabelCounts:
         self.sources = sources
         self.windows = QualityWindows(counted)
         self.settled = QualityWindows(counted)
+        self._packed = QualityWindows(counted)
         self._kept_ms = kept_ms
         self._grid = counted.grid
         self._dropped: list[WindowKey] = []
@@ -78,8 +80,13 @@ class LabelCounts:
         self.settled.labelled(table, left_out, table.label[left_out], -1)
         self.settled.add_delays(table, gone)
 
+    def packed(self, heads: Rows, times: int) -> None:
+        """Takes events, int64 (n,) first rows, that are about to be packed, or were unpacked with `times` -1."""
+        self._packed.add_delays(self.table, self.table.expand(heads)[0], times)
+
     def forget(self, now_ms: int) -> None:
         """Forgets windows that nobody looks back at."""
+        self._packed.drop_before(now_ms - self._kept_ms)
         self.windows.drop_before(now_ms - self._kept_ms)
         self._dropped += self.settled.drop_before(now_ms - self._kept_ms)
 
@@ -114,7 +121,7 @@ class LabelCounts:
         """What can be said now of windows whose labels are still coming."""
         if self._grid is not None:
             return NumberReadings(self._grid, spec.window_ms + spec.lateness_ms, self.windows, watermark_ms)
-        return Readings(spec, self.windows, self.settled, self.table, watermark_ms)
+        return Readings(spec, self.windows, (self.settled, self._packed), self.table, watermark_ms)
 
     def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
         """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen.

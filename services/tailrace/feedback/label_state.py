@@ -38,6 +38,9 @@ class LabelState(LabelJoin):
     ) -> None:
         super().__init__(spec, restored, watermark_ms)
         self.counts = LabelCounts(self.table, self.sources, kept_ms, counted)
+        self._join.closed.told = self.counts.packed
+        # The watch over sources looks at single labels, of whatever age.
+        self._packs = self._packs and self.sources is None
         if restored is not None:
             self.counts.restore(restored.windows)
 
