@@ -44,6 +44,7 @@ class LabelCounts:
         self._kept_ms = kept_ms
         self._grid = counted.grid
         self._dropped: list[WindowKey] = []
+        self._forgotten: list[WindowKey] = []
         self._spans: Sequence[Quarantined] = ()
 
     @property
@@ -87,7 +88,7 @@ class LabelCounts:
     def forget(self, now_ms: int) -> None:
         """Forgets windows that nobody looks back at."""
         self._packed.drop_before(now_ms - self._kept_ms)
-        self.windows.drop_before(now_ms - self._kept_ms)
+        self._forgotten += self.windows.drop_before(now_ms - self._kept_ms)
         self._dropped += self.settled.drop_before(now_ms - self._kept_ms)
 
     def store(self, changelog: Changelog) -> list[Output]:
@@ -135,6 +136,11 @@ class LabelCounts:
             changed.add(max(whole))
         self.windows.changed.clear()
         return sorted(changed)
+
+    def take_forgotten_windows(self) -> list[WindowKey]:
+        """Windows that were forgotten since the last call, in order: what was published of them is to be deleted."""
+        forgotten, self._forgotten = sorted(self._forgotten), []
+        return forgotten
 
     def _set_aside(self, changes: Changes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which labels were aside before their change, and which are after it: bool (n,) each."""
