@@ -49,12 +49,15 @@ class Worker:
 
     def said(self) -> list[Record]:
         said = [(o.topic, o.key, o.value) for o in self.outputs if o.topic != TOPICS.feedback_changelog]
-        return [(topic, key, _counted(value) if topic == TOPICS.quality else value) for topic, key, value in said]
+        return [
+            (topic, key, _counted(value) if topic == TOPICS.quality and value is not None else value)
+            for topic, key, value in said
+        ]
 
 
-def _counted(value: bytes | None) -> bytes:
+def _counted(value: bytes) -> bytes:
     """A window's record without what `tests/core/test_readings.py` and `test_fading.py` compare with twins of their own."""
-    record = decode(Quality, value or b"")
+    record = decode(Quality, value)
     return encode(msgspec.structs.replace(record, intervals={}, provisional=None, estimate=None, fading={}))
 
 

@@ -18,6 +18,7 @@ from tailrace.contracts.records import CandidateRefused, Prediction, RetrainRequ
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
 from tailrace.feedback.processor import FeedbackProcessor
+from tailrace.feedback.specs import kept_ms
 
 HOUR_MS = 3_600_000
 WEEK_MS = 7 * 24 * HOUR_MS
@@ -41,6 +42,7 @@ class Year:
         self.use_case = payments(folder, "kept", label='corrected_within="1d"', policies=POLICIES)
         self.topics = Topics("kept")
         self.requests = 0
+        self.deleted: list[dict[str, object]] = []
         self.newest: dict[tuple[str, bytes], dict[str, object]] = {}
         self._changelog: dict[bytes, bytes] = {}
         self._champion: list[tuple[int, Champion]] = []
@@ -88,6 +90,8 @@ class Year:
                 self._changelog.pop(output.key or b"", None)
             elif output.topic == self.topics.feedback_changelog:
                 self._changelog[output.key or b""] = output.value or b""
+            elif output.topic == self.topics.quality and output.value is None:
+                self.deleted.append(self.newest.pop((output.topic, output.key or b"")))
             elif output.topic in (self.topics.labels, self.topics.quality):
                 self.newest[output.topic, output.key or b""] = _counted(output.value or b"")
             elif output.topic == self.topics.retraining:
@@ -161,6 +165,21 @@ def test_restarted_worker_says_of_changing_versions_and_slices_what_one_that_ran
         other.run(1)
         other.restart()
     assert len(year.newest) > 500
+    assert other.newest == year.newest
+
+
+def test_windows_of_quality_that_nobody_looks_back_at_are_deleted_once_whoever_restarts(tmp_path: Path) -> None:
+    year, other = Year(tmp_path / "one"), Year(tmp_path / "other")
+    for _ in range(6):
+        year.run(1)
+        other.run(1)
+        other.restart()
+    kept = kept_ms(year.use_case, year.use_case.label)
+    starts = [int(key.split(b"|")[0]) for topic, key in year.newest if topic == year.topics.quality]
+    last_ms = START_MS + 6 * WEEK_MS
+    assert last_ms - kept - 2 * STEP_MS <= min(starts) < last_ms - kept + 2 * STEP_MS
+    assert len(year.deleted) > 2 * len(starts)
+    assert other.deleted == year.deleted
     assert other.newest == year.newest
 
 

@@ -56,7 +56,7 @@ class Readings:
     Args:
         spec: How labels come.
         windows: Counts of all that is known.
-        settled: Counts of what the table no longer holds; the delays of its outcomes stand in them.
+        elsewhere: Counts of what the table does not hold; the delays of its outcomes stand in them.
         table: Predictions that wait or may still be corrected.
         now_ms: Stream time, epoch milliseconds. What is dated later is not looked at.
         lost: Spans of events whose outcomes may have been lost; neither the delays nor what is still to come are read
@@ -70,7 +70,7 @@ class Readings:
         self,
         spec: ReadingSpec,
         windows: QualityWindows,
-        settled: QualityWindows,
+        elsewhere: Sequence[QualityWindows],
         table: JoinTable,
         now_ms: int,
         lost: Sequence[Span] = (),
@@ -80,7 +80,7 @@ class Readings:
         of_prediction = (table.serial, table.event_time_ms, table.cohort, table.flags)
         of_event = (table.head, table.closed, table.outcome, table.value, table.outcome_time_ms)
         waiting, code, said, come, what = scan(*of_prediction, *of_event, len(table.cohorts), now_ms)
-        self.curves, self.drift = self._learn(come, what, settled)
+        self.curves, self.drift = self._learn(come, what, elsewhere)
         self._youngest = {positive: youngest(curve) for positive, curve in self.curves.items()}
         self._waiting, self._said = waiting, said
         self._codes = self._by_window(code)
@@ -164,7 +164,7 @@ class Readings:
         return self._mature[model]
 
     def _learn(
-        self, come: Rows, outcome: NDArray[np.int8], settled: QualityWindows
+        self, come: Rows, outcome: NDArray[np.int8], elsewhere: Sequence[QualityWindows]
     ) -> tuple[dict[bool, DelayCurve], DelayDrift | None]:
         """Curves by class, and whether the delays have changed; those of positive outcomes tell."""
         table, spec = self._table, self._spec
@@ -178,7 +178,7 @@ class Readings:
             times_ms, head = table.event_time_ms[rows], table.head[rows]
             delay_ms = table.outcome_time_ms[head] - times_ms
             came = Delays.of(times_ms, table.score[rows], delay_ms, table.closed[head], self._now_ms)
-            delays = Delays.joined([came, settled.delays(positive, first_ms)])
+            delays = Delays.joined([came, *(windows.delays(positive, first_ms) for windows in elsewhere)])
             found = find_drift(delays, spec.window_ms)
             if found is not None and (drift is None or found.statistic > drift.statistic):
                 drift = found

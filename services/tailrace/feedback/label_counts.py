@@ -26,7 +26,8 @@ class LabelCounts:
     """Counts of the predictions in a table and of those that have left it.
 
     Windows are kept twice: `windows` counts everything and is what is published; `settled` counts events that the
-    table no longer holds. Only the second is stored: the rest follows from the table.
+    join no longer holds. Only the second is stored: the rest follows from the table. Of events that the join has
+    packed, delays are counted beside these.
 
     Args:
         table: Predictions with what is known of them; somebody else's, who says here what happens in it.
@@ -40,9 +41,11 @@ class LabelCounts:
         self.sources = sources
         self.windows = QualityWindows(counted)
         self.settled = QualityWindows(counted)
+        self._packed = QualityWindows(counted)
         self._kept_ms = kept_ms
         self._grid = counted.grid
         self._dropped: list[WindowKey] = []
+        self._forgotten: list[WindowKey] = []
         self._spans: Sequence[Quarantined] = ()
         self._lost: Sequence[Span] = ()
 
@@ -80,9 +83,14 @@ class LabelCounts:
         self.settled.labelled(table, left_out, table.label[left_out], -1)
         self.settled.add_delays(table, gone[~within(self._lost, table.event_time_ms[gone])])
 
+    def packed(self, heads: Rows, times: int) -> None:
+        """Takes events, int64 (n,) first rows, that are about to be packed, or were unpacked with `times` -1."""
+        self._packed.add_delays(self.table, self.table.expand(heads)[0], times)
+
     def forget(self, now_ms: int) -> None:
         """Forgets windows that nobody looks back at."""
-        self.windows.drop_before(now_ms - self._kept_ms)
+        self._packed.drop_before(now_ms - self._kept_ms)
+        self._forgotten += self.windows.drop_before(now_ms - self._kept_ms)
         self._dropped += self.settled.drop_before(now_ms - self._kept_ms)
 
     def store(self, changelog: Changelog) -> list[Output]:
@@ -121,7 +129,7 @@ class LabelCounts:
         """What can be said now of windows whose labels are still coming."""
         if self._grid is not None:
             return NumberReadings(self._grid, spec.window_ms + spec.lateness_ms, self.windows, watermark_ms)
-        return Readings(spec, self.windows, self.settled, self.table, watermark_ms, self._lost)
+        return Readings(spec, self.windows, (self.settled, self._packed), self.table, watermark_ms, self._lost)
 
     def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
         """Windows to publish: those that changed, and the newest of the traffic, so that stream time is seen.
@@ -135,6 +143,11 @@ class LabelCounts:
             changed.add(max(whole))
         self.windows.changed.clear()
         return sorted(changed)
+
+    def take_forgotten_windows(self) -> list[WindowKey]:
+        """Windows that were forgotten since the last call, in order: what was published of them is to be deleted."""
+        forgotten, self._forgotten = sorted(self._forgotten), []
+        return forgotten
 
     def _set_aside(self, changes: Changes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which labels were aside before their change, and which are after it: bool (n,) each."""
