@@ -17,7 +17,7 @@ from tailrace.backends.ports import Assigned, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import Drift, LabelledPrediction, Quality
 from tailrace.contracts.topics import Topics
-from tailrace.core import drift, vector_sample
+from tailrace.core import drift_findings, vector_sample
 from tailrace.core.monitor_state import Champion
 from tailrace.feedback.label_writer import LabelRecord
 from tailrace.feedback.processor import FeedbackProcessor
@@ -89,7 +89,7 @@ def test_drift_is_judged_by_the_same_sample_as_record_by_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vector_sample, "ENOUGH", 60)
-    monkeypatch.setattr(drift, "MIN_ROWS", 20)
+    monkeypatch.setattr(drift_findings, "MIN_ROWS", 20)
     worker = Worker(tmp_path, "window", False)
     naive = NaiveFeedback(worker.use_case, CHAMPION)
     expected: list[Record] = []

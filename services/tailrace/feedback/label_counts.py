@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,13 @@ class LabelCounts:
         sources: Who reports, by code; None where outcomes name no source.
         kept_ms: How long windows are kept.
         counted: What the windows hold.
+
+    Attributes:
+        left_out: Told the spans of events whose outcomes may have been lost, before these are looked for in the table.
     """
 
     def __init__(self, table: JoinTable, sources: SourceBook | None, kept_ms: int, counted: WindowSpec) -> None:
+        self.left_out: Callable[[Sequence[Span]], None] | None = None
         self.table = table
         self.sources = sources
         self.windows = QualityWindows(counted)
@@ -118,6 +122,8 @@ class LabelCounts:
             lost: Events whose outcomes may have been lost.
         """
         self._spans, self._lost = spans, lost
+        if self.left_out is not None:
+            self.left_out(lost)
         table = self.table
         rows = table.in_use() if spans or lost else np.empty(0, np.int64)
         rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]

@@ -40,6 +40,7 @@ class LabelState(LabelJoin):
         super().__init__(spec, restored, watermark_ms)
         self.counts = LabelCounts(self.table, self.sources, kept_ms, counted)
         self._join.closed.told = self.counts.packed
+        self.counts.left_out = self._join.closed.leave_out
         # The watch over sources looks at single labels, of whatever age.
         self._packs = self._packs and self.sources is None
         if restored is not None:
@@ -80,7 +81,6 @@ class LabelState(LabelJoin):
 
     def set_aside(self, spans: Sequence[Quarantined], lost: Sequence[Span] = ()) -> None:
         """Takes labels out of the windows; see `LabelCounts`."""
-        self._join.closed.leave_out(lost)
         self.counts.set_aside(spans, lost)
 
     def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
