@@ -4,7 +4,7 @@
 
 The streams are Elec2, its label known with the next half hour or a day later, with and without features of the newest
 labels, and the fraud handbook with its delay of seven days. Static is the first model for ever; scheduled a training
-each day, promoted after the gates; triggered is one policy for all: a slow schedule, which takes three quarters of the
+each day, promoted after the gates; triggered is one policy for all: a slow schedule, which takes nine tenths of the
 budget of a third of those trainings, the e-detector on errors, training from the change point, refits at doubling
 counts, recall of former champions, and that budget. Everything else is the same for all three.
 
@@ -82,7 +82,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "triggered": {
         "on": list(PERFORMANCE),
         "at_most_every": "1d",
-        "at_least_every": "4d",
+        "at_least_every": "80h",
         "budget": tr.Budget(10, per="30d"),
     },
 }
