@@ -29,7 +29,7 @@ FAULTS: list[AnyFault] = [
 ]
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 def test_every_decision_of_a_replay_on_the_broker_is_that_of_the_simulator(tmp_path: Path) -> None:
     use_case, given = loops.use_case(tmp_path / "use_cases", at_least_every="12h", with_repairs=True)
     events, outcomes = loops.tables(days=4, per_day=400)

@@ -23,6 +23,25 @@ def test_keys_go_to_the_partition_that_other_clients_choose(keys: list[bytes], p
     assert [(murmur2(key) & 0x7FFFFFFF) % partitions for key in keys] == partitions_of(keys, partitions).tolist()
 
 
+def test_records_of_a_batch_go_by_their_partition_else_by_their_key_else_to_the_first() -> None:
+    keys = [b"k%d" % at for at in range(40)]
+    made = log()
+    made.append(
+        [
+            *(Output("plain", key, key, at % 3 if at % 2 else None) for at, key in enumerate(keys)),
+            Output("newest", b"k1", b"one"),
+            Output("plain", None, b"keyless"),
+        ],
+        0,
+    )
+    expected: list[list[bytes]] = [[], [], []]
+    for at, key in enumerate(keys):
+        expected[at % 3 if at % 2 else (murmur2(key) & 0x7FFFFFFF) % 3].append(key)
+    expected[0].append(b"keyless")
+    assert expected == [[m.value for m in made.read("plain", number, 0, 99)] for number in range(3)]
+    assert [b"one"] == [m.value for m in made.read("newest", 0, 0, 99)]
+
+
 def test_records_keep_their_order_offsets_and_time_within_a_partition() -> None:
     made = log()
     made.append([Output("plain", b"k", b"%d" % at, 1) for at in range(3)], 7)

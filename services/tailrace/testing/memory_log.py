@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -110,9 +110,9 @@ class MemoryLog:
             outputs: Records; a partition of None goes by the key.
             now_ms: Their Kafka timestamp.
         """
+        records = list(outputs)
         waiting: dict[tuple[str, int], tuple[list[bytes | None], list[bytes | None], list[Headers]]] = {}
-        for topic, key, value, partition, headers in outputs:
-            number = partition if partition is not None else self.partition_of(topic, key)
+        for (topic, key, value, _, headers), number in zip(records, self._numbers(records), strict=True):
             at = waiting.get((topic, number))
             if at is None:
                 at = waiting[topic, number] = ([], [], [])
@@ -123,10 +123,18 @@ class MemoryLog:
             self._partitions[topic][number].extend(keys, values, now_ms, all_headers)
             self.written[topic] += len(values) - values.count(None)
 
-    def partition_of(self, topic: str, key: bytes | None) -> int:
-        """Where a record with a key goes; keyless ones go to the first partition."""
-        count = len(self._partitions[topic])
-        return 0 if key is None or count == 1 else int(partitions_of([key], count)[0])
+    def _numbers(self, records: Sequence[Output]) -> list[int]:
+        """Partition of each record; keyless ones go to the first."""
+        numbers = [record.partition or 0 for record in records]
+        keyed: dict[str, list[int]] = defaultdict(list)
+        for at, (topic, key, _, partition, _) in enumerate(records):
+            if partition is None and key is not None and len(self._partitions[topic]) > 1:
+                keyed[topic].append(at)
+        for topic, places in keyed.items():
+            found = partitions_of([records[at].key or b"" for at in places], len(self._partitions[topic]))
+            for at, number in zip(places, found.tolist(), strict=True):
+                numbers[at] = number
+        return numbers
 
     def committed(self, group: str, topic: str, partition: int) -> tuple[int, str]:
         """Offset and metadata a group has committed."""
