@@ -133,12 +133,18 @@ def test_rows_come_back_bit_by_bit(made: list[tuple[str, int, float]], on: bool,
     table = state.table
     for name in CHANGING:
         column = getattr(table, name)
-        column[: len(scored)] = [data.draw(st.integers(0, 1)) for _ in scored]
+        column[: len(scored)] = data.draw(st.lists(st.integers(0, 1), min_size=len(scored), max_size=len(scored)))
+    table.revision[: len(scored)] = data.draw(
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=len(scored), max_size=len(scored))
+    )
     heads = np.unique(table.head[table.in_use()]).astype(np.int64)
     again = JoinTable()
-    block = pack(table, heads)
-    unpacked = unpack(block, range(len(heads)))
-    rows, back = table.expand(heads)[0], again.expand(add(again, block, unpacked))[0]
+    size = data.draw(st.integers(1, 12))
+    back = [
+        add(again, block, unpack(block, range(min(size, len(heads) - at * size))))
+        for at, block in enumerate(pack(table, heads, size))
+    ]
+    rows, back = table.expand(heads)[0], again.expand(np.concatenate(back))[0]
     for name in ("event_time_ms", "score", "flags", "serial", "aside", *CHANGING, "texts"):
         assert getattr(table, name)[rows].tolist() == getattr(again, name)[back].tolist(), name
     cohorts = [[one.cohorts[number] for number in one.cohort[of]] for one, of in ((table, rows), (again, back))]

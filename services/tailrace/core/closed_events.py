@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from tailrace.core.due_times import DueTimes
 from tailrace.core.event_blocks import Packed, add, pack, unpack
 from tailrace.core.join_records import JoinSpec
-from tailrace.core.join_table import JoinTable, Rows, read_texts
+from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.outcome_table import OutcomeTable
+from tailrace.core.prediction_texts import event_ids
 
 BLOCK: Final = 256
 """Events of a block. Larger ones are hardly smaller per event, and take longer to unpack for a single one."""
@@ -147,9 +148,9 @@ class ClosedEvents:
                 packs &= ~outcomes.has(heads)
             self.keep(heads[~packs])
             heads = heads[packs]
-            for start in range(0, len(heads) - BLOCK + 1, BLOCK):
-                self._pack(heads[start : start + BLOCK])
-            heads = heads[len(heads) // BLOCK * BLOCK :]
+            whole = len(heads) // BLOCK * BLOCK
+            self._pack(heads[:whole])
+            heads = heads[whole:]
         if heads.size:
             self._waiting.appendleft(_Closed(known_ms, int(self._due_ms(heads).min()), heads))
 
@@ -159,21 +160,26 @@ class ClosedEvents:
         self._waiting = deque(closed._replace(heads=new[closed.heads]) for closed in self._waiting)
 
     def _pack(self, heads: Rows) -> None:
+        """Packs events into whole blocks."""
+        if not heads.size:
+            return
         table = self._table
         if self.told is not None:
             self.told(heads, 1)
-        number = self._numbers.pop() if self._numbers else len(self._blocks)
-        block = self._blocks[number] = _Block(pack(table, heads), self._due_ms(heads))
-        heapq.heappush(self._order, (block.first_ms, number))
-        names = [text.event_id for text in table.read(heads)]
-        table.index.move(names, PACKED + number * BLOCK + np.arange(len(heads)))
+        places, due_ms = [], self._due_ms(heads).reshape(-1, BLOCK)
+        for packed, mine_ms in zip(pack(table, heads, BLOCK), due_ms, strict=True):
+            number = self._numbers.pop() if self._numbers else len(self._blocks)
+            block = self._blocks[number] = _Block(packed, mine_ms)
+            heapq.heappush(self._order, (block.first_ms, number))
+            places.append(PACKED + number * BLOCK + np.arange(BLOCK))
+        table.index.move(table.event_ids(heads), np.concatenate(places))
         table.remove(table.expand(heads)[0])
 
     def _unpack(self, number: int, events: Sequence[int]) -> Rows:
         """Puts events of a block back into the table; gives their first rows."""
         block, table = self._blocks[number], self._table
         heads = add(table, block.packed, unpack(block.packed, events))
-        table.index.move([text.event_id for text in table.read(heads)], heads)
+        table.index.move(table.event_ids(heads), heads)
         block.there[list(events)] = False
         if not block.there.any():
             del self._blocks[number]
@@ -210,16 +216,18 @@ class ClosedEvents:
     def _event_ids(self, rows: Rows) -> list[str]:
         """Ids of events in the table and in blocks."""
         packed = np.flatnonzero(rows >= PACKED)
+        if not packed.size:
+            return self._table.event_ids(rows)
         names = np.empty(len(rows), object)
         inside = np.flatnonzero(rows < PACKED)
-        names[inside] = [text.event_id for text in self._table.read(rows[inside])]
+        names[inside] = self._table.event_ids(rows[inside])
         for at, place in zip(packed.tolist(), (rows[packed] - PACKED).tolist(), strict=True):
             names[at] = self._names(place // BLOCK, [place % BLOCK])[0]
         return list(names)
 
     def _names(self, number: int, events: Sequence[int]) -> list[str]:
         found = unpack(self._blocks[number].packed, events)
-        return [text.event_id for text in read_texts([found.texts[at] for at in found.first.tolist()])]
+        return event_ids([found.texts[at] for at in found.first.tolist()])
 
 
 def _by_block(places: NDArray[np.int64]) -> list[tuple[int, list[int]]]:

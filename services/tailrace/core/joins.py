@@ -249,14 +249,14 @@ class JoinState:
         heads, times = heads[order], times[order]
         if not (times[1:] == times[:-1]).any():
             return heads
-        names = [text.event_id for text in self.table.read(heads)]
+        names = self.table.event_ids(heads)
         due = times.tolist()
         return heads[sorted(range(len(heads)), key=lambda at: (due[at], names[at]))]
 
     def _remove(self, heads: Rows) -> None:
         if not heads.size:
             return
-        self.table.index.remove([text.event_id for text in self.table.read(heads)])
+        self.table.index.remove(self.table.event_ids(heads))
         rows, _ = self.table.expand(heads)
         self._gone.append(rows)
         if self.outcomes is not None:
