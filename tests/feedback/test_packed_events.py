@@ -114,6 +114,19 @@ def test_which_events_are_evicted_does_not_depend_on_which_are_packed(seed: int)
     assert len(states[0].table) < len(states[1].table)
 
 
+def test_packing_waits_for_other_work_until_too_many_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_events, "MOST_WAITING", 8)
+    state, left = JoinState(SPEC), []
+    for batch in range(3):
+        state.predict(Arrivals.of([_scored(f"e{batch}{at}", 0) for at in range(4)]))
+        state.advance(110 + batch)
+        state.pack(200, busy=True)
+        left.append(len(state.table))
+    state.predict(Arrivals.of([_scored("last", 0)]))
+    state.pack(200)
+    assert [4, 0, 4, 1] == [*left, len(state.table)]
+
+
 drawn = st.lists(
     st.tuples(st.sampled_from(["a", "bé", "c"]), st.integers(0, 2**45), st.sampled_from([0.0, 0.1, 0.5, -7.5, 1e9])),
     min_size=1,

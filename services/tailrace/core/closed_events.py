@@ -27,6 +27,8 @@ BLOCK: Final = 256
 """Events of a block. Larger ones are hardly smaller per event, and take longer to unpack for a single one."""
 PACKED: Final = 1 << 30
 """From here on numbers in the index are places in blocks: number of the block times `BLOCK`, and place in it."""
+MOST_WAITING: Final = 1 << 17
+"""Events, some 40 MB of them, that may wait to be packed for as long as there is other work to do."""
 AT_ONCE: Final = 16 * BLOCK
 """Events that are packed at once, so that no batch waits long; as many as a batch brings."""
 
@@ -65,6 +67,7 @@ class ClosedEvents:
         self._until_ms = spec.window_ms + spec.lateness_ms + spec.correction_ms
         self._kept = DueTimes(spec.correction_ms)
         self._waiting: deque[_Closed] = deque()
+        self._waits = 0
         self._blocks: dict[int, _Block] = {}
         self._order: list[tuple[int, int]] = []
         self._numbers: list[int] = []
@@ -75,6 +78,7 @@ class ClosedEvents:
         for start in range(0, len(heads), AT_ONCE):
             part = heads[start : start + AT_ONCE]
             self._waiting.append(_Closed(since_ms, int(self._due_ms(part).min()), part))
+        self._waits += len(heads)
 
     def keep(self, heads: Rows) -> None:
         """Takes events that are not to be packed."""
@@ -127,18 +131,22 @@ class ClosedEvents:
             if mine.size:
                 self.keep(self._unpack(number, mine.tolist()))
 
-    def pack(self, known_ms: int, outcomes: OutcomeTable | None) -> None:
+    def pack(self, known_ms: int, outcomes: OutcomeTable | None, *, busy: bool = False) -> None:
         """Packs events of which nothing has become known since a time, some at once.
 
         Args:
             known_ms: That time; what became known later has to be found in the table.
             outcomes: Outcomes by id, None where an event has one; events that have any are not packed.
+            busy: Whether there is other work to do, so that packing is put off for as long as few events wait.
         """
+        if busy and self._waits < MOST_WAITING:
+            return
         ready, count = [np.empty(0, np.int64)], 0
         while self._waiting and self._waiting[0].since_ms <= known_ms and count < AT_ONCE:
             ready.append(self._waiting.popleft().heads)
             count += len(ready[-1])
         heads = np.concatenate(ready)
+        self._waits -= count
         if count >= BLOCK:
             rows, places = self._table.expand(heads)
             packs = np.ones(count, np.bool_)
@@ -153,6 +161,7 @@ class ClosedEvents:
             heads = heads[whole:]
         if heads.size:
             self._waiting.appendleft(_Closed(known_ms, int(self._due_ms(heads).min()), heads))
+            self._waits += len(heads)
 
     def renumber(self, new: Rows) -> None:
         """Gives rows their new numbers: int64 (m,), by the old ones."""
@@ -191,7 +200,7 @@ class ClosedEvents:
     def _wake_due(self, until_ms: int) -> None:
         """Puts all events that can be forgotten by a time among those that are kept in the table."""
         if any(closed.first_ms <= until_ms for closed in self._waiting):
-            waiting, self._waiting = self._waiting, deque()
+            waiting, self._waiting, self._waits = self._waiting, deque(), 0
             for closed in waiting:
                 self._part(closed.heads, closed.since_ms, until_ms)
         while self._order and self._order[0][0] <= until_ms:
