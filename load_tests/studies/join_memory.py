@@ -3,7 +3,7 @@
 Two million predictions go through the state of one label, changelog and windows included, where a million may be kept:
 row 28 of the join's truth table. Memory is what the process holds resident beyond what it held when it began.
 Then a million go through an hour's window into the tier of those that may only be corrected; their ids are random, so
-that they cannot be told from one another in less than 16 bytes. What each takes is what the last four fifths added.
+that they cannot be told from one another in less than 16 bytes. What each takes is what the last three fifths added.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tailrace.feedback.changelog import Changelog
 from tailrace.feedback.label_state import LabelState
 
 CAP = 1_000_000
-FIRST = CAP // 5
-"""Closed predictions from which on it is measured what each takes: the tables are as large as they will be."""
+FIRST = 2 * CAP // 5
+"""Predictions from which on it is measured what a closed one takes: what is open and what waits is all there by then."""
 BATCH = 4_000
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

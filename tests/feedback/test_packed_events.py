@@ -114,6 +114,19 @@ def test_which_events_are_evicted_does_not_depend_on_which_are_packed(seed: int)
     assert len(states[0].table) < len(states[1].table)
 
 
+def test_packing_waits_for_other_work_until_too_many_events_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_events, "MOST_WAITING", 8)
+    state, left = JoinState(SPEC), []
+    for batch in range(3):
+        state.predict(Arrivals.of([_scored(f"e{batch}{at}", 0) for at in range(4)]))
+        state.advance(110 + batch)
+        state.pack(200, busy=True)
+        left.append(len(state.table))
+    state.predict(Arrivals.of([_scored("last", 0)]))
+    state.pack(200)
+    assert [4, 0, 4, 1] == [*left, len(state.table)]
+
+
 drawn = st.lists(
     st.tuples(st.sampled_from(["a", "bé", "c"]), st.integers(0, 2**45), st.sampled_from([0.0, 0.1, 0.5, -7.5, 1e9])),
     min_size=1,
@@ -133,12 +146,18 @@ def test_rows_come_back_bit_by_bit(made: list[tuple[str, int, float]], on: bool,
     table = state.table
     for name in CHANGING:
         column = getattr(table, name)
-        column[: len(scored)] = [data.draw(st.integers(0, 1)) for _ in scored]
+        column[: len(scored)] = data.draw(st.lists(st.integers(0, 1), min_size=len(scored), max_size=len(scored)))
+    table.revision[: len(scored)] = data.draw(
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=len(scored), max_size=len(scored))
+    )
     heads = np.unique(table.head[table.in_use()]).astype(np.int64)
     again = JoinTable()
-    block = pack(table, heads)
-    unpacked = unpack(block, range(len(heads)))
-    rows, back = table.expand(heads)[0], again.expand(add(again, block, unpacked))[0]
+    size = data.draw(st.integers(1, 12))
+    back = [
+        add(again, block, unpack(block, range(min(size, len(heads) - at * size))))
+        for at, block in enumerate(pack(table, heads, size))
+    ]
+    rows, back = table.expand(heads)[0], again.expand(np.concatenate(back))[0]
     for name in ("event_time_ms", "score", "flags", "serial", "aside", *CHANGING, "texts"):
         assert getattr(table, name)[rows].tolist() == getattr(again, name)[back].tolist(), name
     cohorts = [[one.cohorts[number] for number in one.cohort[of]] for one, of in ((table, rows), (again, back))]

@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from tailrace.core.due_times import DueTimes
 from tailrace.core.event_blocks import Packed, add, pack, unpack
 from tailrace.core.join_records import JoinSpec
-from tailrace.core.join_table import JoinTable, Rows, read_texts
+from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.outcome_table import OutcomeTable
+from tailrace.core.prediction_texts import event_ids
 
 BLOCK: Final = 256
 """Events of a block. Larger ones are hardly smaller per event, and take longer to unpack for a single one."""
 PACKED: Final = 1 << 30
 """From here on numbers in the index are places in blocks: number of the block times `BLOCK`, and place in it."""
+MOST_WAITING: Final = 1 << 17
+"""Events, some 40 MB of them, that may wait to be packed for as long as there is other work to do."""
 AT_ONCE: Final = 16 * BLOCK
 """Events that are packed at once, so that no batch waits long; as many as a batch brings."""
 
@@ -64,6 +67,7 @@ class ClosedEvents:
         self._until_ms = spec.window_ms + spec.lateness_ms + spec.correction_ms
         self._kept = DueTimes(spec.correction_ms)
         self._waiting: deque[_Closed] = deque()
+        self._waits = 0
         self._blocks: dict[int, _Block] = {}
         self._order: list[tuple[int, int]] = []
         self._numbers: list[int] = []
@@ -74,6 +78,7 @@ class ClosedEvents:
         for start in range(0, len(heads), AT_ONCE):
             part = heads[start : start + AT_ONCE]
             self._waiting.append(_Closed(since_ms, int(self._due_ms(part).min()), part))
+        self._waits += len(heads)
 
     def keep(self, heads: Rows) -> None:
         """Takes events that are not to be packed."""
@@ -126,18 +131,22 @@ class ClosedEvents:
             if mine.size:
                 self.keep(self._unpack(number, mine.tolist()))
 
-    def pack(self, known_ms: int, outcomes: OutcomeTable | None) -> None:
+    def pack(self, known_ms: int, outcomes: OutcomeTable | None, *, busy: bool = False) -> None:
         """Packs events of which nothing has become known since a time, some at once.
 
         Args:
             known_ms: That time; what became known later has to be found in the table.
             outcomes: Outcomes by id, None where an event has one; events that have any are not packed.
+            busy: Whether there is other work to do, so that packing is put off for as long as few events wait.
         """
+        if busy and self._waits < MOST_WAITING:
+            return
         ready, count = [np.empty(0, np.int64)], 0
         while self._waiting and self._waiting[0].since_ms <= known_ms and count < AT_ONCE:
             ready.append(self._waiting.popleft().heads)
             count += len(ready[-1])
         heads = np.concatenate(ready)
+        self._waits -= count
         if count >= BLOCK:
             rows, places = self._table.expand(heads)
             packs = np.ones(count, np.bool_)
@@ -147,11 +156,12 @@ class ClosedEvents:
                 packs &= ~outcomes.has(heads)
             self.keep(heads[~packs])
             heads = heads[packs]
-            for start in range(0, len(heads) - BLOCK + 1, BLOCK):
-                self._pack(heads[start : start + BLOCK])
-            heads = heads[len(heads) // BLOCK * BLOCK :]
+            whole = len(heads) // BLOCK * BLOCK
+            self._pack(heads[:whole])
+            heads = heads[whole:]
         if heads.size:
             self._waiting.appendleft(_Closed(known_ms, int(self._due_ms(heads).min()), heads))
+            self._waits += len(heads)
 
     def renumber(self, new: Rows) -> None:
         """Gives rows their new numbers: int64 (m,), by the old ones."""
@@ -159,21 +169,26 @@ class ClosedEvents:
         self._waiting = deque(closed._replace(heads=new[closed.heads]) for closed in self._waiting)
 
     def _pack(self, heads: Rows) -> None:
+        """Packs events into whole blocks."""
+        if not heads.size:
+            return
         table = self._table
         if self.told is not None:
             self.told(heads, 1)
-        number = self._numbers.pop() if self._numbers else len(self._blocks)
-        block = self._blocks[number] = _Block(pack(table, heads), self._due_ms(heads))
-        heapq.heappush(self._order, (block.first_ms, number))
-        names = [text.event_id for text in table.read(heads)]
-        table.index.move(names, PACKED + number * BLOCK + np.arange(len(heads)))
+        places, due_ms = [], self._due_ms(heads).reshape(-1, BLOCK)
+        for packed, mine_ms in zip(pack(table, heads, BLOCK), due_ms, strict=True):
+            number = self._numbers.pop() if self._numbers else len(self._blocks)
+            block = self._blocks[number] = _Block(packed, mine_ms)
+            heapq.heappush(self._order, (block.first_ms, number))
+            places.append(PACKED + number * BLOCK + np.arange(BLOCK))
+        table.index.move(table.event_ids(heads), np.concatenate(places))
         table.remove(table.expand(heads)[0])
 
     def _unpack(self, number: int, events: Sequence[int]) -> Rows:
         """Puts events of a block back into the table; gives their first rows."""
         block, table = self._blocks[number], self._table
         heads = add(table, block.packed, unpack(block.packed, events))
-        table.index.move([text.event_id for text in table.read(heads)], heads)
+        table.index.move(table.event_ids(heads), heads)
         block.there[list(events)] = False
         if not block.there.any():
             del self._blocks[number]
@@ -185,7 +200,7 @@ class ClosedEvents:
     def _wake_due(self, until_ms: int) -> None:
         """Puts all events that can be forgotten by a time among those that are kept in the table."""
         if any(closed.first_ms <= until_ms for closed in self._waiting):
-            waiting, self._waiting = self._waiting, deque()
+            waiting, self._waiting, self._waits = self._waiting, deque(), 0
             for closed in waiting:
                 self._part(closed.heads, closed.since_ms, until_ms)
         while self._order and self._order[0][0] <= until_ms:
@@ -210,16 +225,18 @@ class ClosedEvents:
     def _event_ids(self, rows: Rows) -> list[str]:
         """Ids of events in the table and in blocks."""
         packed = np.flatnonzero(rows >= PACKED)
+        if not packed.size:
+            return self._table.event_ids(rows)
         names = np.empty(len(rows), object)
         inside = np.flatnonzero(rows < PACKED)
-        names[inside] = [text.event_id for text in self._table.read(rows[inside])]
+        names[inside] = self._table.event_ids(rows[inside])
         for at, place in zip(packed.tolist(), (rows[packed] - PACKED).tolist(), strict=True):
             names[at] = self._names(place // BLOCK, [place % BLOCK])[0]
         return list(names)
 
     def _names(self, number: int, events: Sequence[int]) -> list[str]:
         found = unpack(self._blocks[number].packed, events)
-        return [text.event_id for text in read_texts([found.texts[at] for at in found.first.tolist()])]
+        return event_ids([found.texts[at] for at in found.first.tolist()])
 
 
 def _by_block(places: NDArray[np.int64]) -> list[tuple[int, list[int]]]:

@@ -7,7 +7,7 @@ rows bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import cramjam
@@ -16,31 +16,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.join_table import NO_OUTCOME, Cohort, JoinTable, Rows
-from tailrace.core.scoring import BINS, score_of
+from tailrace.core.scoring import score_of
 
 LEVEL: Final = 1
 """Of Zstandard: 3 takes half as long again and saves nothing."""
-_PLAIN: Final = ("flags", "aside", "version", "label", "status", "outcome", "value", "closed", "source", "told_by")
+_BYTES: Final = ("flags", "aside", "status", "outcome", "closed", "source", "told_by")
+_FLOATS: Final = ("label", "value", "score")
+_TIMES: Final = ("serial", "event_time_ms")
+_INTEGERS: Final = ("known_at_ms", "outcome_time_ms", "revision", "version", "cohort", "score")
 
 
 class _Column(msgspec.Struct, array_like=True, gc=False):
-    """Values less their least, in as few bytes as the rest needs; with a `first`, what each is more than the last."""
+    """Integers less their least, in `width` bytes each, none where all are the same; with a `first`, differences."""
 
-    kind: str
+    width: int
+    least: int
     data: bytes
-    least: int = 0
     first: int | None = None
 
 
-class _Packed(msgspec.Struct, array_like=True, gc=False):
+class _Content(msgspec.Struct, array_like=True, gc=False):
+    """Columns of a block, in the order of the names above; those that are there twice are empty in one of the places."""
+
+    events: int
     sizes: _Column
-    columns: dict[str, _Column]
     lengths: _Column
+    times: list[_Column]
+    integers: list[_Column | None]
+    floats: list[bytes]
+    small: bytes
     texts: bytes
 
 
 class Packed(NamedTuple):
-    """Events packed: their rows, and the cohorts that the rows number."""
+    """Events packed: their rows, and the cohorts that the rows number, with those of the blocks packed beside it."""
 
     data: bytes
     cohorts: tuple[Cohort, ...]
@@ -54,34 +63,41 @@ class Unpacked(NamedTuple):
     texts: list[bytes]
 
 
-def pack(table: JoinTable, heads: Rows) -> Packed:
-    """Packs whole events, int64 (n,) first rows; they stay where they are."""
+def pack(table: JoinTable, heads: Rows, size: int) -> Iterator[Packed]:  # hot path
+    """Packs whole events, int64 (n,) first rows, `size` to a block; they stay where they are."""
     rows, places = table.expand(heads)
-    columns = {name: getattr(table, name)[rows] for name in _PLAIN}
-    numbers, columns["cohort"] = np.unique(table.cohort[rows], return_inverse=True)
-    event_time_ms, known, outcome_time_ms = (
-        table.event_time_ms[rows],
-        columns["outcome"] != NO_OUTCOME,
-        table.outcome_time_ms[rows],
-    )
-    packed = {name: _narrow(column) for name, column in columns.items()}
-    packed["serial"], packed["event_time_ms"] = _rising(table.serial[rows]), _rising(event_time_ms)
-    packed["known_at_ms"] = _narrow(table.known_at_ms[rows] - event_time_ms)
-    packed["outcome_time_ms"] = _narrow(outcome_time_ms - np.where(known, event_time_ms, 0))
-    packed["revision"] = _narrow(table.revision[rows])
-    if np.array_equal(table.revision[rows], outcome_time_ms):
-        # Revisions that are not declared are the outcome's time.
-        del packed["revision"]
-    packed["score"] = _narrow(_places_on_grid(table, rows))
-    texts = table.texts[rows].tolist()
-    content = _Packed(
-        _narrow(np.bincount(places, minlength=len(heads))),
-        packed,
-        _narrow(np.array([len(text) for text in texts], dtype=np.int64)),
-        b"".join(texts),
-    )
-    data = bytes(cramjam.zstd.compress(_ENCODER.encode(content), LEVEL))
-    return Packed(data, tuple(table.cohorts[number] for number in numbers.tolist()))
+    small = np.stack([getattr(table, name)[rows].view(np.uint8) for name in _BYTES])
+    floats = {name: getattr(table, name)[rows] for name in _FLOATS}
+    integers = {name: getattr(table, name)[rows] for name in (*_TIMES, *_INTEGERS[:-1])}
+    made, told, since = (integers[name] for name in ("event_time_ms", "outcome_time_ms", "revision"))
+    # Revisions that are not declared are the outcome's time.
+    integers["revision"] = since - told
+    integers["known_at_ms"] = integers["known_at_ms"] - made
+    integers["outcome_time_ms"] = told - np.where(table.outcome[rows] != NO_OUTCOME, made, 0)
+    numbers, integers["cohort"] = np.unique(integers["cohort"], return_inverse=True)
+    cohorts = tuple(table.cohorts[number] for number in numbers.tolist())
+    if _on_grid(table, rows):
+        integers["score"] = table.bins(rows)
+        del floats["score"]
+    sizes, texts = np.bincount(places, minlength=len(heads)), table.texts[rows].tolist()
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    ends = np.append(0, np.cumsum(sizes))
+    for start in range(0, len(heads), size):
+        stop = min(start + size, len(heads))
+        part = slice(int(ends[start]), int(ends[stop]))
+        columns = {name: _narrow(column[part]) for name, column in integers.items() if name not in _TIMES}
+        content = _Content(
+            stop - start,
+            _narrow(sizes[start:stop]),
+            _narrow(lengths[part]),
+            [_rising(integers[name][part]) for name in _TIMES],
+            [columns.get(name) for name in _INTEGERS],
+            [floats[name][part].tobytes() if name in floats else b"" for name in _FLOATS],
+            small[:, part].tobytes(),
+            b"".join(texts[part]),
+        )
+        data = bytes(cramjam.zstd.compress(_ENCODER.encode(content), LEVEL))
+        yield Packed(data, cohorts)
 
 
 def unpack(packed: Packed, events: Sequence[int]) -> Unpacked:
@@ -90,20 +106,31 @@ def unpack(packed: Packed, events: Sequence[int]) -> Unpacked:
     The columns are those of the table but `bin`, `head` and `next`, and `cohort` numbers the cohorts of the block.
     """
     content = _DECODER.decode(bytes(cramjam.zstd.decompress(packed.data)))
-    ends = np.cumsum(_values(content.sizes))
-    sizes = np.diff(ends, prepend=0)[list(events)]
+    count = len(content.small) // len(_BYTES)
+    chosen = list(events)
+    all_sizes = _values(content.sizes, content.events)
+    ends = np.cumsum(all_sizes)
+    sizes = all_sizes[chosen]
     first = np.cumsum(sizes) - sizes
-    which = np.arange(sizes.sum()) + np.repeat(ends[list(events)] - sizes - first, sizes)
-    columns = {name: _values(column)[which] for name, column in content.columns.items()}
-    columns["known_at_ms"] = columns["known_at_ms"] + columns["event_time_ms"]
-    known = columns["outcome"] != NO_OUTCOME
-    columns["outcome_time_ms"] = columns["outcome_time_ms"] + np.where(known, columns["event_time_ms"], 0)
-    columns.setdefault("revision", columns["outcome_time_ms"])
-    if columns["score"].dtype.kind != "f":
-        columns["score"] = score_of(columns["score"])
-    stops = np.cumsum(_values(content.lengths))
-    starts = np.diff(stops, prepend=0)
-    spans = zip((stops - starts)[which].tolist(), stops[which].tolist(), strict=True)
+    which = np.arange(sizes.sum()) + np.repeat(ends[chosen] - sizes - first, sizes)
+    small = np.frombuffer(content.small, np.uint8).reshape(len(_BYTES), count)
+    columns: dict[str, NDArray[Any]] = {name: column[which] for name, column in zip(_BYTES, small, strict=True)}
+    for name, times in zip(_TIMES, content.times, strict=True):
+        columns[name] = _values(times, count)[which]
+    for name, integers in zip(_INTEGERS, content.integers, strict=True):
+        if integers is not None:
+            columns[name] = _values(integers, count)[which]
+    for name, data in zip(_FLOATS, content.floats, strict=True):
+        if data:
+            columns[name] = np.frombuffer(data, np.float64)[which]
+        else:
+            columns[name] = score_of(columns[name])
+    made = columns["event_time_ms"]
+    columns["known_at_ms"] = columns["known_at_ms"] + made
+    columns["outcome_time_ms"] = columns["outcome_time_ms"] + np.where(columns["outcome"] != NO_OUTCOME, made, 0)
+    columns["revision"] = columns["revision"] + columns["outcome_time_ms"]
+    stops = np.cumsum(_values(content.lengths, count))
+    spans = zip(np.append(0, stops)[which].tolist(), stops[which].tolist(), strict=True)
     return Unpacked(first, columns, [content.texts[start:stop] for start, stop in spans])
 
 
@@ -117,45 +144,44 @@ def add(table: JoinTable, packed: Packed, unpacked: Unpacked) -> Rows:
     for name, column in columns.items():
         getattr(table, name)[rows] = column
     heads = rows[unpacked.first]
-    sizes = np.diff(unpacked.first, append=len(rows))
-    table.head[rows] = np.repeat(heads, sizes)
+    table.head[rows] = np.repeat(heads, np.diff(unpacked.first, append=len(rows)))
     follows = np.flatnonzero(table.head[rows] != rows)
     table.next[rows[follows - 1]] = rows[follows]
     return heads
 
 
-def _places_on_grid(table: JoinTable, rows: Rows) -> NDArray[Any]:
-    """Scores as places on the grid, where they lie on it; else as they are: where numbers are predicted."""
+def _on_grid(table: JoinTable, rows: Rows) -> bool:
+    """Whether scores lie on the grid, as all do where probabilities are predicted."""
     scores = table.score[rows]
-    if not bool(((scores > 0.0) & (scores < 1.0)).all()):
-        return scores
-    places = table.bins(rows)
-    assert places.max() < BINS
-    return places if np.array_equal(score_of(places), scores) else scores
+    inside = bool(((scores > 0.0) & (scores < 1.0)).all())
+    return inside and np.array_equal(score_of(table.bins(rows)), scores)
 
 
-def _narrow(values: NDArray[Any]) -> _Column:
-    if values.dtype.kind not in "iu" or values.dtype.itemsize == 1 or not values.size:
-        return _Column(values.dtype.str, values.tobytes())
-    least = int(values.min())
-    rest = values - least
-    kind = np.min_scalar_type(int(rest.max()))
-    return _Column(kind.str, rest.astype(kind).tobytes(), least)
+def _narrow(values: NDArray[np.integer]) -> _Column:
+    least, most = int(values.min()), int(values.max())
+    if least == most:
+        return _Column(0, least, b"")
+    width = next(width for width in (1, 2, 4, 8) if most - least < 1 << 8 * width)
+    return _Column(width, least, (values - least).astype(f"u{width}").tobytes())
 
 
 def _rising(values: NDArray[np.int64]) -> _Column:
     """Values that mostly rise, by little: their differences, behind the first."""
+    if len(values) == 1:
+        return _Column(0, 0, b"", int(values[0]))
     column = _narrow(np.diff(values))
-    return _Column(column.kind, column.data, column.least, int(values[0]))
+    return _Column(column.width, column.least, column.data, int(values[0]))
 
 
-def _values(column: _Column) -> NDArray[Any]:
-    values = np.frombuffer(column.data, column.kind)
+def _values(column: _Column, count: int) -> NDArray[np.int64]:
+    """Values of a column of so many."""
     if column.first is not None:
-        steps = values.astype(np.int64) + column.least
-        return np.cumsum(np.concatenate([[column.first], steps]))
-    return values if column.least == 0 else values.astype(np.int64) + column.least
+        steps = _values(_Column(column.width, column.least, column.data), count - 1)
+        return np.cumsum(np.append(column.first, steps))
+    if not column.width:
+        return np.full(count, column.least, np.int64)
+    return np.frombuffer(column.data, f"u{column.width}").astype(np.int64) + column.least
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Packed)
+_DECODER = msgspec.msgpack.Decoder(_Content)

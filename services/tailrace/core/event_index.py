@@ -83,11 +83,13 @@ class EventIndex:
 
     def move(self, event_ids: Sequence[str], rows: NDArray[np.int64]) -> None:
         """Gives events, all of which are there, other rows: int64 (n,)."""
-        mine = np.ones(len(rows), np.bool_)
-        for at, name in enumerate(event_ids) if self._others else ():
-            if name in self._others:
-                self._others[name], mine[at] = int(rows[at]), False
-        _set(self._hashes, self._rows, self._hash([name for at, name in enumerate(event_ids) if mine[at]]), rows[mine])
+        if not self._others:
+            _set(self._hashes, self._rows, self._hash(event_ids), rows)
+            return
+        aside = [at for at, name in enumerate(event_ids) if name in self._others]
+        self._others |= {event_ids[at]: int(rows[at]) for at in aside}
+        mine = np.delete(np.arange(len(rows)), aside)
+        _set(self._hashes, self._rows, self._hash([event_ids[at] for at in mine.tolist()]), rows[mine])
 
     def renumber(self, new: NDArray[np.int64]) -> None:
         """Gives all rows below len(new), int64 (n,), their new numbers."""

@@ -10,11 +10,11 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.event_index import EventIndex
+from tailrace.core.prediction_texts import Text, event_ids, read_texts
 from tailrace.core.scoring import bin_of
 
 Rows = NDArray[np.int64]
@@ -76,19 +76,6 @@ class Cohort(NamedTuple):
     slices: bytes
 
 
-class Text(NamedTuple):
-    """The text of a prediction; `key` and `entities` are JSON, `amount` is the money at stake where it is known."""
-
-    prediction_id: str
-    event_id: str
-    key: msgspec.Raw
-    entities: msgspec.Raw
-    amount: float = 0.0
-
-
-_TEXTS = msgspec.json.Decoder(list[Text])
-
-
 class JoinTable:
     """Columns of open predictions, by row number. Not thread-safe.
 
@@ -125,7 +112,7 @@ class JoinTable:
     texts: NDArray[np.object_]
 
     def __init__(self) -> None:
-        self.index = EventIndex(lambda rows: [text.event_id for text in self.read(rows)])
+        self.index = EventIndex(self.event_ids)
         self.cohorts: list[Cohort] = []
         self.texts = np.empty(0, object)
         self.next_serial = 0
@@ -240,6 +227,10 @@ class JoinTable:
         """Texts of rows."""
         return read_texts(self.texts[rows].tolist())
 
+    def event_ids(self, rows: Rows) -> list[str]:
+        """Ids of the events of rows."""
+        return event_ids(self.texts[rows].tolist())
+
     def bins(self, rows: Rows) -> NDArray[np.int16]:
         """Positions of their scores on the grid, int16 (n,); worked out once for each row."""
         new = rows[self.bin[rows] < 0]
@@ -293,8 +284,3 @@ class JoinTable:
         serial = np.full(capacity, -1, np.int64)
         serial[: len(self.serial)] = self.serial
         self.serial = serial
-
-
-def read_texts(texts: Sequence[bytes]) -> list[Text]:
-    """Texts from their JSON arrays."""
-    return _TEXTS.decode(b"[" + b",".join(texts) + b"]")

@@ -163,12 +163,9 @@ class JoinState:
         gone, self._gone = self._gone, []
         return np.concatenate(gone) if gone else _NOWHERE
 
-    def pack(self, known_ms: int) -> None:
-        """Packs some of the closed events of which nothing has become known since a time.
-
-        To be called when no row is held by anyone, and never where outcomes speak of entities.
-        """
-        self.closed.pack(known_ms, self.outcomes)
+    def pack(self, known_ms: int, *, busy: bool = False) -> None:
+        """Packs some closed events of which nothing is known since a time; if `busy` only where many wait. Moves rows."""
+        self.closed.pack(known_ms, self.outcomes, busy=busy)
         new = self.table.renumber()
         if new is not None:
             self._due.renumber(new)
@@ -249,14 +246,14 @@ class JoinState:
         heads, times = heads[order], times[order]
         if not (times[1:] == times[:-1]).any():
             return heads
-        names = [text.event_id for text in self.table.read(heads)]
+        names = self.table.event_ids(heads)
         due = times.tolist()
         return heads[sorted(range(len(heads)), key=lambda at: (due[at], names[at]))]
 
     def _remove(self, heads: Rows) -> None:
         if not heads.size:
             return
-        self.table.index.remove([text.event_id for text in self.table.read(heads)])
+        self.table.index.remove(self.table.event_ids(heads))
         rows, _ = self.table.expand(heads)
         self._gone.append(rows)
         if self.outcomes is not None:

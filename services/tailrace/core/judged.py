@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.join_table import JoinTable, Rows, Text
+from tailrace.core.join_table import JoinTable, Rows
+from tailrace.core.prediction_texts import Text
 
 
 class Judged(NamedTuple):

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tailrace.contracts.records import TopPrediction
 from tailrace.core.amounts import hundredths
 from tailrace.core.error_cells import ErrorCells, cell_of
-from tailrace.core.join_table import JoinTable, Rows, Text
+from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.metrics import ScoreHistogram
+from tailrace.core.prediction_texts import Text
 from tailrace.core.regression import ValueGrid
 from tailrace.core.scoring import bin_of
 from tailrace.core.top_predictions import TopPredictions

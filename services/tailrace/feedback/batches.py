@@ -131,7 +131,7 @@ def _index(table: JoinTable) -> Rows:
     live = table.live()
     for start in range(0, len(live), _READ):
         rows = live[start : start + _READ]
-        first = table.index.enter([text.event_id for text in table.read(rows)], rows)
+        first = table.index.enter(table.event_ids(rows), rows)
         for row, head in zip(rows[first != rows].tolist(), first[first != rows].tolist(), strict=True):
             table.next[table.chain(head)[-1]], table.head[row] = row, head
         heads.append(rows[first == rows])

@@ -14,6 +14,9 @@ from tailrace.core.monitoring import HOUR_MS
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.feedback.changelog import Changelog, Restored
 
+BUSY = 1_000
+"""Predictions of a batch from which on a worker is taken to be catching up."""
+
 
 class LabelJoin:
     """Join of one label; whoever counts what it says builds on it.
@@ -103,7 +106,7 @@ class LabelJoin:
         join.added, join.touched, held.touched = [], [], set()
         if self._packs:
             # What the hour has brought is still asked for by the next tick.
-            join.pack(join.watermark_ms - join.watermark_ms % HOUR_MS)
+            join.pack(join.watermark_ms - join.watermark_ms % HOUR_MS, busy=len(added) >= BUSY)
         return outputs
 
     def take_side(self) -> list[Unattributed]:

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from tailrace.backends.ports import Output
-from tailrace.core.join_table import DECIDED, JoinTable, Text
+from tailrace.core.join_table import DECIDED, JoinTable
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES, Changes
 from tailrace.core.outcome_sources import SourceBook
+from tailrace.core.prediction_texts import Text
 
 
 class LabelRecord(msgspec.Struct, gc=False):
