@@ -114,26 +114,20 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     )
 
 
-def rows_of_concept(data: DataSet, request: RetrainRequested, task: Task) -> DataSet:
-    """Rows of the present concept, where there are enough to train on, to calibrate and to judge by; else all.
-
-    Where one label is all that the newest rows have, as in the hours in which nobody defrauds, the older ones are
-    needed to judge a model at all.
-    """
+def _of_concept(data: DataSet, request: RetrainRequested, task: Task) -> DataSet:
+    """Rows of the present concept, where there are enough to train on; else all."""
     if request.train_from_ms is None:
         return data
     own = data.since(request.train_from_ms)
     trusted = own.trusted
-    if len(trusted.labels) < LEAST_ROWS or any(task.is_uniform(part) for part in split_by_time(trusted)):
-        return data
-    return own
+    return own if len(trusted.labels) >= LEAST_ROWS and not task.is_uniform(trusted) else data
 
 
 def _train(
     settings: Settings, use_case: UseCase, job: Job, window: DataSet, registry: Registry | None
 ) -> CandidateRegistered:
     task = task_of(use_case.plan)
-    data = rows_of_concept(window, job.request, task)
+    data = _of_concept(window, job.request, task)
     split = split_by_time(data.trusted)
     for name, part in zip(Split._fields, split, strict=True):
         if task.is_uniform(part):
