@@ -28,6 +28,8 @@ LOST_DAY, LATER_H, DRIFT_H = 2, 24, 18
 """An hour of this day is lost; the concept changes so many hours after its end, and stays for so many."""
 PER_DAY = {"all": 86_400, "failures": 259_200}
 """About 60 outcomes a minute, whoever reports them."""
+FIRST_H = {"all": 0, "failures": 4}
+"""Hours from an event to its first label: outcomes count at once, or silence at the end of the window."""
 POLICY = Retrain(on=["drift", "metric_drop"], at_most_every="6h", at_least_every="1d", min_labels=5_000, window="1d")
 STEP_S = 30
 IDLE_S = 60
@@ -60,8 +62,10 @@ def loss(seed: int, reports: str) -> Loss:
     minutes = (min(raised) - begin_ms) / 60_000 if with_loss.detects(lost, within="1d") else -1.0
     caused = len(_asked(with_loss, begin_ms, drift_ms)) - len(_asked(without, begin_ms, drift_ms))
     rolled_back = bool(with_loss.rolls_back(after=lost, within=f"{LATER_H}h"))
-    told_h = [_told_h(loop, drift_ms) for loop in (with_loss, without)]
-    answers = _asked(with_loss, drift_ms, drift_ms + DRIFT_H * HOUR_MS)
+    # Before the first label that the drift may have turned, nothing speaks of it.
+    first_h = FIRST_H[reports]
+    told_h = [_told_h(loop, drift_ms, first_h) for loop in (with_loss, without)]
+    answers = _asked(with_loss, drift_ms + first_h * HOUR_MS, drift_ms + DRIFT_H * HOUR_MS)
     unanswered = not any(record.trigger in ("drift", "metric_drop") for record in answers)
     return Loss(minutes, max(caused, 0), int(rolled_back), told_h[0], told_h[0] - told_h[1], unanswered)
 
@@ -111,10 +115,11 @@ def _asked(loop: Simulation, since_ms: int, until_ms: int) -> list[RetrainReques
     return [record for record in asked if since_ms <= record.requested_at_ms < until_ms]
 
 
-def _told_h(loop: Simulation, drift_ms: int) -> float:
+def _told_h(loop: Simulation, drift_ms: int, first_h: int) -> float:
     kinds = ("drift", "metric_drop")
     times = [alarm.raised_at_ms for alarm in loop.alarms if alarm.kind in kinds and not alarm.resolved]
-    return (min((at_ms for at_ms in times if at_ms > drift_ms), default=drift_ms + 24 * HOUR_MS) - drift_ms) / HOUR_MS
+    after = [at_ms for at_ms in times if at_ms > drift_ms + first_h * HOUR_MS]
+    return (min(after, default=drift_ms + 24 * HOUR_MS) - drift_ms) / HOUR_MS
 
 
 def _or_never(minutes: float) -> float:
