@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 from confluent_kafka.admin import NewTopic
 
 from load_tests import bench
@@ -32,7 +31,6 @@ from tailrace.backends.topics import apply
 from tailrace.contracts.records import Quality
 from tailrace.contracts.topics import Topics
 from tailrace.feedback.merged import MergedState
-from tailrace.feedback.observations import Observation
 from tailrace.feedback.service import run_tasks
 from tailrace.local.processes import Child, spawn
 from tailrace.runtime.service import Lifecycle, spare_collector
@@ -131,7 +129,7 @@ def merged(settings: Settings, declared: UseCase) -> Iterator[Quality]:
     """Windows of all tasks together, as the observations give them."""
     state = MergedState(declared, range(PARTITIONS))
     for message in read_topic(settings, Topics(declared.name).observations):
-        for _ in state.take(msgspec.msgpack.decode(message.value or b"", type=Observation)):
+        for _ in state.take(message.value or b"", message.timestamp_ms):
             pass
     for label, counts in zip(declared.labels, state.counts, strict=True):
         for key in counts.windows:

@@ -22,7 +22,7 @@ from tailrace.core.monitoring import HOUR_MS, Monitor
 from tailrace.feedback.changelog import Changelog
 from tailrace.feedback.label_counts import LabelCounts
 from tailrace.feedback.merged import MergedState
-from tailrace.feedback.observations import Observation, Vectors
+from tailrace.feedback.observations import Vectors
 from tailrace.feedback.outcomes import reports_of
 from tailrace.feedback.overview import Ticked
 from tailrace.feedback.predictions import PredictionReader, sampled
@@ -123,11 +123,11 @@ def alone(declared: UseCase, seed: int) -> list[bytes]:
     return found
 
 
-def observed(declared: UseCase, seed: int, tasks: int) -> list[list[Observation]]:
+def observed(declared: UseCase, seed: int, tasks: int) -> list[list[bytes]]:
     """What each task says, of a stream whose events are dealt out by their id."""
     states = [TaskState(declared, task) for task in range(tasks)]
     changelogs, reader = [Changelog("c", HORIZON_MS) for _ in states], PredictionReader(2)
-    found: list[list[Observation]] = [[] for _ in states]
+    found: list[list[bytes]] = [[] for _ in states]
     for step in steps(declared, seed):
         for state, changelog in zip(states, changelogs, strict=True):
             for at, values in enumerate(step.predictions):
@@ -151,14 +151,8 @@ def _predict(state: TaskState, reader: PredictionReader, values: list[bytes], at
     state.predict(arrivals, vectors if places else [])
 
 
-def _stored(state: TaskState, changelog: Changelog) -> list[Observation]:
-    """Through the bytes that a broker would hold."""
-    kept = [msgspec.msgpack.encode(one) for one in state.store([changelog])[1]]
-    return msgspec.msgpack.decode(b"".join([_array(len(kept)), *kept]), type=list[Observation])
-
-
-def _array(size: int) -> bytes:
-    return b"\xdd" + size.to_bytes(4, "big")
+def _stored(state: TaskState, changelog: Changelog) -> list[bytes]:
+    return [msgspec.msgpack.encode(one) for one in state.store([changelog])[1]]
 
 
 def _event(value: bytes) -> str:
@@ -169,12 +163,12 @@ def _task_of(event_id: str, tasks: int) -> int:
     return crc32(event_id.encode()) % tasks
 
 
-def together(declared: UseCase, parts: list[list[Observation]], order: list[int]) -> list[bytes]:
+def together(declared: UseCase, parts: list[list[bytes]], order: list[int]) -> list[bytes]:
     """Everything that is said of all tasks, whose observations come in some order."""
     state, threads = MergedState(declared, range(len(parts))), [iter(part) for part in parts]
     found = [encode(alarm) for alarm in state.serve(CHAMPION)]
     for task in order:
-        for step in state.take(next(threads[task])):
+        for step in state.take(next(threads[task]), 0):
             found += map(encode, step.alarms)
             if step.ticked is not None:
                 found += said(declared, state.counts, state.monitor, step.tick_ms, step.ticked)

@@ -78,7 +78,7 @@ class Cluster:
         found: dict[int, list[tuple[str, bytes | None, bytes | None]]] = {task: [] for task in range(TASKS)}
         for _, output in self.log:
             if output.topic == TOPICS.observations:
-                found[int(output.key or b"")].append((output.topic, output.key, output.value))
+                found[int((output.key or b"").partition(b":")[0])].append((output.topic, output.key, output.value))
             elif output.topic == TOPICS.labels:
                 event = msgspec.json.decode(output.value or b"", type=_Event).event_id
                 found[_task_of(event)].append((output.topic, output.key, output.value))

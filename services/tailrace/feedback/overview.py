@@ -63,7 +63,7 @@ class Overview:
         self._grid = grid_of(use_case.plan)
         self._reading_spec = reading_spec(use_case)
         self._restarted = restarted
-        self._first.set_aside(self.monitor.sources.quarantined)
+        self.set_aside()
 
     @property
     def windows(self) -> QualityWindows:
@@ -96,10 +96,16 @@ class Overview:
         joined = changes.taken(came & self._has_traffic(changes.rows))
         # A share of positive numbers says nothing of the joins.
         self.monitor.joined(joined.outcome_time_ms, (joined.label > 0.0) | (self._grid is not None))
-        final = final_of(changes)
-        first = final.taken(np.isnan(final.previous))
-        mine = first.taken(self._is_champions(first.rows))
-        self.monitor.judged(self._judged(mine.rows, mine.known_at_ms, mine.label, mine.source))
+        self.monitor.judged(self._judged_by(changes))
+
+    def changed_again(self, changes: Changes, *, ticked: bool) -> None:
+        """Takes after a restart changes of the first label since the champion serves; `ticked`: a tick has seen them."""
+        if changes.rows.size:
+            (self.monitor.judged_again if ticked else self.monitor.judged)(self._judged_by(changes))
+
+    def set_aside(self) -> None:
+        """Takes the labels of sources that are in quarantine out of the windows, after a restart."""
+        self._first.set_aside(self.monitor.sources.quarantined)
 
     def readings(self, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said at a stream time of windows whose labels, of those that judge the model, are still coming."""
@@ -149,6 +155,13 @@ class Overview:
         found = [finding for block in blocks for finding in watch.accuse(block, book, len(blocks))]
         self._first.set_aside(watch.quarantined)
         return [Suspicion.of_source(finding) for finding in found]
+
+    def _judged_by(self, changes: Changes) -> Judged:
+        """The champion's labels that have become final for the first time."""
+        final = final_of(changes)
+        first = final.taken(np.isnan(final.previous))
+        mine = first.taken(self._is_champions(first.rows))
+        return self._judged(mine.rows, mine.known_at_ms, mine.label, mine.source)
 
     def _judged(
         self, rows: Rows, known_at_ms: NDArray[np.int64], labels: NDArray[np.float64], source: NDArray[np.uint8]

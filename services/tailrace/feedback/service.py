@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from tailrace.backends.artifacts import open_bundle
-from tailrace.backends.kafka import read_topic
+from tailrace.backends.kafka import admin, partitions_of, read_topic
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import RoutingTable
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
+from tailrace.feedback.monitor_processor import MonitorProcessor
 from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.feedback.task_processor import TaskProcessor
 from tailrace.runtime.control import ControlFollower
@@ -21,29 +24,42 @@ from tailrace.usecase.declaration import UseCase
 def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
     """Joins and judges until the service is asked to stop."""
     topics = Topics(use_case.name)
-    follower = ControlFollower(settings, topics)
-    known = follower.catch_up()
-    first = [(known.epoch, champion_of(known))] if known is not None else []
-
-    def follow() -> tuple[int, Champion] | None:
-        if first:
-            return first.pop()
-        newer = follower.poll()
-        return (newer.epoch, champion_of(newer)) if newer is not None else None
-
-    def read_changelog() -> Iterator[tuple[bytes, bytes | None]]:
-        for message in read_topic(settings, topics.feedback_changelog):
-            if message.key is not None:
-                yield message.key, message.value
-
-    processor = FeedbackProcessor(use_case, read_changelog, follow, lifecycle.metrics)
     group = topics.group("feedback")
     outcomes = [topic.name for topic in use_case.outcome_topics]
     subscriptions = [topics.predictions, topics.shadow, *outcomes, topics.retraining]
-    try:
+    with _following(settings, topics) as follow:
+        read = partial(_read_changelog, settings, topics)
+        processor = FeedbackProcessor(use_case, read, follow, lifecycle.metrics)
         run_transactional(settings, group, subscriptions, group, processor, lifecycle)
-    finally:
-        follower.close()
+
+
+def run_monitor(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
+    """Merges and judges what the tasks say, or stands by for whoever does, until the service is asked to stop.
+
+    The group of its own has one member that is assigned anything; it fences the one before.
+    """
+    topics = Topics(use_case.name)
+    group = topics.group("feedback-monitor")
+    client = admin(settings)
+    tasks = partitions_of(client, topics.predictions)
+    with _following(settings, topics) as follow:
+        processor = MonitorProcessor(
+            use_case,
+            tasks,
+            partial(_read_changelog, settings, topics),
+            partial(read_topic, settings, topics.observations),
+            follow,
+            lifecycle.metrics,
+        )
+        run_transactional(
+            settings,
+            group,
+            [topics.observations, topics.retraining],
+            f"{group}.{settings.instance}",
+            processor,
+            lifecycle,
+            together=True,
+        )
 
 
 def run_tasks(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
@@ -66,6 +82,31 @@ def run_tasks(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> No
         lifecycle,
         together=True,
     )
+
+
+@contextmanager
+def _following(settings: Settings, topics: Topics) -> Iterator[Callable[[], tuple[int, Champion] | None]]:
+    """Gives what tells of a newer routing table, the one that is in force first."""
+    follower = ControlFollower(settings, topics)
+    known = follower.catch_up()
+    first = [(known.epoch, champion_of(known))] if known is not None else []
+
+    def follow() -> tuple[int, Champion] | None:
+        if first:
+            return first.pop()
+        newer = follower.poll()
+        return (newer.epoch, champion_of(newer)) if newer is not None else None
+
+    try:
+        yield follow
+    finally:
+        follower.close()
+
+
+def _read_changelog(settings: Settings, topics: Topics) -> Iterator[tuple[bytes, bytes | None]]:
+    for message in read_topic(settings, topics.feedback_changelog):
+        if message.key is not None:
+            yield message.key, message.value
 
 
 def champion_of(table: RoutingTable) -> Champion:

@@ -147,6 +147,7 @@ class _Task:
         watermark = self.intake.watermark_ms(now_ms)
         if watermark is not None and watermark > self.state.watermark_ms:
             self.state.advance(watermark)
+        self.state.idle = self.intake.idle(now_ms)
         return outputs + self._labels() + self._store.write(self.state) + self._side(now_ms)
 
     def _predict(self, messages: list[Message], now_ms: int) -> None:  # hot path
