@@ -116,7 +116,7 @@ def test_monitor_killed_anywhere_says_what_one_worker_says_that_joins_all(seed: 
     world.process([])
     at = 0
     while at < len(told):
-        size = data.draw(st.integers(1, 120))
+        size = data.draw(st.integers(1, 12))
         messages = [world.tell(value) for value in told[at : at + size]]
         at += size
         kill = data.draw(st.sampled_from(["", "", "before", "after"]))
