@@ -208,19 +208,17 @@ class MergedState:
 
     def _advance(self, watermark_ms: int) -> Step:
         alarms = self.monitor.advance(watermark_ms)
-        tick_ms, since_ms = watermark_ms // HOUR_MS * HOUR_MS, self.monitor.ticked_ms
-        step = Step(alarms)
+        tick_ms, since_ms, ticked = watermark_ms // HOUR_MS * HOUR_MS, self.monitor.ticked_ms, None
         if tick_ms > since_ms:
             for replica in self._replicas:
                 replica.forget(tick_ms)
             ticked = self.overview.tick(tick_ms, watermark_ms)
             for mark in self._marks.values():
                 mark.ticked = mark.taken
-            step = Step(alarms, tick_ms, since_ms, ticked, self._deleted())
         # What left a task's table at the hour was looked at by the tick of the hour.
         for replica in self._replicas:
             replica.free()
-        return step
+        return Step(alarms) if ticked is None else Step(alarms, tick_ms, since_ms, ticked, self._deleted())
 
     def _deleted(self) -> dict[int, range]:
         return {
