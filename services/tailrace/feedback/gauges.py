@@ -45,6 +45,16 @@ class Gauges:
                 gauge.clear()
         self.alarms(monitor)
 
+    def clear(self) -> None:
+        """Withdraws everything: another worker speaks of it now."""
+        metrics = self._metrics
+        for gauge in (
+            *(metrics.drift_score, metrics.drift_limit, metrics.quality_drop, metrics.quality_drop_limit),
+            *(metrics.quality, metrics.quality_maturity, metrics.quality_end, metrics.quality_reading),
+            *(metrics.quality_reading_bound, metrics.quality_reading_maturity, metrics.alarms_active),
+        ):
+            gauge.clear()
+
     def counted(self, counts: Mapping[str, int]) -> None:
         """Counts what a join has found since the last call, by the names it gives."""
         for kind in _REPEATS:

@@ -101,6 +101,11 @@ class MergedState:
         return self._alignment.state.reached_ms
 
     @property
+    def left_out(self) -> int:
+        """Tasks that are not waited for."""
+        return sum(stream.left_out for stream in self._alignment.state.streams.values())
+
+    @property
     def counts(self) -> tuple[LabelCounts, ...]:
         """Counts of each label; the first judges the model."""
         return tuple(replica.counts for replica in self._replicas)

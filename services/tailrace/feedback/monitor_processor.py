@@ -80,6 +80,7 @@ class MonitorProcessor:
             self._assigned.pop(topic, None)
             self._epochs.pop(topic, None)
             self._state = None
+        self._publisher.gauges.clear()
 
     def metadata(self, topic: str, partition: int) -> str:
         """A `MonitorPosition` as JSON."""
@@ -118,6 +119,7 @@ class MonitorProcessor:
             for step in self._state.take(message.value, message.timestamp_ms):
                 outputs += self._said(self._state, step)
                 is_due |= step.ticked is not None
+        self._metrics.tasks_left_out.set(self._state.left_out)
         if is_due:
             outputs += self._store.write(self._state, self._offset)
         return outputs

@@ -67,7 +67,7 @@ def run_tasks(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> No
     topics = Topics(use_case.name)
 
     def read_changelog(task: int) -> Iterator[tuple[bytes, bytes | None]]:
-        for message in read_topic(settings, topics.join_changelog, partitions=[task]):
+        for message in read_topic(settings, topics.join_changelog, partitions=[task], settled=True):
             if message.key is not None:
                 yield message.key, message.value
 
@@ -104,7 +104,7 @@ def _following(settings: Settings, topics: Topics) -> Iterator[Callable[[], tupl
 
 
 def _read_changelog(settings: Settings, topics: Topics) -> Iterator[tuple[bytes, bytes | None]]:
-    for message in read_topic(settings, topics.feedback_changelog):
+    for message in read_topic(settings, topics.feedback_changelog, settled=True):
         if message.key is not None:
             yield message.key, message.value
 
