@@ -10,15 +10,18 @@ from zlib import crc32
 import msgspec
 import numpy as np
 import pytest
-from disordered import WALL_MS, batches, use_case
+from disordered import START_MS, WALL_MS, batches, use_case
 from naive_feedback import NaiveFeedback
 from test_merged import CHAMPION
+from test_restart import predicted
 
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import LabelledPrediction
 from tailrace.contracts.topics import Topics
+from tailrace.core.watermarks import IDLE_AFTER_MS
 from tailrace.errors import Retryable, StateCorrupt
+from tailrace.feedback.observations import Header
 from tailrace.feedback.task_processor import TaskProcessor
 from tailrace.usecase.declaration import UseCase
 
@@ -147,6 +150,24 @@ def test_final_labels_of_all_tasks_are_those_of_the_naive_feedback(tmp_path: Pat
 
 def _label(record: tuple[str, bytes | None, bytes | None]) -> LabelledPrediction | None:
     return msgspec.json.decode(record[2] or b"", type=LabelledPrediction) if record[0] == TOPICS.labels else None
+
+
+def test_task_says_once_that_nothing_comes_for_it(tmp_path: Path) -> None:
+    cluster = Cluster(use_case(tmp_path))
+    worker = TaskProcessor(cluster.declared, cluster.changelog, Metrics("disordered"))
+    worker.assigned(cluster.partitions([0, 1]))
+
+    def said(messages: list[Message], now_ms: int) -> list[tuple[int, int, bool]]:
+        outputs = [o for o in worker.process(messages, now_ms) if o.topic == TOPICS.observations]
+        headers = [msgspec.msgpack.decode(output.value or b"", type=Header) for output in outputs]
+        return [(header.task, header.number, header.idle) for header in headers]
+
+    assert said([], WALL_MS) == [(0, 0, True), (1, 0, True)]
+    assert said([], WALL_MS) == []
+    assert said([predicted("a", 0, START_MS)], WALL_MS) == [(0, 1, False)]
+    assert said([], WALL_MS + IDLE_AFTER_MS - 1) == []
+    assert said([], WALL_MS + IDLE_AFTER_MS) == [(0, 2, True)]
+    assert said([], WALL_MS + 2 * IDLE_AFTER_MS) == []
 
 
 def test_task_whose_partitions_are_with_two_workers_is_not_processed(tmp_path: Path) -> None:
