@@ -76,7 +76,7 @@ def test_windows_hold_what_a_recount_without_the_labels_in_quarantine_gives_and_
         if step == 40:
             spans = [Quarantined(source="liar", since_ms=2_000)]
         if step == 80:
-            spans = [Quarantined(source="liar", since_ms=2_000, until_ms=7_000)]
+            spans = [Quarantined(source="liar", since_ms=2_000, until_ms=5_000)]
         if spans:
             state.set_aside(spans)
         assert finals(recounted(state, spans)) == finals(state.windows)

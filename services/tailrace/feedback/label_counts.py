@@ -101,14 +101,20 @@ class LabelCounts:
         self.windows.add_rows(self.table, self.table.live())
 
     def set_aside(self, spans: Sequence[Quarantined]) -> None:
-        """Takes labels of sources that are not trusted out of the windows, now and as they come."""
+        """Takes labels of sources that are not trusted out of the windows, now and as they come.
+
+        Those of a source after its quarantine, which is known to have ended later, count again.
+        """
         self._spans = spans
+        if not spans:
+            return
         table = self.table
-        rows = table.in_use() if spans else np.empty(0, np.int64)
-        rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]
-        rows = rows[distrusted(spans, self.source_names, table.told_by[rows], table.event_time_ms[rows])]
-        table.aside[rows] = True
-        self.windows.labelled(table, rows, table.label[rows], -1)
+        rows = table.in_use()
+        rows = rows[table.status[rows] == FINAL]
+        now = distrusted(spans, self.source_names, table.told_by[rows], table.event_time_ms[rows])
+        for times, changed in ((-1, rows[now & ~table.aside[rows]]), (1, rows[~now & table.aside[rows]])):
+            table.aside[changed] = times < 0
+            self.windows.labelled(table, changed, table.label[changed], times)
 
     def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said now of windows whose labels are still coming."""
