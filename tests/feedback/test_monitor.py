@@ -189,6 +189,18 @@ def test_observations_are_deleted_once_the_predictions_they_speak_of_are_gone(mo
     assert kept[-1] <= 4 * TASKS
 
 
+def test_monitor_whose_group_has_forgotten_its_offsets_goes_on_from_its_checkpoint() -> None:
+    declared, parts, expected = streams()
+    world, told = World(declared), interleaved(parts, 1)
+    world.process([])
+    messages = [world.tell(value) for value in told]
+    world.process(messages[:60])
+    world.committed = {name: (-1, "") for name in world.committed}
+    world.restart()
+    world.process(messages)
+    assert world.said() == expected
+
+
 def test_monitor_that_stands_by_says_nothing_and_one_whose_partitions_are_torn_waits() -> None:
     world = World(streams()[0])
     world.restart()

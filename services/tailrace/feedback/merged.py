@@ -136,7 +136,8 @@ class MergedState:
         if header.number != self._read[header.task] + 1:
             last = self._read[header.task]
             raise StateCorrupt(
-                f"task {header.task} of feedback speaks of batch {header.number} after {last}: what lies between is lost"
+                f"task {header.task} of feedback speaks of batch {header.number} after {last}: what lies between is lost; "
+                "delete the topics that hold the state of feedback and rewind its groups to the beginning"
             )
         self._read[header.task] = header.number
         said = Said(header.watermark_ms, told_ms, len(value), header.idle)

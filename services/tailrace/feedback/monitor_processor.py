@@ -69,8 +69,7 @@ class MonitorProcessor:
             known = msgspec.json.decode(at.metadata or "{}", type=MonitorPosition)
             self._epochs[at.topic] = known.epoch
         if self._is_whole() and self._state is None:
-            self._offset = max(self._assigned[self._observations].offset, 0)
-            self._state = self._store.restore(self._offset)
+            self._state, self._offset = self._store.restore(self._assigned[self._observations].offset)
             # The table that is followed now may be newer than the one before the restart.
             self._is_new = self._champion is not None
 
@@ -111,7 +110,7 @@ class MonitorProcessor:
             if message.topic == self._retraining:
                 is_due |= self._publisher.take_retraining(self._state.monitor, message)
         for message in batch:
-            if message.topic != self._observations:
+            if message.topic != self._observations or message.offset < self._offset:
                 continue
             self._offset = message.offset + 1
             if message.value is None:

@@ -62,11 +62,12 @@ class MonitorStore:
         self._changelogs = self._new()
         self._abandoned: list[Output] = []
 
-    def restore(self, committed: int) -> MergedState:
-        """The state behind the last commit.
+    def restore(self, committed: int) -> tuple[MergedState, int]:
+        """The state behind the last commit, and the offset of OBSERVATIONS from which to go on.
 
         Args:
-            committed: Offset of OBSERVATIONS behind what was committed; below 1 for nothing.
+            committed: Offset of OBSERVATIONS behind what was committed; below 1 where the group knows of none, as after
+                a rest of weeks, when what the checkpoint says holds.
 
         Raises:
             StateCorrupt: what is kept cannot be read, or is of another declaration.
@@ -81,8 +82,9 @@ class MonitorStore:
         if _CHAMPION in newest:
             state.serve(msgspec.json.decode(newest[_CHAMPION], type=Champion))
         offset, is_restored = checkpoint.offset if checkpoint is not None else 0, False
+        end = max(committed, offset)
         for message in self._read_observations():
-            if message.value is None or message.offset >= committed:
+            if message.value is None or message.offset >= end:
                 continue
             if message.offset < offset:
                 state.take_again(message.value, message.timestamp_ms)
@@ -95,7 +97,7 @@ class MonitorStore:
                 pass
         if not is_restored:
             state.restore(windows)
-        return state
+        return state, end
 
     def write(self, state: MergedState, offset: int) -> list[Output]:
         """What has changed since the last call, as of an offset of OBSERVATIONS up to which all was taken."""
