@@ -86,7 +86,9 @@ def main(
     }
     newest: dict[bytes, Quality] = {}
     for message in read_topic(settings, topics.quality):
-        if message.key is not None and message.value is not None:
+        if message.key is not None and message.value is None:
+            newest.pop(message.key, None)
+        elif message.key is not None:
             newest[message.key] = BatchDecoder(Quality).decode([message.value])[0]
     judged = [
         q

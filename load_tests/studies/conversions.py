@@ -6,6 +6,7 @@ comes within the attribution window. Nothing that is measured on these streams w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,9 @@ class Conversion(tr.Event):
     at_ms: int
 
 
-def use_case(*, window: str = "7d", if_absent: bool | None = False) -> UseCase:
+def use_case(
+    *, window: str = "7d", if_absent: bool | None = False, monitor: Sequence[tr.drift.EDetector] = ()
+) -> UseCase:
     """The use case of the studies."""
     visits = tr.Topic("visits", Visit, key="user_id", event_time="at_ms")
     bought = tr.Topic("conversions", Conversion, key="visit_id", event_time="at_ms", lateness="0s")
@@ -57,6 +60,7 @@ def use_case(*, window: str = "7d", if_absent: bool | None = False) -> UseCase:
             bought, on="visit_id", value="bought", matures_after=window, if_absent=if_absent, corrected_within="1d"
         ),
         model=tr.Binary(train="boosting"),
+        monitor=monitor,
     )
 
 
@@ -109,7 +113,7 @@ class World:
 
     def __init__(self, declared: UseCase, stream: Stream, *, negatives_too: bool = False) -> None:
         self.state = FeedbackState(declared)
-        self._stream, self._changelog = stream, Changelog("", horizon_ms(declared.label))
+        self._stream, self.changelog = stream, Changelog("", horizon_ms(declared.label))
         told = np.flatnonzero(stream.label | negatives_too)
         self._outcomes = told[np.argsort((stream.time_ms + stream.delay_ms)[told], kind="stable")]
         self._fed = self._told = 0
@@ -137,7 +141,10 @@ class World:
             )
         state.advance(now_ms)
         state.forget(now_ms)
-        state.labels[0].store(self._changelog)
+        self._store()
+
+    def _store(self) -> None:
+        self.state.labels[0].store(self.changelog)
 
 
 def _arrivals(stream: Stream, which: NDArray[np.int64]) -> Arrivals:

@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tailrace.backends.settings import load_settings
 from tailrace.core.durations import milliseconds
 from tailrace.errors import ConfigError
+from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
+from tailrace.usecase.sources import Topic
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -27,6 +29,9 @@ def replay(
     events: Annotated[Path, typer.Argument(help="Events: .parquet, .csv or .jsonl.")],
     outcomes: Annotated[Path, typer.Argument(help="Outcomes: .parquet, .csv or .jsonl.")],
     use_case: UseCaseName,
+    recording: Annotated[
+        list[str] | None, typer.Option(help="Outcomes of an auxiliary label, TOPIC=FILE; repeat.")
+    ] = None,
     speed: Annotated[str, typer.Option(help="Stream seconds per second, or 'max'.")] = "max",
     slice_: Annotated[str, typer.Option("--slice", help="Stream time sent at once at speed max.")] = "1d",
     wait_for_training: Annotated[
@@ -36,7 +41,10 @@ def replay(
     until: Annotated[str, typer.Option("--until", help="Date or time to stop before, UTC.")] = "",
     directory: Directory = None,
 ) -> None:
-    """Plays recorded events and outcomes into the topics of a running use case, in time order."""
+    """Plays recorded events and outcomes into the topics of a running use case, in time order.
+
+    Topics of outcomes without a recording stay silent; their stream time goes on all the same.
+    """
     # Imported on use: other commands need neither Arrow nor Kafka.
     from tailrace.backends.recordings import read_recording
     from tailrace.local.replay import Progress as Played
@@ -45,11 +53,12 @@ def replay(
 
     settings = connected(load_settings(), directory)
     case = load_use_case(settings.use_cases, use_case)
-    recordings = [read_recording(events, case.requests), read_recording(outcomes, case.label.topic)]
+    files = [(events, case.requests), (outcomes, case.label.topic), *_auxiliary(recording or [], case)]
+    recordings = [read_recording(path, topic) for path, topic in files]
     console = Console(stderr=True)
-    for path, recording in zip((events, outcomes), recordings, strict=True):
-        if recording.ignored:
-            console.print(f"[dim]{path}: columns without a field are left out: {', '.join(recording.ignored)}[/]")
+    for (path, _), read in zip(files, recordings, strict=True):
+        if read.ignored:
+            console.print(f"[dim]{path}: columns without a field are left out: {', '.join(read.ignored)}[/]")
     span = {"from_ms": _moment(from_), "until_ms": _moment(until)}
     run = Replay(settings, case, *recordings, wait_for_training=wait_for_training)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -147,6 +156,18 @@ def simulate(
             as_json=json,
         )
     )
+
+
+def _auxiliary(given: list[str], case: UseCase) -> list[tuple[Path, Topic]]:
+    topics = {topic.name: topic for topic in case.outcome_topics[1:]}
+    found = []
+    for text in given:
+        name, _, path = text.partition("=")
+        if name not in topics or not path:
+            known = ", ".join(topics) or "none: the use case has no auxiliary labels with a topic of their own"
+            raise ConfigError(f"--recording {text!r}: write TOPIC=FILE; topics are {known}")
+        found.append((Path(path), topics[name]))
+    return found
 
 
 def _moment(text: str) -> int | None:

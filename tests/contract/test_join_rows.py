@@ -1,4 +1,5 @@
-"""The truth table of docs/join.md through the whole of feedback: in memory, killed after every step, and on Kafka.
+"""The truth table of docs/join.md through the whole of feedback: in memory, killed after every step, packed as soon
+as it is closed, and on Kafka.
 
 W = 100 s, L = 10 s, C = 1000 s, S = 5 s; outcomes wait a day for their prediction. `p` stands at time 0.
 """
@@ -13,6 +14,8 @@ import pytest
 from join_streams import Driver, KafkaFeedback, MemoryFeedback, Step, labels, play, unattributed, use_case
 
 from tailrace.backends.settings import Settings
+from tailrace.core import closed_events
+from tailrace.feedback import label_join
 
 DAY_S = 86_400
 APART_S = 3 * DAY_S
@@ -20,10 +23,16 @@ APART_S = 3 * DAY_S
 Said = list[tuple[float | None, str, int]]
 
 
-@pytest.fixture(scope="module", params=["memory", "killed", "kafka"])
+@pytest.fixture(scope="module", params=["memory", "killed", "packed", "kafka"])
 def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     folder = tmp_path_factory.mktemp("join")
     declared = use_case(folder, f"rows_{request.param}")
+    if request.param == "packed":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(closed_events, "BLOCK", 1)
+            patch.setattr(label_join, "HOUR_MS", 1)
+            yield MemoryFeedback(declared)
+        return
     if request.param != "kafka":
         yield MemoryFeedback(declared, killed=request.param == "killed")
         return

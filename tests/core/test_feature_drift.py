@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tailrace.core.drift import PSIFinding, PSIState
+from tailrace.core.drift import PSIState
+from tailrace.core.drift_findings import PSIFinding
 from tailrace.core.drift_kernels import count_values
 from tailrace.core.monitors import PSI
 from tailrace.core.plan import Plan, RequestColumn
@@ -206,8 +207,38 @@ def test_same_hours_of_the_week_are_the_reference_where_the_training_data_tell_t
         judged.append({finding.subject: finding for finding in found})
     assert [found["f0"].seasonal for found in judged] == [True, False]
     assert [drifted(found).keys() for found in judged] == [set(), {"f0"}]
-    assert hour_of_week(MONDAY_MS) == 0
-    assert hour_of_week(MONDAY_MS - 1) == HOURS_OF_WEEK - 1
+    assert hour_of_week(np.array([MONDAY_MS, MONDAY_MS - 1])).tolist() == [0, HOURS_OF_WEEK - 1]
+
+
+def test_look_of_an_hour_is_compared_with_the_few_rows_of_that_hour_and_not_with_the_whole_week() -> None:
+    rng = np.random.default_rng(11)
+    times = MONDAY_MS + rng.integers(0, 21 * DAY_MS, 60_000)
+
+    def values(times_ms: np.ndarray) -> np.ndarray:
+        return (rng.normal(size=len(times_ms)) + 2.0 * np.sin(times_ms / DAY_MS * 2.0 * np.pi)).reshape(-1, 1)
+
+    state = begun(numbers(1), values(times), times_ms=times)
+    since = MONDAY_MS + 70 * DAY_MS
+    for minute in range(0, 24 * 60, 100):
+        begin = since + minute * 60_000
+        rows = values(begin + rng.integers(0, 3_600_000, 400)).astype(np.float32)
+        state.observe(rows, rng.random(400))
+        found = {finding.subject: finding for finding in state.evaluate(begin, begin + 3_600_000)}
+        state.reset()
+        assert found["f0"].seasonal
+        assert sum(found["f0"].reference) < 1_000
+        assert drifted(found) == {}
+
+
+def test_hours_of_the_week_count_by_the_part_of_them_that_a_look_covers() -> None:
+    rng = np.random.default_rng(12)
+    times = MONDAY_MS + rng.integers(0, 28 * DAY_MS, 200_000)
+    state = begun(numbers(1), times.reshape(-1, 1) // 3_600_000 % 24, times_ms=times)
+    by_hour = np.bincount((times - MONDAY_MS) // 3_600_000 % HOURS_OF_WEEK)
+    state.observe(np.zeros((300, 1), np.float32), rng.random(300))
+    quarters = MONDAY_MS + 45 * 60_000, MONDAY_MS + 150 * 60_000
+    [found, _] = state.evaluate(*quarters)
+    assert sum(found.reference) == pytest.approx(by_hour[0] / 4 + by_hour[1] + by_hour[2] / 2, abs=2)
 
 
 def test_shorter_looks_spend_less_of_the_false_alarms() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_join import NaiveJoin
 
+from tailrace.core import closed_events, join_table
 from tailrace.core.join_table import Cohort, JoinTable
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Scored
 from tailrace.core.labels import NO_TIME, REASONS, STATUSES
@@ -33,8 +35,8 @@ def outcome(time_ms: int, value: float = 1.0, revision: int = 0, *, retract: boo
     return Outcome(revision, retract, value, time_ms)
 
 
-def play(*steps: Step, spec: JoinSpec = SPEC) -> tuple[JoinState, list[Emission]]:
-    """Predictions and outcomes arrive, integers move the watermark."""
+def play(*steps: Step, spec: JoinSpec = SPEC, packs: bool = False) -> tuple[JoinState, list[Emission]]:
+    """Predictions and outcomes arrive, integers move the watermark; what is closed is packed at once, or never."""
     state, changes = JoinState(spec), []
     for step in steps:
         if isinstance(step, int):
@@ -43,6 +45,8 @@ def play(*steps: Step, spec: JoinSpec = SPEC) -> tuple[JoinState, list[Emission]
             changes += seen(state.predict(Arrivals.of([step])))
         else:
             changes += seen(state.observe(Reports.of(["e"], [step])))
+        if packs:
+            state.pack(state.watermark_ms)
     return state, changes
 
 
@@ -111,10 +115,19 @@ ROWS: dict[str, tuple[list[Step], list[Emission], dict[str, int]]] = {
 }
 
 
+@pytest.fixture(scope="module", params=["in the table", "packed"])
+def packs(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether closed events are packed, at once and one by one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_events, "BLOCK", 1)
+        patch.setattr(join_table, "LEAST_RENUMBERED", 0)
+        yield request.param == "packed"
+
+
 @pytest.mark.parametrize("row", ROWS)
-def test_truth_table_row_gives_its_emissions(row: str) -> None:
+def test_truth_table_row_gives_its_emissions(row: str, packs: bool) -> None:
     steps, expected, counts = ROWS[row]
-    state, changes = play(*steps)
+    state, changes = play(*steps, packs=packs)
     assert (expected, counts) == (changes, dict(state.counts))
 
 
@@ -191,7 +204,9 @@ reported = st.tuples(
         st.sampled_from(["analyst", "rules", "shop 1", "shop 2"]),
     ),
 )
-batch = st.tuples(st.lists(scored, max_size=8), st.lists(reported, max_size=12), st.none() | times, st.booleans())
+batch = st.tuples(
+    st.lists(scored, max_size=8), st.lists(reported, max_size=12), st.none() | times, st.booleans(), st.booleans()
+)
 specs = st.builds(
     msgspec.structs.replace,
     st.just(SPEC),
@@ -202,6 +217,8 @@ specs = st.builds(
 )
 
 
+@pytest.mark.parametrize("packs", ["packed"], indirect=True)
+@pytest.mark.usefixtures("packs")
 @given(st.lists(batch, max_size=8), specs)
 def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batches: list[Any], spec: JoinSpec) -> None:
     naive, columns = NaiveJoin(spec), JoinState(spec)
@@ -212,7 +229,7 @@ def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batc
     if spec.trust is None:
         batches = [(p, [(e, msgspec.structs.replace(o, source="", tier=0)) for e, o in r], *x) for p, r, *x in batches]
     versions: dict[str, int] = {}
-    for predictions, reports, watermark_ms, forgets in batches:
+    for predictions, reports, watermark_ms, forgets, packs in batches:
         expected = [change for one in predictions for change in naive.predict(one)]
         expected += [change for event, one in reports for change in naive.observe(event, one)]
         parts = [columns.predict(Arrivals.of(predictions))] if predictions else []
@@ -247,6 +264,8 @@ def test_batches_on_columns_emit_what_the_naive_join_emits_record_by_record(batc
                 }
             columns.forget()
         columns.table.remove(columns.take_gone())
+        if packs:
+            columns.pack(columns.watermark_ms)
         assert (naive.counts, naive.side, len(naive.events)) == (columns.counts, columns.side, len(columns))
 
 

@@ -11,6 +11,7 @@ import pytest
 from tailrace.contracts.records import Alarm, RetrainHeld, RetrainRequested
 from tailrace.core.e_detector import Baseline
 from tailrace.core.judged import Judged
+from tailrace.core.label_delay import STEPS, Delays, bin_of_delay, learn
 from tailrace.core.monitor_state import Champion, MonitorSnapshot, MonitorSpec, Suspicion
 from tailrace.core.monitoring import Monitor
 from tailrace.core.monitors import ADWIN, PSI, Detector, EDetector
@@ -168,6 +169,34 @@ def test_broken_join_alarms_in_minutes_holds_and_its_labels_are_no_evidence() ->
     assert START_MS + 40 * HOUR_MS < raised.raised_at_ms <= START_MS + 40 * HOUR_MS + 5 * MINUTE_MS
     assert START_MS + 43 * HOUR_MS < over.raised_at_ms <= START_MS + 43 * HOUR_MS + 10 * MINUTE_MS
     assert of(decided, RetrainRequested) == []
+
+
+@pytest.mark.parametrize("knows_delays", [True, False])
+def test_labels_of_events_that_lost_their_outcomes_are_no_evidence_half_a_day_later(*, knows_delays: bool) -> None:
+    #   hour   39      40      41   ...   51      52      53   ...   70
+    #          events of which     |      their labels: half of     | drift
+    #          outcomes are lost   | ok   them wrong                |
+    monitor = begun(EDetector("accuracy"))
+    delays = np.random.default_rng(0).exponential(HOUR_MS / 3, 5_000).astype(np.int64)
+    ones = np.ones(len(delays), np.int64)
+    curve = learn(Delays(0 * ones, 0 * ones, bin_of_delay(delays), STEPS * ones, ones), 4 * HOUR_MS)
+    assert curve is not None
+    decided: list[Any] = []
+    for hour in range(90):
+        traffic(monitor, hour, 0.4 if hour == 40 else 0.8)
+        errors = 0.5 if hour in (39, 40) or hour >= 58 else 0.1
+        judged = labels(START_MS + hour * HOUR_MS, HOUR_MS, 500, errors, hour)
+        monitor.judged(judged._replace(known_at_ms=judged.event_time_ms + 12 * HOUR_MS))
+        now_ms = START_MS + (hour + 1) * HOUR_MS
+        decided += monitor.advance(now_ms)
+        if knows_delays:
+            monitor.lost.tell(now_ms, [curve])
+        decided += monitor.tick(now_ms, WINDOWS)
+    asked = of(decided, RetrainRequested)[0]
+    spans = [(span.since_ms, span.until_ms) for span in asked.lost]
+    assert (asked.requested_at_ms >= START_MS + 70 * HOUR_MS) is knows_delays
+    assert monitor.lost.spans == spans
+    assert bool(spans) is knows_delays
 
 
 def test_broken_join_stands_when_another_model_serves() -> None:

@@ -8,76 +8,37 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from declared import payments, prediction
 
 from tailrace.backends.codec import encode
 from tailrace.backends.ports import Message
 from tailrace.contracts.records import WATERMARK_HEADER, Prediction, Source
 from tailrace.contracts.topics import Topics
-from tailrace.core.scoring import on_grid
 from tailrace.usecase.declaration import UseCase
-from tailrace.usecase.load import load_use_case
 
 DAY_MS = 86_400_000
 START_MS = 20_000 * DAY_MS
 WALL_MS = START_MS + 400 * DAY_MS
 
-_MODULE = """
-import tailrace as tr
-
-
-class Payment(tr.Event):
-    payment_id: str
-    card: str
-    channel: str
-    amount: float
-    at_ms: int
-
-
-class Report(tr.Event):
-    payment_id: str
-    loss: float
-    at_ms: int
-    revision: int
-    withdrawn: bool
-
-
-payments = tr.Topic("payments", Payment, key="card", event_time="at_ms")
-reports = tr.Topic("reports", Report, key="payment_id", event_time="at_ms")
-usecase = tr.UseCase(
-    name="disordered",
-    requests=payments,
-    prediction_id="payment_id",
-    features=[tr.Field("amount"), tr.Field("at_ms")],
-    label=tr.Label(
-        reports,
-        on="payment_id",
-        value="loss",
-        matures_after="1d",
-        corrected_within="2d",
-        if_absent={if_absent},
-        closes="{closes}",
-        revision="revision",
-        retract="withdrawn",
-    ),
-    slices=["channel"],
-    model=tr.Binary(on_failure=tr.Default(0.02)),
-    monitor=[
-        tr.metrics.LogLoss("1d", drop=0.01),
-        tr.metrics.ROCAUC("3d", drop=0.01),
-        tr.drift.PSI(every="1d", alarm=0.01),
-        tr.drift.ADWIN("log_loss"),
-        tr.drift.PageHinkley("brier", threshold=5.0),
-    ],
-    retrain=tr.Retrain(on=["drift", "metric_drop"], at_most_every="1d", min_labels=50, window="7d"),
-)
+_LABEL = """
+corrected_within="2d", if_absent={if_absent}, closes="{closes}", revision="revision", retract="withdrawn"
+"""
+_POLICIES = """
+monitor=[
+    tr.metrics.LogLoss("1d", drop=0.01),
+    tr.metrics.ROCAUC("3d", drop=0.01),
+    tr.drift.PSI(every="1d", alarm=0.01),
+    tr.drift.ADWIN("log_loss"),
+    tr.drift.PageHinkley("brier", threshold=5.0),
+],
+retrain=tr.Retrain(on=["drift", "metric_drop"], at_most_every="1d", min_labels=50, window="7d"),
 """
 
 
 def use_case(folder: Path, *, closes: str = "window", if_absent: bool | None = False) -> UseCase:
     """A use case whose outcomes may be revised and withdrawn."""
-    (folder / "disordered").mkdir(parents=True)
-    (folder / "disordered" / "usecase.py").write_text(_MODULE.format(closes=closes, if_absent=if_absent))
-    return load_use_case(folder, "disordered")
+    label = _LABEL.format(closes=closes, if_absent=if_absent)
+    return payments(folder, "disordered", label=label, policies=_POLICIES)
 
 
 def batches(use_case: UseCase, seed: int, events: int = 1_500) -> Iterator[list[Message]]:
@@ -88,7 +49,7 @@ def batches(use_case: UseCase, seed: int, events: int = 1_500) -> Iterator[list[
     for number in range(events):
         # A coarse clock, so that many events share their time.
         time_ms = START_MS + int(rng.integers(0, 5 * 24 * 4)) * 900_000
-        records += [(time_ms, *record) for record in _predictions(topics, rng, number, time_ms)]
+        records += [(time_ms, *record) for record in _predictions(use_case, rng, number, time_ms)]
         records += list(_outcomes(use_case, rng, number, time_ms))
     records.sort(key=lambda record: record[0] + int(rng.exponential(3_600_000)))
     batch: list[Message] = []
@@ -104,11 +65,12 @@ def batches(use_case: UseCase, seed: int, events: int = 1_500) -> Iterator[list[
         yield _watermarks(topics, use_case, START_MS + days * DAY_MS)
 
 
-def _predictions(topics: Topics, rng: Any, number: int, time_ms: int) -> Iterator[tuple[str, bytes]]:
+def _predictions(use_case: UseCase, rng: Any, number: int, time_ms: int) -> Iterator[tuple[str, bytes]]:
+    topics = Topics(use_case.name)
     variants = ["champion"] if rng.random() < 0.8 else ["canary"]
     variants += ["shadow"] * bool(rng.random() < 0.4)
     for variant in variants:
-        made = _prediction(rng, number, time_ms, variant)
+        made = _prediction(use_case, rng, number, time_ms, variant)
         topic = topics.shadow if variant == "shadow" else topics.predictions
         yield topic, encode(made)
         if rng.random() < 0.05:
@@ -117,31 +79,21 @@ def _predictions(topics: Topics, rng: Any, number: int, time_ms: int) -> Iterato
             yield topic, encode(msgspec.structs.replace(made, decision=not made.decision))
 
 
-def _prediction(rng: Any, number: int, time_ms: int, variant: str) -> Prediction:
-    score = float(on_grid(np.array([rng.beta(1, 3)]).clip(0.001, 0.999))[0])
-    return Prediction(
-        prediction_id=f'p"{number}:{variant}',
-        event_id=f'p"{number}',
-        use_case="disordered",
+def _prediction(use_case: UseCase, rng: Any, number: int, time_ms: int, variant: str) -> Prediction:
+    return prediction(
+        use_case,
+        f'p"{number}',
+        time_ms,
+        float(np.clip(rng.beta(1, 3), 0.001, 0.999)),
+        variant=variant,
         key=f"é{number % 7}",
         entities={"card": f"é{number % 7}"},
         slices={"channel": ("web", "pos")[number % 2]},
-        event_time_ms=time_ms,
         predicted_at_ms=WALL_MS,
-        variant=variant,
-        model_version="1" if variant == "champion" else "2",
-        model_digest="",
-        epoch=1,
-        score=score,
-        decision=score >= 0.5,
-        threshold=0.5,
-        propensity=1.0,
-        features=[None if rng.random() < 0.1 else float(np.float32(rng.normal())), 0.5],
-        ages_ms={},
-        fingerprint="",
-        degraded=[],
-        source=Source("payments", 0, number),
         produced_at_ms=WALL_MS,
+        model_version="1" if variant == "champion" else "2",
+        features=[None if rng.random() < 0.1 else float(np.float32(rng.normal())), 0.5],
+        source=Source("payments", 0, number),
         activated=bool(rng.random() < 0.95),
         blocked=bool(rng.random() < 0.05),
     )

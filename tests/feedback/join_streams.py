@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 from confluent_kafka import TopicPartition
+from declared import prediction
 
 from tailrace.backends.codec import encode
 from tailrace.backends.kafka import group_reader, producer, read_topic
@@ -19,9 +19,8 @@ from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.settings import Settings
 from tailrace.backends.telemetry import Metrics
 from tailrace.backends.topics import apply
-from tailrace.contracts.records import WATERMARK_HEADER, LabelledPrediction, Prediction, Source
+from tailrace.contracts.records import WATERMARK_HEADER, LabelledPrediction, Prediction
 from tailrace.contracts.topics import Topics
-from tailrace.core.scoring import on_grid
 from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.runtime.loop import run_transactional
 from tailrace.runtime.service import Lifecycle
@@ -300,29 +299,16 @@ def _records(
 def _prediction(declared: UseCase, row: str, at_ms: int, said: dict[str, Any]) -> Prediction:
     event, variant = f"{row}/{said.get('event', 'a')}", said.get("variant", "champion")
     customer = f"{row}/{said.get('customer', 'c')}"
-    score = float(on_grid(np.array([said.get("score", 0.5)]))[0])
-    return Prediction(
+    return prediction(
+        declared,
+        event,
+        at_ms,
+        said.get("score", 0.5),
+        variant=variant,
         prediction_id=event if variant == "champion" else f"{event}:{variant}",
-        event_id=event,
-        use_case=declared.name,
         key=customer,
         entities={"customer": customer},
-        slices={},
-        event_time_ms=at_ms,
         predicted_at_ms=WALL_MS,
-        variant=variant,
-        model_version="1",
-        model_digest="",
-        epoch=1,
-        score=score,
-        decision=True,
-        threshold=0.5,
-        propensity=1.0,
-        features=[0.0],
-        ages_ms={},
-        fingerprint="",
-        degraded=[],
-        source=Source("offers", 0, 0),
         produced_at_ms=WALL_MS,
         activated=said.get("activated", True),
         blocked=said.get("blocked", False),

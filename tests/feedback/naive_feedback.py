@@ -64,10 +64,12 @@ class NaiveWindows:
     def metrics(self, keys: Iterable[WindowKey], threshold: float) -> dict[str, float | None]:
         return metrics_of_counts(*(np.array(c, dtype=np.int64) for c in self._sparse(keys)), threshold=threshold)
 
-    def drop_before(self, start_ms: int) -> None:
-        for key in [key for key in self.cells if key.start_ms < start_ms]:
+    def drop_before(self, start_ms: int) -> list[WindowKey]:
+        old = sorted(key for key in self.cells if key.start_ms < start_ms)
+        for key in old:
             del self.cells[key]
             self.changed.discard(key)
+        return old
 
     def record(self, key: WindowKey, use_case: UseCase, tick_ms: int) -> Quality:
         bins, n, positives = self._sparse([key])
@@ -215,7 +217,7 @@ class NaiveFeedback:
         outputs: list[Record] = []
         since_ms = self._monitor.ticked_ms
         self._join.forget()
-        self._windows.drop_before(tick_ms - kept_ms(self._use_case, self._use_case.label))
+        forgotten = self._windows.drop_before(tick_ms - kept_ms(self._use_case, self._use_case.label))
         for decided in self._monitor.tick(tick_ms, self._windows):  # type: ignore[arg-type]  # its twin
             if isinstance(decided, Alarm):
                 outputs.append((topics.alarms, decided.subject.encode(), encode(decided)))
@@ -223,6 +225,7 @@ class NaiveFeedback:
                 outputs.append((topics.drift, decided.subject.encode(), encode(decided)))
             else:
                 outputs.append((topics.retraining, decided.use_case.encode(), encode(decided)))
+        outputs += [(topics.quality, key.text().encode(), None) for key in forgotten]
         whole = [key for key in self._windows if key.slice == "" and key.variant != "shadow"]
         waiting = self._waiting() if tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS else set()
         for key in sorted(self._windows.changed | set(whole and [max(whole)]) | waiting):

@@ -17,7 +17,7 @@ from tailrace.backends.ports import Assigned, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import Drift, LabelledPrediction, Quality
 from tailrace.contracts.topics import Topics
-from tailrace.core import drift, vector_sample
+from tailrace.core import drift_findings, vector_sample
 from tailrace.core.monitor_state import Champion
 from tailrace.feedback.label_writer import LabelRecord
 from tailrace.feedback.processor import FeedbackProcessor
@@ -49,12 +49,15 @@ class Worker:
 
     def said(self) -> list[Record]:
         said = [(o.topic, o.key, o.value) for o in self.outputs if o.topic != TOPICS.feedback_changelog]
-        return [(topic, key, _counted(value) if topic == TOPICS.quality else value) for topic, key, value in said]
+        return [
+            (topic, key, _counted(value) if topic == TOPICS.quality and value is not None else value)
+            for topic, key, value in said
+        ]
 
 
-def _counted(value: bytes | None) -> bytes:
+def _counted(value: bytes) -> bytes:
     """A window's record without what `tests/core/test_readings.py` and `test_fading.py` compare with twins of their own."""
-    record = decode(Quality, value or b"")
+    record = decode(Quality, value)
     return encode(msgspec.structs.replace(record, intervals={}, provisional=None, estimate=None, fading={}))
 
 
@@ -86,7 +89,7 @@ def test_drift_is_judged_by_the_same_sample_as_record_by_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vector_sample, "ENOUGH", 60)
-    monkeypatch.setattr(drift, "MIN_ROWS", 20)
+    monkeypatch.setattr(drift_findings, "MIN_ROWS", 20)
     worker = Worker(tmp_path, "window", False)
     naive = NaiveFeedback(worker.use_case, CHAMPION)
     expected: list[Record] = []

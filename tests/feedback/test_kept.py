@@ -9,6 +9,7 @@ from types import ModuleType
 
 import msgspec
 import numpy as np
+from declared import payments, prediction
 
 from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
@@ -16,9 +17,8 @@ from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import CandidateRefused, Prediction, RetrainRequested, Source
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
-from tailrace.core.scoring import on_grid
 from tailrace.feedback.processor import FeedbackProcessor
-from tailrace.usecase.load import load_use_case
+from tailrace.feedback.specs import kept_ms
 
 HOUR_MS = 3_600_000
 WEEK_MS = 7 * 24 * HOUR_MS
@@ -29,37 +29,9 @@ STEP_MS = 24 * HOUR_MS
 EVENTS = 24
 """Of a step; every third has an outcome."""
 
-_MODULE = """
-import tailrace as tr
-
-
-class Payment(tr.Event):
-    payment_id: str
-    card: str
-    channel: str
-    amount: float
-    at_ms: int
-
-
-class Report(tr.Event):
-    payment_id: str
-    fraud: bool
-    at_ms: int
-
-
-payments = tr.Topic("payments", Payment, key="card", event_time="at_ms")
-reports = tr.Topic("reports", Report, key="payment_id", event_time="at_ms")
-usecase = tr.UseCase(
-    name="kept",
-    requests=payments,
-    prediction_id="payment_id",
-    features=[tr.Field("amount")],
-    label=tr.Label(reports, on="payment_id", value="fraud", matures_after="1d", corrected_within="1d"),
-    slices=["channel"],
-    model=tr.Binary(on_failure=tr.Default(0.02)),
-    monitor=[tr.metrics.LogLoss("1d"), tr.drift.PSI(every="1d"), tr.drift.PageHinkley("brier")],
-    retrain=tr.Retrain(on=["drift"], at_most_every="1d", min_labels=10, window="7d", every_labels=50),
-)
+POLICIES = """
+monitor=[tr.metrics.LogLoss("1d"), tr.drift.PSI(every="1d"), tr.drift.PageHinkley("brier")],
+retrain=tr.Retrain(on=["drift"], at_most_every="1d", min_labels=10, window="7d", every_labels=50),
 """
 
 
@@ -67,11 +39,10 @@ class Year:
     """A worker whose every week is like the last, but for the model that serves and the channel that sells."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "kept").mkdir(parents=True)
-        (folder / "kept" / "usecase.py").write_text(_MODULE)
-        self.use_case = load_use_case(folder, "kept")
+        self.use_case = payments(folder, "kept", label='corrected_within="1d"', policies=POLICIES)
         self.topics = Topics("kept")
         self.requests = 0
+        self.deleted: list[dict[str, object]] = []
         self.newest: dict[tuple[str, bytes], dict[str, object]] = {}
         self._changelog: dict[bytes, bytes] = {}
         self._champion: list[tuple[int, Champion]] = []
@@ -107,9 +78,9 @@ class Year:
         start_ms = START_MS + self._step * STEP_MS
         for at in range(EVENTS):
             number, at_ms = self._step * EVENTS + at, start_ms + at * STEP_MS // EVENTS
-            yield self._message(self.topics.predictions, encode(_prediction(number, at_ms, week)))
+            yield self._message(self.topics.predictions, encode(self._prediction(number, at_ms, week)))
             if at % 3 == 0:
-                outcome = {"payment_id": f"p{number:06}", "fraud": at % 2 == 0, "at_ms": at_ms + HOUR_MS}
+                outcome = {"payment_id": f"p{number:06}", "loss": float(at % 2 == 0), "at_ms": at_ms + HOUR_MS}
                 yield self._message("reports", encode(outcome))
 
     def _take(self, outputs: Iterable[Output]) -> None:
@@ -119,6 +90,8 @@ class Year:
                 self._changelog.pop(output.key or b"", None)
             elif output.topic == self.topics.feedback_changelog:
                 self._changelog[output.key or b""] = output.value or b""
+            elif output.topic == self.topics.quality and output.value is None:
+                self.deleted.append(self.newest.pop((output.topic, output.key or b"")))
             elif output.topic in (self.topics.labels, self.topics.quality):
                 self.newest[output.topic, output.key or b""] = _counted(output.value or b"")
             elif output.topic == self.topics.retraining:
@@ -127,36 +100,20 @@ class Year:
         self.requests += len(refused)
         self.processor.process([self._message(self.topics.retraining, encode(record)) for record in refused], WALL_MS)
 
+    def _prediction(self, number: int, at_ms: int, week: int) -> Prediction:
+        return prediction(
+            self.use_case,
+            f"p{number:06}",
+            at_ms,
+            (number % 12 + 1) / 20,
+            slices={"channel": f"shop{week:02}"},
+            model_version=f"{week:02}",
+            epoch=week + 1,
+            source=Source("payments", 0, number),
+        )
+
     def _message(self, topic: str, value: bytes) -> Message:
         return Message(topic, 0, 0, WALL_MS, b"k", value, [])
-
-
-def _prediction(number: int, at_ms: int, week: int) -> Prediction:
-    score = float(on_grid(np.array([(number % 12 + 1) / 20]))[0])
-    return Prediction(
-        prediction_id=f"p{number:06}:champion",
-        event_id=f"p{number:06}",
-        use_case="kept",
-        key="k",
-        entities={},
-        slices={"channel": f"shop{week:02}"},
-        event_time_ms=at_ms,
-        predicted_at_ms=at_ms,
-        variant="champion",
-        model_version=f"{week:02}",
-        model_digest="",
-        epoch=week + 1,
-        score=score,
-        decision=score >= 0.5,
-        threshold=0.5,
-        propensity=1.0,
-        features=[0.5],
-        ages_ms={},
-        fingerprint="",
-        degraded=[],
-        source=Source("payments", 0, number),
-        produced_at_ms=at_ms,
-    )
 
 
 def _counted(record: bytes) -> dict[str, object]:
@@ -208,6 +165,21 @@ def test_restarted_worker_says_of_changing_versions_and_slices_what_one_that_ran
         other.run(1)
         other.restart()
     assert len(year.newest) > 500
+    assert other.newest == year.newest
+
+
+def test_windows_of_quality_that_nobody_looks_back_at_are_deleted_once_whoever_restarts(tmp_path: Path) -> None:
+    year, other = Year(tmp_path / "one"), Year(tmp_path / "other")
+    for _ in range(6):
+        year.run(1)
+        other.run(1)
+        other.restart()
+    kept = kept_ms(year.use_case, year.use_case.label)
+    starts = [int(key.split(b"|")[0]) for topic, key in year.newest if topic == year.topics.quality]
+    last_ms = START_MS + 6 * WEEK_MS
+    assert last_ms - kept - 2 * STEP_MS <= min(starts) < last_ms - kept + 2 * STEP_MS
+    assert len(year.deleted) > 2 * len(starts)
+    assert other.deleted == year.deleted
     assert other.newest == year.newest
 
 

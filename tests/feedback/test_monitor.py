@@ -195,7 +195,7 @@ def test_monitor_whose_group_has_forgotten_its_offsets_goes_on_from_its_checkpoi
     world.process([])
     messages = [world.tell(value) for value in told]
     world.process(messages[:60])
-    world.committed = {name: (-1, "") for name in world.committed}
+    world.committed = dict.fromkeys(world.committed, (-1, ""))
     world.restart()
     world.process(messages)
     assert world.said() == expected

@@ -8,50 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from declared import deliveries, prediction
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import WATERMARK_HEADER, Prediction, Quality, Source
+from tailrace.contracts.records import WATERMARK_HEADER, Quality, Source
 from tailrace.contracts.topics import Topics
 from tailrace.core.metrics import merge
 from tailrace.core.window_spec import grid_of
 from tailrace.feedback.processor import FeedbackProcessor
-from tailrace.usecase.load import load_use_case
 
-_MODULE = """
-import tailrace as tr
-
-
-class Order(tr.Event):
-    order_id: str
-    city: str
-    distance_km: float
-    at_ms: int
-
-
-class Delivered(tr.Event):
-    order_id: str
-    minutes: float
-    revision: int
-    at_ms: int
-
-
-orders = tr.Topic("orders", Order, key="city", event_time="at_ms")
-delivered = tr.Topic("delivered", Delivered, key="order_id", event_time="at_ms")
-usecase = tr.UseCase(
-    name="deliveries",
-    requests=orders,
-    prediction_id="order_id",
-    features=[tr.Field("distance_km")],
-    label=tr.Label(
-        delivered, on="order_id", value="minutes", matures_after="1d", if_absent=None, revision="revision"
-    ),
-    model=tr.Regression(low=0.0, high=256.0, quantile=0.9, train="boosting"),
-    slices=["city"],
-    monitor=[tr.metrics.MAE("7d", drop=5.0), tr.drift.EDetector("absolute_error")],
-)
+LABEL = 'matures_after="1d", revision="revision"'
+POLICIES = """
+model=tr.Regression(low=0.0, high=256.0, quantile=0.9),
+monitor=[tr.metrics.MAE("7d", drop=5.0), tr.drift.EDetector("absolute_error")],
 """
 DAY_MS = 86_400_000
 START_MS = 20_000 * DAY_MS
@@ -63,9 +35,7 @@ class World:
     """A feedback worker that can be killed."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "deliveries").mkdir()
-        (folder / "deliveries" / "usecase.py").write_text(_MODULE)
-        self.use_case = load_use_case(folder, "deliveries")
+        self.use_case = deliveries(folder, label=LABEL, policies=POLICIES)
         self.outputs: list[Output] = []
         self._offset = 0
         self.restart()
@@ -89,34 +59,10 @@ class World:
         return Message(topic, 0, self._offset, WALL_MS, b"k", value, list(headers))
 
     def predict(self, number: int, minutes: float, at_ms: int) -> Message:
-        name, city = f"o{number}", "ABC"[number % 3]
-        return self.message(
-            TOPICS.predictions,
-            Prediction(
-                prediction_id=name,
-                event_id=name,
-                use_case="deliveries",
-                key=city,
-                entities={"city": city},
-                slices={"city": city},
-                event_time_ms=START_MS + at_ms,
-                predicted_at_ms=0,
-                variant="champion",
-                model_version="1",
-                model_digest="",
-                epoch=1,
-                score=minutes,
-                decision=False,
-                threshold=256.0,
-                propensity=1.0,
-                features=[1.0],
-                ages_ms={},
-                fingerprint="",
-                degraded=[],
-                source=Source("orders", 0, number),
-                produced_at_ms=0,
-            ),
-        )
+        city, source = "ABC"[number % 3], Source("orders", 0, number)
+        said = {"key": city, "entities": {"city": city}, "slices": {"city": city}, "source": source}
+        made = prediction(self.use_case, f"o{number}", START_MS + at_ms, minutes, **said)
+        return self.message(TOPICS.predictions, made)
 
     def report(self, number: int, minutes: float, at_ms: int, revision: int = 0) -> Message:
         record = {"order_id": f"o{number}", "minutes": minutes, "revision": revision, "at_ms": START_MS + at_ms}

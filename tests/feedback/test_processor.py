@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import declared
 import msgspec
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from tailrace.contracts.records import (
 )
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
-from tailrace.core.scoring import on_grid
 from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.usecase.load import load_use_case
 
@@ -101,30 +101,18 @@ class World:
 
 
 def prediction(number: int, score: float, event_time_ms: int, variant: str) -> Prediction:
-    score = float(on_grid(np.array([score]))[0])
-    return Prediction(
-        prediction_id=f"t{number}:{variant}",
-        event_id=f"t{number}",
-        use_case="card_fraud",
-        key="card",
+    return declared.prediction(
+        USE_CASE,
+        f"t{number}",
+        event_time_ms,
+        score,
+        variant=variant,
         entities={"merchant_id": "m"},
         slices={"channel": "web" if number % 2 else "pos"},
-        event_time_ms=event_time_ms,
-        predicted_at_ms=WALL_MS,
-        variant=variant,
         model_version="0" if variant == "default" else "1",
-        model_digest="",
         epoch=0,
-        score=score,
-        decision=score >= 0.5,
-        threshold=0.5,
-        propensity=1.0,
-        features=[0.0] * len(USE_CASE.plan.order),
-        ages_ms={},
         fingerprint=USE_CASE.plan.fingerprint,
-        degraded=[],
         source=Source("t", 0, number),
-        produced_at_ms=WALL_MS,
     )
 
 

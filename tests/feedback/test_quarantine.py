@@ -1,4 +1,4 @@
-"""Labels of a source in quarantine: published, but counted in no window, before and after a restart."""
+"""Labels of a source in quarantine, or of events that may have lost theirs: published, and counted in no window."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tailrace.contracts.records import LabelledPrediction, Quarantined
 from tailrace.core.join_table import DECIDED
 from tailrace.core.joins import Arrivals, JoinSpec, Outcome, Reports, Scored
 from tailrace.core.labels import FINAL
+from tailrace.core.lost_outcomes import Span
 from tailrace.core.quality import QualityWindows
 from tailrace.core.trust import Trust, tier_of
 from tailrace.feedback.changelog import Changelog, newest_of
@@ -39,13 +40,13 @@ def reported(at: int, source: str, value: float, time_ms: int, revision: int) ->
     )
 
 
-def recounted(state: LabelState, spans: list[Quarantined]) -> QualityWindows:
+def recounted(state: LabelState, spans: list[Quarantined], lost: list[Span]) -> QualityWindows:
     """Windows from nothing but the table: twin of what is added and taken back one by one."""
     table, windows = state.table, QualityWindows()
     rows = table.live()
     windows.predicted(table, rows)
     final = rows[table.status[rows] == FINAL]
-    kept = [row for row in final.tolist() if not _in_quarantine(state, row, spans)]
+    kept = [row for row in final.tolist() if not (_in_quarantine(state, row, spans) or _is_lost(state, row, lost))]
     chosen: NDArray[np.int64] = np.array(kept, dtype=np.int64)
     windows.labelled(table, chosen, table.label[chosen])
     return windows
@@ -57,14 +58,19 @@ def _in_quarantine(state: LabelState, row: int, spans: list[Quarantined]) -> boo
     return any(s.source == source and s.since_ms <= time_ms < (s.until_ms or 2**62) for s in spans)
 
 
+def _is_lost(state: LabelState, row: int, lost: list[Span]) -> bool:
+    return any(start <= int(state.table.event_time_ms[row]) < end for start, end in lost)
+
+
 def finals(windows: QualityWindows) -> dict[str, tuple[list[int], ...]]:
     return {key.text(): tuple(column.tolist() for column in windows.histogram([key])) for key in windows}
 
 
-def test_windows_hold_what_a_recount_without_the_labels_in_quarantine_gives_and_a_restart_restores_it() -> None:
+def test_windows_hold_what_a_recount_without_the_labels_that_are_set_aside_gives_and_a_restart_restores_it() -> None:
     rng = np.random.default_rng(1)
     state, changelog, log = LabelState(SPEC, 100 * DAY_MS), Changelog("c", 50_000), []
     spans: list[Quarantined] = []
+    lost: list[Span] = []
     for step in range(120):
         now_ms = step * 100
         state.predict(predicted(step, now_ms))
@@ -77,14 +83,18 @@ def test_windows_hold_what_a_recount_without_the_labels_in_quarantine_gives_and_
             spans = [Quarantined(source="liar", since_ms=2_000)]
         if step == 80:
             spans = [Quarantined(source="liar", since_ms=2_000, until_ms=5_000)]
-        if spans:
-            state.set_aside(spans)
-        assert finals(recounted(state, spans)) == finals(state.windows)
+        if step == 50:
+            lost = [(3_100, 4_200)]
+        if step == 90:
+            lost = [(3_100, 4_200), (8_000, 9_500)]
+        if spans or lost:
+            state.set_aside(spans, lost)
+        assert finals(recounted(state, spans, lost)) == finals(state.windows)
         log += [(output.key or b"", output.value) for output in state.store(changelog)]
         if step in (60, 100):
             restored = Changelog("c", 50_000).restore(newest_of(log))
             again = LabelState(SPEC, 100 * DAY_MS, restored, now_ms)
-            again.set_aside(spans)
+            again.set_aside(spans, lost)
             assert finals(state.windows) == finals(again.windows)
             assert state.source_names == again.source_names
     assert state.table.aside.any()

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from declared import prediction
 from disordered import DAY_MS, use_case
 
 from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import LabelledPrediction, Prediction, Source
+from tailrace.contracts.records import LabelledPrediction, Source
 from tailrace.contracts.topics import Topics
 from tailrace.core.watermarks import IDLE_AFTER_MS
 from tailrace.feedback.processor import FeedbackProcessor
@@ -38,6 +39,10 @@ class Worker:
         self.processor = FeedbackProcessor(self.use_case, lambda: changelog, lambda: None, Metrics("disordered"))
         self.processor.assigned([Assigned(*at, -1, self.metadata.get(at, ""), self._waiting) for at in PLACES])
 
+    def predicted(self, event: str, partition: int, at_ms: int) -> Message:
+        made = prediction(self.use_case, event, at_ms, source=Source("payments", partition, 0))
+        return Message(TOPICS.predictions, partition, 0, at_ms, b"k", encode(made), [])
+
     def take(self, *messages: Message, now_ms: int = NOW_MS) -> dict[str, str]:
         """Takes a batch and commits it; gives the labels it makes, by event, with the reason."""
         outputs = self.processor.process(messages, now_ms)
@@ -47,34 +52,6 @@ class Worker:
             msgspec.json.decode(o.value or b"", type=LabelledPrediction) for o in outputs if o.topic == TOPICS.labels
         ]
         return {label.event_id: label.reason for label in labels}
-
-
-def predicted(event: str, partition: int, at_ms: int) -> Message:
-    made = Prediction(
-        prediction_id=f"{event}:champion",
-        event_id=event,
-        use_case="disordered",
-        key="k",
-        entities={},
-        slices={},
-        event_time_ms=at_ms,
-        predicted_at_ms=at_ms,
-        variant="champion",
-        model_version="1",
-        model_digest="",
-        epoch=1,
-        score=0.5,
-        decision=True,
-        threshold=0.5,
-        propensity=1.0,
-        features=[0.5, 0.5],
-        ages_ms={},
-        fingerprint="",
-        degraded=[],
-        source=Source("payments", partition, 0),
-        produced_at_ms=at_ms,
-    )
-    return Message(TOPICS.predictions, partition, 0, at_ms, b"k", encode(made), [])
 
 
 def reported(event: str, partition: int, at_ms: int) -> Message:
@@ -87,7 +64,7 @@ THEN_MS = NOW_MS - DAY_MS - HOUR_MS
 
 def begin(worker: Worker, *, now_ms: int) -> None:
     """All partitions have come to the same hour: the events a and b wait for their outcomes."""
-    predictions = (predicted("a", 0, THEN_MS), predicted("b", 1, THEN_MS))
+    predictions = (worker.predicted("a", 0, THEN_MS), worker.predicted("b", 1, THEN_MS))
     worker.take(*predictions, reported("x", 0, THEN_MS), reported("y", 1, THEN_MS), now_ms=now_ms)
 
 
@@ -100,7 +77,9 @@ def test_window_stays_open_until_the_outcomes_of_a_partition_that_lags_are_read(
     begin(worker, now_ms=NOW_MS)
     if restart:
         worker.restart()
-    assert worker.take(predicted("c", 0, NOW_MS), predicted("d", 1, NOW_MS), reported("z", 0, NOW_MS)) == {}
+    assert (
+        worker.take(worker.predicted("c", 0, NOW_MS), worker.predicted("d", 1, NOW_MS), reported("z", 0, NOW_MS)) == {}
+    )
     assert worker.take(reported("a", 1, NOW_MS - DAY_MS)) == {"a": "outcome"}
     assert worker.take(reported("z", 1, NOW_MS)) == {"a": "window_closed", "b": "timeout"}
 
@@ -109,10 +88,10 @@ def test_partition_that_is_silent_after_a_restart_is_left_out_once_it_is_idle(tm
     worker = Worker(tmp_path)
     begin(worker, now_ms=THEN_MS)
     worker.restart()
-    read = (predicted("c", 0, NOW_MS), predicted("d", 1, NOW_MS), reported("z", 0, NOW_MS))
+    read = (worker.predicted("c", 0, NOW_MS), worker.predicted("d", 1, NOW_MS), reported("z", 0, NOW_MS))
     assert worker.take(*read) == {}
     assert worker.take(now_ms=NOW_MS + IDLE_AFTER_MS - 1) == {}
-    assert worker.take(predicted("e", 0, NOW_MS + IDLE_AFTER_MS), now_ms=NOW_MS + IDLE_AFTER_MS) == {
+    assert worker.take(worker.predicted("e", 0, NOW_MS + IDLE_AFTER_MS), now_ms=NOW_MS + IDLE_AFTER_MS) == {
         "a": "timeout",
         "b": "timeout",
     }
@@ -128,12 +107,14 @@ def test_time_goes_on_by_the_wall_clock_after_a_restart_when_all_traffic_has_sto
 
 def test_partition_whose_records_were_never_read_holds_stream_time_back_until_it_is_idle(tmp_path: Path) -> None:
     worker = Worker(tmp_path, waiting=True)
-    assert worker.take(predicted("a", 0, THEN_MS), predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS)) == {}
-    last = predicted("c", 0, NOW_MS + IDLE_AFTER_MS)
+    assert (
+        worker.take(worker.predicted("a", 0, THEN_MS), worker.predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS)) == {}
+    )
+    last = worker.predicted("c", 0, NOW_MS + IDLE_AFTER_MS)
     assert worker.take(last, now_ms=NOW_MS + IDLE_AFTER_MS) == {"a": "timeout"}
 
 
 def test_partition_without_any_record_holds_nothing_back(tmp_path: Path) -> None:
     worker = Worker(tmp_path, waiting=False)
-    read = (predicted("a", 0, THEN_MS), predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS))
+    read = (worker.predicted("a", 0, THEN_MS), worker.predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS))
     assert worker.take(*read) == {"a": "timeout"}

@@ -1,28 +1,27 @@
-"""The whole loop in processes of its own, killed in the middle: what the audit says, and what users would see."""
+"""The loop of `make demo` in processes of its own, killed in the middle: it closes all the same, as its audit says."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import demo_loop
 import pytest
 
 from tailrace.backends.codec import decode
 from tailrace.backends.kafka import producer, read_topic
-from tailrace.backends.recordings import to_recording
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import DEAD_LETTER_HEADER, DeadLetter
 from tailrace.contracts.topics import Topics
-from tailrace.local.audit import audit
-from tailrace.local.replay import Replay
+from tailrace.local.demo import USE_CASE, play_demo
 from tailrace.local.supervisor import Embedded
 from tailrace.testing.malformed import malformed_records
-from tailrace.testing.streams import DAY_MS, START_MS, CardFraudStream
+from tailrace.testing.streams import START_MS, CardFraudStream
 from tailrace.usecase.load import load_use_case
 
-USE_CASE = "card_fraud"
-DAYS = 8
 MALFORMED = 10_000
 RECORD = {
     "transaction_id": "m",
@@ -42,22 +41,24 @@ def embedded(tmp_path: Path) -> Iterator[Embedded]:
     system.stop()
 
 
-@pytest.mark.timeout(280)
-def test_every_event_is_predicted_once_though_every_worker_and_the_broker_are_killed(embedded: Embedded) -> None:
+@pytest.mark.timeout(900)
+def test_the_demo_closes_its_loop_and_decides_as_the_simulator_though_every_worker_and_the_broker_are_killed(
+    embedded: Embedded,
+) -> None:
     use_case = load_use_case(Path("feature_repo"), USE_CASE)
-    events, outcomes = CardFraudStream(seed=3, days=DAYS, drift_day=DAYS).tables()
-    recordings = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
     letters = _send_malformed(embedded.settings, use_case.requests.name)
     kills = _Kills(embedded)
-    replay = Replay(embedded.settings, use_case, *recordings, keep_going=kills.next_if_due)
-    replay.play(DAY_MS // 2)
+    # Beside the demo, in a process of its own: it takes less long.
+    with ProcessPoolExecutor(1, get_context("spawn")) as beside:
+        simulation = beside.submit(demo_loop.decided)
+        result, seen = play_demo(embedded.settings, use_case, CardFraudStream(), look=kills.next_if_due)
+        expected = simulation.result()
     assert kills.left == []
-    replay.settle()
-    replay.close()
-    report = audit(embedded.settings, use_case)
-    assert report.findings == []
-    assert report.predictions == len(events)
-    assert report.dead_letters == letters
+    assert result.open == []
+    assert all(stage.at_ms is not None for stage in result.stages)
+    assert result.predictions == CardFraudStream().tables()[0].num_rows
+    assert result.audit.dead_letters == letters
+    assert seen.log() == expected
     reasons = [
         decode(DeadLetter, dict(message.headers)[DEAD_LETTER_HEADER]).reason
         for message in read_topic(embedded.settings, Topics(USE_CASE).dead_letters)

@@ -46,6 +46,8 @@ def _use_case(name: str) -> UseCase:
     payments = tr.Topic(f"{name}.payments", Payment, key="card_id", event_time="at_ms")
     chargebacks = tr.Topic(f"{name}.chargebacks", Chargeback, key="payment_id", event_time="reported_at_ms")
     label = tr.Label(chargebacks, on="payment_id", value="fraud", matures_after="1d")
+    refunds = tr.Topic(f"{name}.refunds", Refund, key="payment_id", event_time="paid_at_ms")
+    refunded = tr.Label(refunds, on="payment_id", value="refunded", matures_after="1d")
     counts = tr.GroupBy(payments, by="card_id", windows=["1h"]).aggregate(tr.Count())
     return UseCase(
         name=name,
@@ -53,8 +55,15 @@ def _use_case(name: str) -> UseCase:
         prediction_id="payment_id",
         features=[tr.HourOfDay(), *counts],
         label=label,
+        auxiliary_labels=[refunded],
         model=tr.Binary(),
     )
+
+
+class Refund(tr.Event):
+    payment_id: str
+    refunded: bool
+    paid_at_ms: int
 
 
 class StandIn(threading.Thread):
@@ -110,15 +119,15 @@ class World:
         self._seen: dict[str, list[int]] = {}
         topics = self._topics = Topics(name)
         owned = [NewTopic(spec.name, spec.partitions or 2, 1) for spec in topics.owned()]
-        mine = [NewTopic(topic.name, 2, 1) for topic in (self.use_case.requests, self.use_case.label.topic)]
+        mine = [NewTopic(topic.name, 2, 1) for topic in (self.use_case.requests, *self.use_case.outcome_topics)]
         client = admin(settings)
         for future in client.create_topics([*owned, *mine]).values():
             assert future.exception(30) is None or "EXISTS" in str(future.exception())
-        outcomes = self.use_case.label.topic.name
+        outcomes = [topic.name for topic in self.use_case.outcome_topics]
         reads = {
             "features": ([self.use_case.requests.name], self._features),
             "inference": ([topics.features], self._inference),
-            "feedback": ([topics.predictions, topics.shadow, outcomes], lambda _: []),
+            "feedback": ([topics.predictions, topics.shadow, *outcomes], lambda _: []),
             "trainer": ([topics.retraining], lambda _: []),
             "rollout": ([topics.retraining, topics.quality], lambda _: []),
         }
@@ -191,6 +200,31 @@ def test_a_replay_is_digested_slice_by_slice_and_audits_clean(world: World, unti
     report = audit(world.settings, world.use_case)
     assert [] == report.findings
     assert (300, 300, 300) == (report.events, report.predictions, report.windows_recounted)
+
+
+def test_every_topic_of_outcomes_is_played_in_the_order_of_time(world: World) -> None:
+    for service in world.services.values():
+        service.start()
+    [_, refunds] = world.use_case.outcome_topics
+    paid_ms = [BEGIN_MS + minutes * 60_000 for minutes in (150, 10, 59, 60, 200)]
+    names = [f"p{at}" for at in range(5)]
+    table = pa.table({"payment_id": names, "refunded": [True] * 5, "paid_at_ms": paid_ms})
+    replay = Replay(world.settings, world.use_case, *world.recordings(60), to_recording(table, refunds), stall_s=30)
+    done = replay.play(HOUR_MS)
+    replay.close()
+    assert (60, 6) == (done.events, done.outcomes)
+    begun_ms: dict[int, int] = {}
+    found = []
+    for message in read_topic(world.settings, refunds.name):
+        mark = watermark_of(message.value, message.headers)
+        if mark is not None:
+            begun_ms[message.partition] = mark
+            continue
+        refund = msgspec.json.decode(message.value or b"", type=Refund)
+        found.append(refund.payment_id)
+        assert begun_ms[message.partition] <= refund.paid_at_ms < begun_ms[message.partition] + HOUR_MS
+    assert sorted(found) == names
+    assert set(begun_ms.values()) == {BEGIN_MS + 4 * HOUR_MS}
 
 
 def test_the_audit_names_lost_and_doubled_events_and_windows(world: World) -> None:

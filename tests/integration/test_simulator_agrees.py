@@ -15,7 +15,8 @@ from tailrace.local.replay import Replay
 from tailrace.local.supervisor import Embedded
 from tailrace.testing.decisions import DecisionLog
 from tailrace.testing.faults import AnyFault, ConceptShift, Duplicate, LabelDelay
-from tailrace.testing.injection import inject, streams_of
+from tailrace.testing.injection import inject
+from tailrace.testing.sent_streams import streams_of
 from tailrace.testing.simulator import simulate
 from tailrace.usecase.declaration import UseCase
 
@@ -30,17 +31,18 @@ FAULTS: list[AnyFault] = [
 
 @pytest.mark.timeout(280)
 def test_every_decision_of_a_replay_on_the_broker_is_that_of_the_simulator(tmp_path: Path) -> None:
-    use_case, given = loops.use_case(tmp_path / "use_cases", at_least_every="12h")
+    use_case, given = loops.use_case(tmp_path / "use_cases", at_least_every="12h", with_repairs=True)
     events, outcomes = loops.tables(days=4, per_day=400)
+    repairs = to_recording(loops.repairs(outcomes), use_case.outcome_topics[1])
     recorded = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
     begin_ms = int(recorded[0].times_ms[0]) // milliseconds(STEP) * milliseconds(STEP)
     streams = inject(streams_of(*recorded), FAULTS, use_case, begin_ms, seed=3)
     played = streams.events.recording(), streams.outcomes.recording()
-    simulated = simulate(use_case, *played, step=STEP, settings=given)
+    simulated = simulate(use_case, *played, auxiliary=[repairs], step=STEP, settings=given)
     assert simulated.retrains(at_least=4)
     assert len(simulated.champions()) >= 2
     assert any(decision.what == "refused" for decision in simulated.log())
-    on_broker = _replayed(tmp_path / "state", given, use_case, played)
+    on_broker = _replayed(tmp_path / "state", given, use_case, (*played, repairs))
     for expected, found in zip(simulated.log(), on_broker.log(), strict=False):
         assert expected == found
     assert len(simulated.log()) == len(on_broker.log())
@@ -48,9 +50,11 @@ def test_every_decision_of_a_replay_on_the_broker_is_that_of_the_simulator(tmp_p
     assert simulated.decisions_hash() == on_broker.decisions_hash()
     # Histograms of all scores by window, version and label: as good as comparing every prediction and label.
     assert simulated.quality_records == on_broker.quality_records
+    assert sum(record.final for record in simulated.auxiliary_records.values()) > 1_000
+    assert simulated.auxiliary_records == on_broker.auxiliary_records
 
 
-def _replayed(state: Path, settings: Settings, use_case: UseCase, played: tuple[Recording, Recording]) -> DecisionLog:
+def _replayed(state: Path, settings: Settings, use_case: UseCase, played: tuple[Recording, ...]) -> DecisionLog:
     embedded = Embedded(state, settings=settings)
     try:
         embedded.start([use_case.name])

@@ -33,6 +33,12 @@ class Failure(tr.Event):
     at_ms: int
 
 
+class Repair(tr.Event):
+    reading_id: str
+    repaired: bool
+    at_ms: int
+
+
 readings = tr.Topic("pumps.readings", Reading, key="pump", event_time="at_ms", lateness="2m")
 failures = tr.Topic("pumps.failures", Failure, key="reading_id", event_time="at_ms", lateness="2m")
 failed = tr.Label(
@@ -43,6 +49,8 @@ failed = tr.Label(
     closes="outcome",
     source={source},
 )
+repairs = tr.Topic("pumps.repairs", Repair, key="reading_id", event_time="at_ms", lateness="2m")
+repaired = tr.Label(repairs, on="reading_id", value="repaired", matures_after="12h", closes="outcome")
 usecase = tr.UseCase(
     name="pumps",
     requests=readings,
@@ -53,6 +61,7 @@ usecase = tr.UseCase(
         *tr.GroupBy(failed, by="site", windows=["1h"]).aggregate(tr.Mean("failed")),
     ],
     label=failed,
+    auxiliary_labels={auxiliary_labels},
     model=tr.Binary(train="pumps.train:fit", threshold=0.5, on_failure=tr.Default(0.3)),
     monitor=[
         tr.metrics.LogLoss("1d", drop=0.4),
@@ -107,13 +116,22 @@ def fit(rows, labels, validation_rows, validation_labels, *, plan, seed):
 
 
 def use_case(
-    folder: Path, *, at_least_every: str | None = None, matures_after: str = "6h", source: str | None = None
+    folder: Path,
+    *,
+    at_least_every: str | None = None,
+    matures_after: str = "6h",
+    source: str | None = None,
+    with_repairs: bool = False,
 ) -> tuple[UseCase, Settings]:
     """Pumps that fail when they are hot, and settings that find their trainer."""
     (folder / "pumps").mkdir(parents=True)
-    (folder / "pumps" / "usecase.py").write_text(
-        _MODULE.format(at_least_every=repr(at_least_every), matures_after=repr(matures_after), source=repr(source))
+    declared = _MODULE.format(
+        at_least_every=repr(at_least_every),
+        matures_after=repr(matures_after),
+        source=repr(source),
+        auxiliary_labels="[repaired]" if with_repairs else "[]",
     )
+    (folder / "pumps" / "usecase.py").write_text(declared)
     (folder / "pumps" / "train.py").write_text(_TRAINER)
     return load_use_case(folder, "pumps"), Settings(use_cases=folder, partitions=2, threads=1)
 
@@ -147,3 +165,13 @@ def tables(*, days: float = 3, per_day: int = 500, seed: int = 1) -> tuple[pa.Ta
         }
     )
     return readings, failures
+
+
+def repairs(failures: pa.Table) -> pa.Table:
+    """What was repaired, outcomes of the auxiliary label: every third of the pumps that failed, hours later."""
+    failed = failures.filter(failures["failed"])
+    every_third = failed.take(pa.array(np.arange(0, failed.num_rows, 3)))
+    at_ms = every_third["at_ms"].to_numpy() + np.arange(every_third.num_rows) % 8 * HOUR_MS
+    return pa.table(
+        {"reading_id": every_third["reading_id"], "repaired": np.ones(len(at_ms), np.bool_), "at_ms": at_ms}
+    )

@@ -11,7 +11,8 @@ import pytest
 from tailrace.backends.recordings import to_recording
 from tailrace.errors import ConfigError
 from tailrace.testing.faults import ConceptShift, CovariateShift, Disorder, Drop, Duplicate, LabelDelay, Poison
-from tailrace.testing.injection import Streams, inject, streams_of
+from tailrace.testing.injection import inject
+from tailrace.testing.sent_streams import Streams, streams_of
 
 DAY_MS = loops.DAY_MS
 

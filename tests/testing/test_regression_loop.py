@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
+from declared import deliveries
 
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import CandidateRegistered
 from tailrace.core.metrics import merge
 from tailrace.testing.simulation import Simulation
 from tailrace.testing.simulator import simulate
-from tailrace.usecase.load import load_use_case
 
 DATA = Path(os.environ.get("TAILRACE_DATA", "")) / "cmapss_fd001"
 LIFE = 125
@@ -38,44 +38,17 @@ def tables() -> tuple[pa.Table, pa.Table]:
     )
 
 
-_MODULE = """
-import tailrace as tr
-
-
-class Order(tr.Event):
-    order_id: str
-    city: str
-    distance_km: float
-    at_ms: int
-
-
-class Delivered(tr.Event):
-    order_id: str
-    minutes: float
-    at_ms: int
-
-
-orders = tr.Topic("orders", Order, key="city", event_time="at_ms")
-delivered = tr.Topic("delivered", Delivered, key="order_id", event_time="at_ms")
-usecase = tr.UseCase(
-    name="deliveries",
-    requests=orders,
-    prediction_id="order_id",
-    features=[tr.Field("distance_km"), *tr.GroupBy(orders, by="city", windows=["1h"]).aggregate(tr.Count())],
-    label=tr.Label(
-        delivered, on="order_id", value="minutes", matures_after="4h", closes="outcome", if_absent=None
-    ),
-    model=tr.Regression(low=0.0, high=120.0, quantile=0.9, on_failure=tr.Default(60.0)),
-    slices=["city"],
-    monitor=[tr.metrics.MAE("1d", drop=30.0), tr.metrics.Pinball("1d"), tr.drift.EDetector("absolute_error")],
-    retrain=tr.Retrain(on=["drift"], at_most_every="12h", min_labels=1_000, window="2d"),
-    rollout=tr.Shadow(hold="3h", min_predictions=50),
-)
+LABEL = 'matures_after="4h", closes="outcome"'
+POLICIES = """
+model=tr.Regression(low=0.0, high=120.0, quantile=0.9, on_failure=tr.Default(60.0)),
+monitor=[tr.metrics.MAE("1d", drop=30.0), tr.metrics.Pinball("1d"), tr.drift.EDetector("absolute_error")],
+retrain=tr.Retrain(on=["drift"], at_most_every="12h", min_labels=1_000, window="2d"),
+rollout=tr.Shadow(hold="3h", min_predictions=50),
 """
 START_MS = 20_000 * 86_400_000
 
 
-def deliveries(days: int = 4, per_day: int = 1_500, slow_from: int = 99) -> tuple[pa.Table, pa.Table]:
+def streams(days: int = 4, per_day: int = 1_500, slow_from: int = 99) -> tuple[pa.Table, pa.Table]:
     """Orders, and how long they took: 4 minutes a kilometre, and from a day on twice that."""
     rng = np.random.default_rng(5)
     n = days * per_day
@@ -95,13 +68,12 @@ def deliveries(days: int = 4, per_day: int = 1_500, slow_from: int = 99) -> tupl
 
 
 def played(folder: Path, tables: tuple[pa.Table, pa.Table]) -> Simulation:
-    (folder / "deliveries").mkdir()
-    (folder / "deliveries" / "usecase.py").write_text(_MODULE)
-    return simulate(load_use_case(folder, "deliveries"), *tables, settings=Settings(use_cases=folder, threads=1))
+    declared = deliveries(folder, label=LABEL, policies=POLICIES)
+    return simulate(declared, *tables, settings=Settings(use_cases=folder, threads=1))
 
 
 def test_a_quantile_is_learnt_and_covers_what_it_says(tmp_path: Path) -> None:
-    loop = played(tmp_path, deliveries())
+    loop = played(tmp_path, streams())
     models = [q for q in loop.quality_records.values() if q.variant == "champion" and not q.slice]
     found = merge([q for q in models if q.model_version != "0"])
     # The noise has a standard deviation of 3: its 0.9 quantile lies 3.8 above the mean.
@@ -113,7 +85,7 @@ def test_a_quantile_is_learnt_and_covers_what_it_says(tmp_path: Path) -> None:
 
 
 def test_deliveries_that_take_twice_as_long_are_alarmed_and_learnt(tmp_path: Path) -> None:
-    loop = played(tmp_path, deliveries(slow_from=2))
+    loop = played(tmp_path, streams(slow_from=2))
     drifts = [alarm for alarm in loop.alarms if alarm.kind == "drift" and not alarm.slice]
     assert drifts[0].subject == "absolute_error"
     assert 0 < drifts[0].raised_at_ms - (START_MS + 2 * 86_400_000) <= 6 * 3_600_000

@@ -11,6 +11,7 @@ import pytest
 from loops import DAY_MS
 
 import tailrace as tr
+from tailrace.backends.recordings import to_recording
 from tailrace.contracts.records import CandidateRegistered
 from tailrace.errors import ConfigError
 from tailrace.testing.models import logistic_model
@@ -186,6 +187,21 @@ def test_trainings_are_counted_within_a_span(calm: Simulation) -> None:
 def test_events_that_are_dropped_are_not_scored(pumps: Any, calm: Simulation) -> None:
     dropped = run(pumps, Drop("events", at="1d", until="2d"))
     assert 450 < calm.counts.predictions - dropped.counts.predictions < 550
+
+
+def test_outcomes_of_an_auxiliary_label_are_joined_as_they_were_recorded(tmp_path: Path, calm: Simulation) -> None:
+    use_case, settings = loops.use_case(tmp_path, with_repairs=True)
+    events, outcomes = loops.tables()
+    repairs = loops.repairs(outcomes)
+    recorded = to_recording(repairs, use_case.outcome_topics[1])
+    loop = simulate(use_case, events, outcomes, auxiliary=[recorded], settings=settings)
+    silent = simulate(use_case, events, outcomes, settings=settings)
+    labels = loop.auxiliary_records.values()
+    assert {record.label_name for record in labels} == {"repaired"}
+    assert sum(sum(record.positives) for record in labels if record.variant != "shadow") == repairs.num_rows
+    assert sum(sum(record.positives) for record in silent.auxiliary_records.values()) == 0
+    assert loop.counts.outcomes == outcomes.num_rows + repairs.num_rows
+    assert calm.log() == loop.log() == silent.log()
 
 
 def test_wrong_faults_are_refused_all_at_once(pumps: Any) -> None:

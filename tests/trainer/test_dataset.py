@@ -89,6 +89,19 @@ def test_rows_are_those_whose_window_has_closed_with_the_labels_they_then_had(tm
     assert np.arange(len(expected), dtype=np.float32).tolist() == data.rows[:, 0].tolist()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_events_that_may_have_lost_their_outcome_are_no_rows(tmp_path: Path, *, weighted: bool) -> None:
+    lake(tmp_path)
+    begin_ms = START_DAY * DAY_MS
+    spans = [(begin_ms + DAY_MS, begin_ms + 2 * DAY_MS), (UNTIL_MS - DAY_MS, UNTIL_MS - HOUR_MS)]
+    whole = load(tmp_path, fingerprint="plan", window=WINDOW._replace(weighted=weighted))
+    data = load(tmp_path, fingerprint="plan", window=WINDOW._replace(weighted=weighted, lost=spans))
+    kept = [not any(start <= at < end for start, end in spans) for at in whole.times_ms.tolist()]
+    assert whole.times_ms[kept].tolist() == data.times_ms.tolist()
+    assert whole.labels[kept].tolist() == data.labels.tolist()
+    assert sum(kept) < len(kept)
+
+
 def test_weighted_rows_reach_to_the_newest_and_their_targets_sum_to_the_positives_there_will_be(tmp_path: Path) -> None:
     truth = lake(tmp_path)
     data = load(tmp_path, fingerprint="plan", window=WINDOW._replace(weighted=True))

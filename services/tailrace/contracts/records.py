@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from tailrace.contracts.spans import EventSpan
+
 WATERMARK_HEADER = "tailrace-watermark"
 """Header of a record without a value that promises: nothing older follows on this partition.
 
@@ -276,7 +278,7 @@ class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested
 
     `train_from_ms` is the event time at which the present concept began, None where none is known; `champion`
     the version that served at the request, "" before the first; `evidence` the figures that decided. Labels of those
-    `quarantined` are not trusted.
+    `quarantined` are not trusted, and outcomes of events in the spans of `lost` may have been lost.
     """
 
     run_id: str
@@ -290,6 +292,7 @@ class RetrainRequested(msgspec.Struct, frozen=True, kw_only=True, tag="requested
     champion: str = ""
     evidence: dict[str, str] = {}
     quarantined: list[Quarantined] = []
+    lost: list[EventSpan] = []
 
 
 class RetrainHeld(msgspec.Struct, frozen=True, kw_only=True, tag="held"):

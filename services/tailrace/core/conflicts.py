@@ -1,4 +1,7 @@
-"""Which outcome counts where several speak of the same: by trust, then revision, then content; whoever came first."""
+"""Which outcome counts where several speak of the same: by trust, then revision, then content; whoever came first.
+
+Of predictions of one id the first counts.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,35 @@ from tailrace.core.join_table import NO_OUTCOME, JoinTable, Rows
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.outcome_table import OutcomeTable, Said
 from tailrace.core.reductions import Reduction
+
+
+def chain_predictions(table: JoinTable, places: list[int], heads: Rows, rows: Rows, counts: Counter[str]) -> list[int]:
+    """Chains predictions to their events.
+
+    Args:
+        table: Where they stand.
+        places: Which of `rows` are not the first of their event.
+        heads: int64 (n,), first rows of the events.
+        rows: int64 (n,), rows of predictions.
+        counts: Where duplicates and conflicts are counted.
+
+    Returns:
+        The places of those that are no duplicates.
+    """
+    chained = []
+    for at in places:
+        head, row = int(heads[at]), int(rows[at])
+        chain = table.chain(head)
+        again = next((r for r in chain if table.is_same_id(r, row)), None)
+        if again is None:
+            table.next[chain[-1]], table.head[row] = row, head
+            chained.append(at)
+        else:
+            # Predictions come exactly once per event record; two of one id mean that a producer used an
+            # event id twice. The first keeps its label, or windows already counted would have to move.
+            counts["duplicate" if table.is_same(again, row) else "conflict"] += 1
+            table.remove(np.array([row]))
+    return chained
 
 
 def enter_single(

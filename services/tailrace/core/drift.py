@@ -3,66 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.drift_findings import PSIFinding, find
 from tailrace.core.drift_kernels import count_values
 from tailrace.core.monitors import PSI
-from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, Reference, groups_of, hour_of_week
-from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_law, ks, psi, rise, wasserstein
+from tailrace.core.reference import Distribution, Reference
 
-MIN_ROWS = 200
-"""Rows below which nothing is judged: the laws are asymptotic."""
-SEASON_ROWS = 2_000
-"""Rows that the training data must have at the same hours of the week to be compared with those alone."""
 SCORE = "score"
-SHIFT = 0.05
-"""Wasserstein distance, in ranges between the quartiles, from which a change matters."""
-SHARE = 0.005
-"""Rise of the share of missing or unknown values from which it matters."""
-WEEK_MS = HOURS_OF_WEEK * HOUR_MS
-MONTH_MS = 30 * 24 * HOUR_MS
-DISTRIBUTION, COUNTER = 0.48, 0.02
-"""Parts of the false alarms that are granted to each of two tests of the distribution, and of two counters."""
 
 Counts = NDArray[np.int64]
-
-
-class Sign(NamedTuple):
-    """One thing that may be wrong with a subject: how much, from where on it alarms, and how far that is from before."""
-
-    detector: str
-    drifted: bool
-    value: float
-    limit: float
-    size: float
-    detail: str
-
-
-class PSIFinding(NamedTuple):
-    """How far a subject is from the reference: `value` is its index, `signs` say whether that is drift.
-
-    `edges` cut the line into at most twenty bins; `reference` and `current` count rows by bin, the last of
-    which takes the missing values. `ks` in [0, 1] and `shift`, in ranges between the quartiles, are those of
-    the present values. `p_value` is that of the index and the distance together, for this subject alone.
-    `design_effect` rows are worth one independent row.
-    """
-
-    subject: str
-    value: float
-    threshold: float
-    rows: int
-    edges: list[float]
-    reference: list[int]
-    current: list[int]
-    ks: float
-    shift: float
-    p_value: float
-    seasonal: bool
-    design_effect: float
-    signs: list[Sign]
 
 
 class PSIState:
@@ -113,15 +66,9 @@ class PSIState:
             since_ms: Event time of the beginning of the look, epoch milliseconds.
             until_ms: Its end. The longer it is, the more of the false alarms it may make.
         """
-        subjects = [*zip(self._names, self._features.parts(), strict=True)]
-        subjects += [(SCORE, part) for part in self._score.parts()]
-        if not subjects or int(subjects[-1][1][1][:-1].sum()) < MIN_ROWS:
-            return []
-        share = min((until_ms - since_ms) / MONTH_MS, 1.0)
-        chance = self._spec.false_alarms * share / len(subjects)
-        hours = sorted({hour_of_week(at) for at in range(since_ms, until_ms, HOUR_MS)})[:HOURS_OF_WEEK]
-        look = _Look(until_ms - since_ms, hours, chance)
-        return [_judge(self._spec, name, known, counts, look) for name, (known, counts) in subjects]
+        subjects = [(name, *part) for name, part in zip(self._names, self._features.parts(), strict=True)]
+        subjects += [(SCORE, *part) for part in self._score.parts()]
+        return find(self._spec, subjects, since_ms, until_ms)
 
     def reset(self) -> None:
         """Begins a new look."""
@@ -169,119 +116,3 @@ def _low(known: Distribution) -> float:
     if known.kind == "category":
         return np.nan
     return -np.inf if known.low is None else known.low
-
-
-class _Look(NamedTuple):
-    """Length of a look, the hours of the week it covers, and the false alarms that each subject may make in it."""
-
-    span_ms: int
-    hours: list[int]
-    chance: float
-
-
-def _judge(spec: PSI, name: str, known: Distribution, counts: Counts, look: _Look) -> PSIFinding:
-    reference, seasonal = _reference(known, look.hours)
-    present = counts[:-2]
-    groups = groups_of(known)
-    was, is_now = _grouped(reference, groups), _grouped(counts[:-1], groups)
-    rows, reference_rows = int(counts[:-1].sum()), int(reference.sum())
-    chance, part = look.chance, 1.0 / max(rows, 1) + 1.0 / max(reference_rows, 1)
-    effect = _effect(known, look.span_ms, part, seasonal=seasonal)
-    index = psi(was, is_now, effect)
-    distance = ks(reference[:-1], present, effect) if known.kind == "number" else None
-    shift = _shift(known, reference[:-1], present)
-    law = index_law(DISTRIBUTION * chance, max(int(((was + is_now) > 0).sum()) - 1, 1), effect)
-    limit = max(spec.alarm, law * part)
-    p_value = min(index.p_value, distance.p_value if distance else 1.0)
-    matters = index.value >= spec.alarm or shift >= SHIFT
-    drifted = p_value <= DISTRIBUTION * chance and matters
-    against = "the training data of the same hours of the week" if seasonal else "the training data"
-    detail = f"{name}: population stability index {index.value:.3f}, shift {shift:.2f} interquartile ranges against {against}"
-    signs = [
-        Sign("PSI", drifted, index.value, limit, shift, detail),
-        *_counters(name, known, counts, reference, chance, max(effect.bins, effect.steps)),
-    ]
-    cuts = np.flatnonzero(np.diff(groups[:-1]))
-    edges = [known.edges[at] for at in cuts.tolist()]
-    return PSIFinding(
-        subject=name,
-        value=index.value,
-        threshold=limit,
-        rows=rows,
-        edges=edges,
-        reference=was.tolist(),
-        current=is_now.tolist(),
-        ks=distance.value if distance else 0.0,
-        shift=shift,
-        p_value=min(2.0 * p_value, 1.0),
-        seasonal=seasonal,
-        design_effect=max(effect.bins, effect.steps),
-        signs=signs,
-    )
-
-
-def _effect(known: Distribution, span_ms: int, part: float, *, seasonal: bool) -> DesignEffect:
-    """Design effect of a look of some length and the reference together, of which independent rows vary by `part`."""
-    own = [one for one in known.dispersions if one.seasonal == seasonal]
-    if not own or span_ms <= 0:
-        return INDEPENDENT
-    # What is correlated within a span is not from one to the next: the excess of longer ones falls as they grow.
-    near = max((one for one in own if one.span_ms <= span_ms), key=lambda one: one.span_ms, default=own[0])
-    season_ms = max(span_ms, WEEK_MS) if seasonal else span_ms
-    of_reference = min(season_ms / (near.spans * near.span_ms), 1.0)
-    scale = near.span_ms / span_ms * (1.0 + of_reference) / part
-    return DesignEffect(1.0 + near.bins * scale, 1.0 + near.steps * scale, near.freedom)
-
-
-def _counters(
-    name: str, known: Distribution, counts: Counts, reference: Counts, chance: float, effect: float
-) -> list[Sign]:
-    """Signs of missing values and of values that are not known."""
-    rows, missing, unknown = int(counts[:-1].sum()), int(counts[-2]), int(counts[-1])
-    nulls = rise(int(reference[-1]), int(reference.sum()), missing, rows, effect)
-    said = f"{name}: {missing:,} of {rows:,} values are missing"
-    signs = [_counter("missing", nulls.value, nulls.p_value, chance, said)]
-    if known.low is not None:
-        category = known.kind == "category"
-        # Against the smallest and largest of the training data one of them counts as outside; so does a code seen once.
-        outside = rise(known.rare if category else 1, sum(known.counts), unknown, rows - missing, effect)
-        what = "of no known category" if category else "outside the range of the training data"
-        said = f"{name}: {unknown:,} of {rows - missing:,} values are {what}"
-        detector = "unknown_category" if category else "out_of_range"
-        signs.append(_counter(detector, outside.value, outside.p_value, chance, said))
-    return signs
-
-
-def _counter(detector: str, value: float, p_value: float, chance: float, detail: str) -> Sign:
-    return Sign(detector, p_value <= COUNTER * chance and value >= SHARE, value, SHARE, value, detail)
-
-
-def _reference(known: Distribution, hours: list[int]) -> tuple[Counts, bool]:
-    """Rows of the training data by bin and behind them the missing ones, and whether only those of some hours."""
-    if known.hours:
-        season = np.array([known.hours[hour] for hour in hours], dtype=np.int64).sum(axis=0)
-        if int(season.sum()) >= SEASON_ROWS:
-            return season, True
-    return np.array([*known.counts, known.nulls], dtype=np.int64), False
-
-
-def _grouped(counts: Counts, groups: Counts) -> Counts:
-    return np.bincount(groups, weights=counts).astype(np.int64)
-
-
-def _shift(known: Distribution, reference: Counts, present: Counts) -> float:
-    """Wasserstein distance in units of the range between the quartiles; 0 for categories, whose order means nothing."""
-    if known.kind == "category" or not known.edges:
-        return 0.0
-    edges = np.array(known.edges)
-    low = known.low if known.low is not None else edges[0]
-    high = known.high if known.high is not None else edges[-1]
-    scale = known.scale if known.scale is not None else _spread(known)
-    return wasserstein(reference, present, edges, low, high) / scale if scale else 0.0
-
-
-def _spread(known: Distribution) -> float:
-    """The range between the quartiles of a reference that does not say, as far as its bins tell."""
-    reached = np.cumsum(known.counts) / max(sum(known.counts), 1)
-    low, high = (min(int(np.searchsorted(reached, share)), len(known.edges) - 1) for share in (0.25, 0.75))
-    return known.edges[high] - known.edges[low]

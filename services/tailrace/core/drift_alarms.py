@@ -7,7 +7,7 @@ from typing import Any
 
 from tailrace.contracts.records import Alarm, Drift
 from tailrace.core.alarm_book import AlarmBook
-from tailrace.core.drift import PSIFinding
+from tailrace.core.drift_findings import PSIFinding
 from tailrace.core.join_watch import JoinFinding
 from tailrace.core.loss_watch import LossFinding
 

@@ -53,6 +53,20 @@ class DueTimes:
         self.add(due_ms[early], rows[early])
         return rows[~early]
 
+    def end_of(self, due_ms: int) -> int:
+        """The last millisecond of the bucket that a time falls into."""
+        return (due_ms // self._width_ms + 1) * self._width_ms - 1
+
+    def first_end(self) -> int | None:
+        """The last millisecond of the first bucket that there is; None where nothing waits."""
+        return self.end_of(self._order[0] * self._width_ms) if self._order else None
+
+    def renumber(self, new: Rows) -> None:
+        """Gives rows their new numbers: int64 (m,), by the old ones."""
+        for number, parts in self._buckets.items():
+            self._buckets[number] = [(due_ms, new[rows]) for due_ms, rows in parts]
+
     def take_oldest(self) -> Rows:
         """Takes out the rows of the first bucket that there is: int64 (n,), none where nothing waits."""
-        return self.take((self._order[0] + 1) * self._width_ms - 1) if self._order else np.empty(0, np.int64)
+        end_ms = self.first_end()
+        return self.take(end_ms) if end_ms is not None else np.empty(0, np.int64)

@@ -20,13 +20,15 @@ _FIRST_SIZE = 1 << 12
 class EventIndex:
     """Rows by event id. O(1) amortised. Not thread-safe.
 
+    A row is any number below 2**31: where it is no row of the table, whoever entered it sets `ids_of`.
+
     Args:
         ids_of: Gives the event ids of rows, int64 (n,).
         hashed: Hash of an id, 64 bits.
     """
 
     def __init__(self, ids_of: Callable[[NDArray[np.int64]], list[str]], hashed: Callable[[str], int] = hash) -> None:
-        self._ids_of = ids_of
+        self.ids_of = ids_of
         self._hashed = hashed
         self._hashes = np.zeros(_FIRST_SIZE, np.int64)
         self._rows = np.full(_FIRST_SIZE, _FREE, np.int32)
@@ -37,12 +39,20 @@ class EventIndex:
     def __len__(self) -> int:
         return self._count + len(self._others)
 
+    def guess(self, event_ids: Sequence[str]) -> NDArray[np.int64]:  # hot path
+        """Where events stand if they are there, by their hashes alone: int64 (n,); -1 for those that are not."""
+        rows = np.empty(len(event_ids), np.int64)
+        _find(self._hashes, self._rows, self._hash(event_ids), rows)
+        for at, name in enumerate(event_ids) if self._others else ():
+            rows[at] = self._others.get(name, rows[at])
+        return rows
+
     def find(self, event_ids: Sequence[str]) -> NDArray[np.int64]:  # hot path
         """Rows of events, int64 (n,); -1 for those that are not there."""
         rows = np.empty(len(event_ids), np.int64)
         _find(self._hashes, self._rows, self._hash(event_ids), rows)
         found = np.flatnonzero(rows >= 0)
-        for at, name in zip(found.tolist(), self._ids_of(rows[found]) if found.size else (), strict=True):
+        for at, name in zip(found.tolist(), self.ids_of(rows[found]) if found.size else (), strict=True):
             if event_ids[at] != name:
                 rows[at] = -1
         for at in np.flatnonzero(rows < 0).tolist() if self._others else ():
@@ -66,15 +76,29 @@ class EventIndex:
         self._count, self._used = self._count + added, self._used + used
         heads[new] = found
         again = new[found != rows[new]]
-        for at, name in zip(again.tolist(), self._ids_of(heads[again]) if again.size else (), strict=True):
+        for at, name in zip(again.tolist(), self.ids_of(heads[again]) if again.size else (), strict=True):
             if event_ids[at] != name:
                 heads[at] = self._others.setdefault(event_ids[at], int(rows[at]))
         return heads
 
+    def move(self, event_ids: Sequence[str], rows: NDArray[np.int64]) -> None:
+        """Gives events, all of which are there, other rows: int64 (n,)."""
+        mine = np.ones(len(rows), np.bool_)
+        for at, name in enumerate(event_ids) if self._others else ():
+            if name in self._others:
+                self._others[name], mine[at] = int(rows[at]), False
+        _set(self._hashes, self._rows, self._hash([name for at, name in enumerate(event_ids) if mine[at]]), rows[mine])
+
+    def renumber(self, new: NDArray[np.int64]) -> None:
+        """Gives all rows below len(new), int64 (n,), their new numbers."""
+        mine = (self._rows >= 0) & (self._rows < len(new))
+        self._rows[mine] = new[self._rows[mine]]
+        self._others = {name: int(new[row]) if row < len(new) else row for name, row in self._others.items()}
+
     def remove(self, event_ids: Sequence[str]) -> None:
         """Forgets events, all of which are there."""
         mine = [name for name in event_ids if self._others.pop(name, None) is None] if self._others else event_ids
-        _remove(self._hashes, self._rows, self._hash(mine))
+        _set(self._hashes, self._rows, self._hash(mine), np.full(len(mine), _LEFT))
         self._count -= len(mine)
 
     def _hash(self, event_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -124,10 +148,10 @@ def _enter(hashes, rows, asked, new, found):  # type: ignore[no-untyped-def]  # 
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]
-def _remove(hashes, rows, asked):  # type: ignore[no-untyped-def]  # compiled  # hot path
+def _set(hashes, rows, asked, new):  # type: ignore[no-untyped-def]  # compiled  # hot path
     last = rows.size - 1
     for at in range(asked.size):
         place = asked[at] & last
         while rows[place] == _LEFT or hashes[place] != asked[at]:
             place = (place + 1) & last
-        rows[place] = _LEFT
+        rows[place] = new[at]

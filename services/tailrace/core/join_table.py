@@ -6,6 +6,7 @@ their event is forgotten, so that memory follows the number of open events and n
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ DECIDED, ACTIVATED, BLOCKED = 1, 2, 4
 NO_OUTCOME, ASSERTED, RETRACTED, LEFT = 0, 1, 2, 3
 """What is known of an event: nothing; an outcome; one that was taken back; that no outcome can be seen any more."""
 FIRST_CAPACITY = 1 << 12
+LEAST_RENUMBERED = 1 << 16
+"""Rows from which it is worth the while to give room back."""
 
 _COLUMNS: dict[str, Any] = {
     "serial": np.int64,
@@ -128,7 +131,7 @@ class JoinTable:
         self.next_serial = 0
         self._end = 0
         self._cohort_numbers: dict[Cohort, int] = {}
-        self._free: list[int] = []
+        self._free = array("q")
         for name, kind in _COLUMNS.items():
             setattr(self, name, np.zeros(0, kind))
 
@@ -185,7 +188,25 @@ class JoinTable:
         """Frees rows whose event is no longer in `index`."""
         self.texts[rows] = None
         self.serial[rows] = -1
-        self._free += rows.tolist()
+        self._free.frombytes(rows.astype(np.int64).tobytes())
+
+    def renumber(self) -> Rows | None:
+        """Gives back the room of rows that are free, where that is most of it.
+
+        Returns:
+            int64 (n,), the new row of each old one, -1 for those that were free; None where all stays as it is.
+        """
+        if len(self.serial) <= LEAST_RENUMBERED or 4 * len(self) > len(self.serial):
+            return None
+        rows, new = self.in_use(), np.full(self._end, -1, np.int64)
+        new[rows] = np.arange(len(rows))
+        for name in (*_COLUMNS, "texts"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.head = new[self.head].astype(np.int32)
+        self.next = np.where(self.next >= 0, new[self.next], -1).astype(np.int32)
+        self._end, self._free = len(rows), array("q")
+        self.index.renumber(new)
+        return new
 
     def chain(self, head: int) -> list[int]:
         """Rows of an event, in order of arrival."""
@@ -217,7 +238,7 @@ class JoinTable:
 
     def read(self, rows: Rows) -> list[Text]:
         """Texts of rows."""
-        return _TEXTS.decode(b"[" + b",".join(self.texts[rows].tolist()) + b"]")
+        return read_texts(self.texts[rows].tolist())
 
     def bins(self, rows: Rows) -> NDArray[np.int16]:
         """Positions of their scores on the grid, int16 (n,); worked out once for each row."""
@@ -272,3 +293,8 @@ class JoinTable:
         serial = np.full(capacity, -1, np.int64)
         serial[: len(self.serial)] = self.serial
         self.serial = serial
+
+
+def read_texts(texts: Sequence[bytes]) -> list[Text]:
+    """Texts from their JSON arrays."""
+    return _TEXTS.decode(b"[" + b",".join(texts) + b"]")

@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.conflicts import enter_reduced, enter_single
+from tailrace.core.closed_events import ClosedEvents
+from tailrace.core.conflicts import chain_predictions, enter_reduced, enter_single
 from tailrace.core.due_times import DueTimes
 from tailrace.core.held_outcomes import HeldOutcomes
 from tailrace.core.join_records import Arrivals, JoinSpec, Outcome, Reports, Scored, Unattributed
@@ -37,6 +38,7 @@ class JoinState:
         table: Predictions that wait or may still be corrected.
         outcomes: Outcomes by event and id; None where an event has one.
         sources: Who reports, by code; None where outcomes name no source.
+        closed: Events whose window has closed.
         held: Outcomes that came before any prediction of their event.
         counts: Duplicates, conflicts, stale revisions and unattributed outcomes by name.
         side: Outcomes that judge nothing, since the caller last cleared it.
@@ -56,7 +58,7 @@ class JoinState:
         self.added: list[Rows] = []
         self.touched: list[Rows] = []
         self._due = DueTimes(spec.window_ms)
-        self._expiring = DueTimes(spec.correction_ms)
+        self.closed = ClosedEvents(self.table, spec)
         self._early: set[str] = set()
         self._gone: list[Rows] = []
 
@@ -66,9 +68,10 @@ class JoinState:
 
     def restore(self, heads: Rows) -> None:
         """Takes back what waits: first rows of events that stand in `table` already."""
+        self.closed = ClosedEvents(self.table, self.spec)
         closed = self.table.closed[heads]
         self._due.add(self._end_ms(heads[~closed]), heads[~closed])
-        self._expiring.add(self._end_ms(heads[closed]) + self.spec.correction_ms, heads[closed])
+        self.closed.add(heads[closed], self.watermark_ms)
         rows, events = self.table.expand(heads)
         early = heads[
             events[(self.table.version[rows] == 0) & (self.table.outcome[self.table.head[rows]] != NO_OUTCOME)]
@@ -82,6 +85,7 @@ class JoinState:
         stream then follows from its watermarks, and not from which of two topics was read faster.
         """
         table, index = self.table, self.table.index
+        self.closed.wake(new.event_ids)
         self._make_room(new.event_ids)
         cohorts = np.array(table.cohort_numbers(new.cohorts))[new.cohort]
         rows = table.add(new.texts, new.event_time_ms, new.score, cohorts, new.flags)
@@ -89,7 +93,7 @@ class JoinState:
         fresh = heads == rows
         chained: list[int] = []
         if not fresh.all():
-            chained = self._join_events(np.flatnonzero(~fresh).tolist(), heads.tolist(), rows.tolist())
+            chained = chain_predictions(table, np.flatnonzero(~fresh).tolist(), heads, rows, self.counts)
         if len(self.held):
             early = self.held.held(new.event_ids) & fresh
             self._take_held([new.event_ids[at] for at in np.flatnonzero(early).tolist()], rows[early])
@@ -106,6 +110,7 @@ class JoinState:
         `heads`, int64 (n,), are the first rows of their events, where the caller knows them.
         """
         if heads is None:
+            self.closed.wake(new.event_ids)
             heads = self.table.index.find(new.event_ids)
         missing = np.flatnonzero(heads < 0)
         self._make_room([new.event_ids[at] for at in missing.tolist()])
@@ -128,7 +133,9 @@ class JoinState:
     def advance(self, watermark_ms: int) -> Changes:
         """Moves stream time: judges by outcomes that came first, closes windows and drops orphans."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
-        early = self.table.index.find(sorted(self._early))
+        names = sorted(self._early)
+        self.closed.wake(names)
+        early = self.table.index.find(names)
         self._early.clear()
         judged = self._settle(self.table.expand(early[early >= 0])[0]) if early.size else Changes.none()
         for event_id, outcomes in self.held.take_due(self.watermark_ms):
@@ -140,7 +147,7 @@ class JoinState:
         table = self.table
         table.closed[heads] = True
         self.touched.append(heads)
-        self._expiring.add(self._end_ms(heads) + self.spec.correction_ms, heads)
+        self.closed.add(heads, self.watermark_ms)
         rows, events = table.expand(heads)
         if len(rows) > len(heads):
             names = [text.prediction_id for text in table.read(rows)]
@@ -149,30 +156,25 @@ class JoinState:
 
     def forget(self) -> None:
         """Forgets events that can no longer be corrected; `take_gone` hands them over."""
-        self._remove(self._expiring.take(self.watermark_ms))
+        self._remove(self.closed.take(self.watermark_ms))
 
     def take_gone(self) -> Rows:
         """Rows of events that were forgotten since the last call; the caller frees them."""
         gone, self._gone = self._gone, []
         return np.concatenate(gone) if gone else _NOWHERE
 
-    def _join_events(self, places: list[int], heads: list[int], numbers: list[int]) -> list[int]:
-        """Chains predictions to their events; gives the places of those that are no duplicates."""
-        table = self.table
-        chained = []
-        for at in places:
-            head, row = heads[at], numbers[at]
-            chain = table.chain(head)
-            again = next((r for r in chain if table.is_same_id(r, row)), None)
-            if again is None:
-                table.next[chain[-1]], table.head[row] = row, head
-                chained.append(at)
-            else:
-                # Predictions come exactly once per event record; two of one id mean that a producer used an
-                # event id twice. The first keeps its label, or windows already counted would have to move.
-                self.counts["duplicate" if table.is_same(again, row) else "conflict"] += 1
-                table.remove(np.array([row]))
-        return chained
+    def pack(self, known_ms: int) -> None:
+        """Packs some of the closed events of which nothing has become known since a time.
+
+        To be called when no row is held by anyone, and never where outcomes speak of entities.
+        """
+        self.closed.pack(known_ms, self.outcomes)
+        new = self.table.renumber()
+        if new is not None:
+            self._due.renumber(new)
+            self.closed.renumber(new)
+            if self.outcomes is not None:
+                self.outcomes.renumber(new)
 
     def _take_held(self, event_ids: list[str], rows: Rows) -> None:
         """Enters what was held for events, all at once: where a worker catches up, there are many."""
@@ -278,9 +280,9 @@ class JoinState:
         new = {name for name, row in zip(event_ids, rows, strict=True) if row < 0 and name not in self.held}
         excess = len(self) + len(new) - self.spec.max_events
         # What can only be corrected goes before what still waits for its outcome.
-        while excess > 0 and (oldest := self._in_order(self._expiring.take_oldest())).size:
+        while excess > 0 and (oldest := self._in_order(self.closed.take_oldest())).size:
             heads, kept = oldest[:excess], oldest[excess:]
-            self._expiring.add(self._end_ms(kept) + self.spec.correction_ms, kept)
+            self.closed.keep(kept)
             self.counts["evicted_closed"] += len(heads)
             excess -= len(heads)
             self._remove(heads)

@@ -107,20 +107,24 @@ class LabelState:
         ring = self._rings.get(key)
         if ring is None:
             ring = np.empty(0, _STORED)
-        mine = ring[ring["id"] == prediction]
-        if mine.size and version <= int(mine["version"].max()):
-            self.duplicates += 1
+        count, total = (0.0, 0.0) if label is None else (1.0, label)
+        of_it = ring["id"] == prediction
+        if of_it.any():
+            mine = ring[of_it]
+            if version <= int(mine["version"].max()):
+                self.duplicates += 1
+                return False
+            count, total = count - float(mine["count"].sum()), total - float(mine["sum"].sum())
+        elif label is None or not fresh:
             return False
-        if not mine.size and (label is None or not fresh):
-            return False
-        count = (0.0 if label is None else 1.0) - float(mine["count"].sum())
-        total = (0.0 if label is None else label) - float(mine["sum"].sum())
-        entry = np.array([(known_at_ms, count, total, prediction, version)], _STORED)
-        ring = np.concatenate((ring, entry))
-        if ring.size > 1 and tuple(ring[-2][["time_ms", "id"]]) > (known_at_ms, prediction):
+        # Copied and not concatenated: numpy would first work out what both types have in common, at twice the cost.
+        grown = np.empty(ring.size + 1, _STORED)
+        grown[:-1] = ring
+        grown[-1] = (known_at_ms, count, total, prediction, version)
+        if ring.size and (int(ring["time_ms"][-1]), int(ring["id"][-1])) > (known_at_ms, prediction):
             # Ties ordered by prediction: sums must not depend on how partitions interleave.
-            ring = ring[np.lexsort((ring["version"], ring["id"], ring["time_ms"]))]
-        self._rings[key] = self._bounded(ring)
+            grown = grown[np.lexsort((grown["version"], grown["id"], grown["time_ms"]))]
+        self._rings[key] = self._bounded(grown)
         self._dirty.add(key)
         self._changed.add(key)
         return True

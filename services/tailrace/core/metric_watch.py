@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from tailrace.core.lost_outcomes import Span
 from tailrace.core.monitor_state import Champion, MonitorSpec
 from tailrace.core.monitors import SMALLER_IS_BETTER
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
@@ -14,8 +15,6 @@ MATURE = 0.5
 Below it a day would mostly speak of whatever kind of outcome is reported first."""
 MIN_FINAL = 200
 """Final labels below which a metric is too uncertain to raise an alarm."""
-
-Span = tuple[float, float]
 
 
 class Drop(NamedTuple):
@@ -28,7 +27,7 @@ class Drop(NamedTuple):
 
 
 def metric_drops(
-    spec: MonitorSpec, champion: Champion, windows: QualityWindows, suspect: Sequence[Span]
+    spec: MonitorSpec, champion: Champion, windows: QualityWindows, doubtful: Sequence[Span]
 ) -> Iterator[Drop]:
     """Every metric that is watched and known.
 
@@ -36,7 +35,7 @@ def metric_drops(
         spec: Which metrics are watched, over which spans.
         champion: Who serves, with its figures at the gates.
         windows: Live quality.
-        suspect: Spans of event time, [start, end) epoch milliseconds, whose labels are not to be trusted.
+        doubtful: Spans of event time whose labels are not to be trusted though the windows count them.
     """
     spans: dict[int, dict[str, float | None]] = {}
     for metric, span_ms in zip(spec.metrics, spec.metric_windows_ms, strict=True):
@@ -44,7 +43,7 @@ def metric_drops(
         if metric.drop is None or baseline is None:
             continue
         if span_ms not in spans:
-            taken = _newest_mature(champion.version, span_ms, windows, suspect)
+            taken = _newest_mature(champion.version, span_ms, windows, doubtful)
             spans[span_ms] = windows.metrics(taken, spec.threshold) if taken else {}
         value = spans[span_ms].get(metric.name)
         if value is not None:
@@ -60,7 +59,7 @@ def labels_within(span_ms: int, windows: QualityWindows) -> int:
     return sum(final for key, final in counted.items() if key.start_ms + DAY_MS > newest_ms - span_ms)
 
 
-def _newest_mature(version: str, span_ms: int, windows: QualityWindows, suspect: Sequence[Span]) -> list[WindowKey]:
+def _newest_mature(version: str, span_ms: int, windows: QualityWindows, doubtful: Sequence[Span]) -> list[WindowKey]:
     """The champion's newest mature days; none without enough final labels."""
     mature = [
         key
@@ -69,7 +68,7 @@ def _newest_mature(version: str, span_ms: int, windows: QualityWindows, suspect:
         and key.variant == "champion"
         and key.model_version == version
         and windows.maturity(key) >= MATURE
-        and not any(start < key.start_ms + DAY_MS and key.start_ms < end for start, end in suspect)
+        and not any(start < key.start_ms + DAY_MS and key.start_ms < end for start, end in doubtful)
     ]
     newest_ms = max((key.start_ms for key in mature), default=0)
     taken = [key for key in mature if key.start_ms > newest_ms - span_ms]

@@ -11,6 +11,7 @@ from tailrace.contracts.records import Alarm, AlarmKind
 from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.join_watch import JoinWatchData
 from tailrace.core.label_sources import LabelSourcesData, SourceFinding
+from tailrace.core.lost_outcomes import LostOutcomesData
 from tailrace.core.monitors import Detector, Metric
 from tailrace.core.prequential import Prequential
 from tailrace.core.retraining import RetrainSpec, RetrainState
@@ -20,7 +21,10 @@ FORMAT = 2
 
 
 class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to watch and when to ask for a new model; spans in milliseconds. `decides`: predictions say yes or no."""
+    """What to watch and when to ask for a new model; spans in milliseconds.
+
+    `decides`: predictions say yes or no. `attribution_ms` is how late an outcome may come.
+    """
 
     use_case: str
     names: tuple[str, ...]
@@ -32,6 +36,7 @@ class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True):
     retrain: RetrainSpec
     training_window_ms: int
     decides: bool = True
+    attribution_ms: int = 0
 
 
 class Champion(msgspec.Struct, frozen=True):
@@ -95,7 +100,6 @@ class MonitorSnapshot(msgspec.Struct, kw_only=True):
     """State of a monitor as it is stored.
 
     Format 1 held the states of the loss detectors as a list in the order of the specs, in `losses`.
-    `suspect` holds spans of event time in which outcomes were missing, the newest last.
     """
 
     format: int = FORMAT
@@ -107,7 +111,7 @@ class MonitorSnapshot(msgspec.Struct, kw_only=True):
     losses: list[dict[str, Any]] = []
     detectors: dict[str, dict[str, Any]] = {}
     joins: JoinWatchData = msgspec.field(default_factory=JoinWatchData)
-    suspect: list[tuple[int, int]] = []
+    lost: LostOutcomesData = msgspec.field(default_factory=LostOutcomesData)
     sources: LabelSourcesData = msgspec.field(default_factory=LabelSourcesData)
     held: str = ""
     drift: str = ""

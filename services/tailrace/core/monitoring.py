@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.contracts.records import Alarm, AlarmKind, Drift, RetrainHeld, RetrainRequested
+from tailrace.contracts.spans import EventSpan
 from tailrace.core.alarm_book import AlarmBook
 from tailrace.core.drift import PSIState
 from tailrace.core.drift_alarms import (
@@ -29,6 +30,7 @@ from tailrace.core.join_watch import JoinFinding, JoinWatch
 from tailrace.core.judged import Judged
 from tailrace.core.label_sources import LabelSources
 from tailrace.core.loss_watch import LossFinding, LossWatch, named
+from tailrace.core.lost_outcomes import LostOutcomes, within
 from tailrace.core.metric_watch import labels_within, metric_drops
 from tailrace.core.monitor_state import FORMAT, Champion, MonitorSnapshot, MonitorSpec, Suspicion
 from tailrace.core.monitors import PSI, EDetector
@@ -51,8 +53,6 @@ MAY_SINCE_MS = (DAY_MS, 6 * HOUR_MS)
 """How far back a change may be: a detector dates it late, or not at all."""
 MOST_LOOK_MS = 7 * DAY_MS
 """A look at the features that would be longer than a week is spoken of as a week: time leapt."""
-MOST_SUSPECT = 100
-"""Spans without outcomes that are remembered."""
 
 
 class Monitor:
@@ -64,6 +64,7 @@ class Monitor:
 
     Attributes:
         sources: Who reports labels, and whether they are to be trusted.
+        lost: Which events may have lost their outcomes.
         drops: By metric, at the last tick: how much worse the champion was than at its gates, and the limit.
     """
 
@@ -79,6 +80,7 @@ class Monitor:
         self._losses: LossWatch | None = None
         self._joins = JoinWatch(self._state.joins)
         self.sources = LabelSources(self._state.sources)
+        self.lost = LostOutcomes(self._state.lost)
         self._book = AlarmBook(spec.use_case, self._state.alarms)
         self.drops: dict[str, tuple[float, float]] = {}
 
@@ -240,24 +242,16 @@ class Monitor:
         ]
 
     def _take_join(self, finding: JoinFinding) -> list[Alarm]:
-        if finding.resolved and finding.subject == "join_rate":
-            self._state.suspect = [*self._state.suspect, (finding.since_ms, finding.found_ms)][-MOST_SUSPECT:]
+        self.lost.take(finding)
         return join_alarms(self._book, finding)
-
-    def _suspect(self) -> list[tuple[int, float]]:
-        """Spans of event time in which outcomes were missing; one that stands has no end."""
-        since_ms = self._joins.standing.get("join_rate")
-        open_span = [(since_ms, float("inf"))] if since_ms is not None else []
-        return [*((start, float(end)) for start, end in self._state.suspect), *open_span]
 
     def _feed_losses(self, now_ms: int, names: Sequence[str]) -> list[Alarm]:
         waiting = Judged.joined(self._waiting)
         due = waiting.known_at_ms <= now_ms
         self._waiting = [waiting.taken(np.flatnonzero(~due))]
-        for start, end in self._suspect():
-            # What such labels say is not what happened.
-            for times in (waiting.known_at_ms, waiting.event_time_ms):
-                due &= (times < start) | (times >= end)
+        # What such labels say is not what happened.
+        for spans in (self.lost.spans, self.lost.doubtful(now_ms, self._spec.attribution_ms)):
+            due &= ~within(spans, waiting.event_time_ms)
         due &= ~distrusted(self.sources.quarantined, names, waiting.source, waiting.event_time_ms)
         if self._losses is None or not due.any():
             return []
@@ -284,8 +278,8 @@ class Monitor:
         return alarms
 
     def _watch_metrics(self, now_ms: int, windows: QualityWindows) -> list[Alarm]:
-        suspect = self._suspect()
-        found = list(metric_drops(self._spec, self._champion, windows, suspect)) if self._champion is not None else []
+        doubtful = self.lost.doubtful(now_ms, self._spec.attribution_ms)
+        found = list(metric_drops(self._spec, self._champion, windows, doubtful)) if self._champion is not None else []
         self.drops = {drop.metric: (drop.worse, drop.limit) for drop in found}
         alarms = []
         for name, worse, limit, detail in found:
@@ -352,6 +346,7 @@ class Monitor:
             champion=self._state.version,
             evidence=self._evidence(evidence),
             quarantined=self.sources.quarantined,
+            lost=[EventSpan(since_ms=since_ms, until_ms=until_ms) for since_ms, until_ms in self.lost.spans],
         )
 
     def _hold(self, trigger: str, reason: str, because: str, now_ms: int) -> Iterator[RetrainHeld]:

@@ -7,9 +7,11 @@ little life left), so that weights by delay alone would mislead.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from tailrace.contracts.records import Reading
 from tailrace.core.error_cells import LEAST_LABELS, estimated
+from tailrace.core.label_delay import DelayCurve
 from tailrace.core.label_free import JUDGED_WINDOWS
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
 from tailrace.core.regression import ValueGrid
@@ -29,6 +31,7 @@ class NumberReadings:
     """
 
     drift = None
+    curves: ClassVar[dict[bool, DelayCurve]] = {}
 
     def __init__(self, grid: ValueGrid, wait_ms: int, windows: QualityWindows, now_ms: int) -> None:
         self._grid, self._wait_ms, self._windows, self._now_ms = grid, wait_ms, windows, now_ms

@@ -104,6 +104,17 @@ class OutcomeTable:
                 self._free.append(row)
                 row = int(self.next[row])
 
+    def has(self, heads: Rows) -> NDArray[np.bool_]:
+        """Which events have outcomes: bool (n,)."""
+        return np.fromiter(map(self._first.__contains__, heads.tolist()), np.bool_, len(heads))
+
+    def renumber(self, new: Rows) -> None:
+        """Gives the events' first rows their new numbers: int64 (m,), by the old ones."""
+        used = self.head >= 0
+        self.head[used] = new[self.head[used]]
+        self._rows = {(int(new[head]), name): row for (head, name), row in self._rows.items()}
+        self._first = {int(new[head]): row for head, row in self._first.items()}
+
     def take_touched(self) -> Rows:
         """Rows in use that changed since the last call: int64 (n,), distinct."""
         rows = np.unique(np.concatenate([np.empty(0, np.int64), *self.touched]))

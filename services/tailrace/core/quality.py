@@ -127,8 +127,8 @@ class QualityWindows:
         final = rows[table.status[rows] == FINAL]
         self.labelled(table, final, table.label[final])
 
-    def add_delays(self, table: JoinTable, rows: Rows) -> None:
-        """Counts how late the outcomes of whole events came, all of which are there."""
+    def add_delays(self, table: JoinTable, rows: Rows, times: int = 1) -> None:
+        """Counts how late the outcomes of whole events came, all of which are there, or takes it back with `times` -1."""
         head = table.head[rows]
         seen = table.closed[head] & (table.outcome[head] == ASSERTED)
         seen &= (table.flags[rows] & (ACTIVATED | BLOCKED)) == ACTIVATED
@@ -137,7 +137,9 @@ class QualityWindows:
         delay = bin_of_delay(table.outcome_time_ms[head] - table.event_time_ms[rows])
         code = ((table.value[head] > 0.0) * CELLS + cell_of(table.score[rows])) * STEPS + delay
         for windows, which in self._groups(table, rows):
-            windows[0].delays.update(code[which].tolist())
+            counted = windows[0].delays
+            for value in code[which].tolist():
+                counted[value] += times
 
     def delays(self, positive: bool, first_ms: int) -> Delays:
         """Delays of the traffic's outcomes of one class, of days from `first_ms` on."""
@@ -146,7 +148,7 @@ class QualityWindows:
             for key, window in self._windows.items()
             if window.delays and key.start_ms >= first_ms and key.variant != "shadow"
             for code, count in window.delays.items()
-            if (code >= CELLS * STEPS) == positive
+            if count and (code >= CELLS * STEPS) == positive
         ]
         day, code, count = np.array(sorted(found), dtype=np.int64).reshape(-1, 3).T
         return Delays(day, code // STEPS % CELLS, code % STEPS, np.full(len(day), STEPS), count)

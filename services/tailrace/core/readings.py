@@ -6,7 +6,7 @@ sums run in an order of their own, so that a worker that was restarted reads wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.label_delay import CELL_WIDTH, DAY_MS, Aged, DelayCurve, Delays, learn
 from tailrace.core.label_free import JUDGED_WINDOWS, estimate, failed
 from tailrace.core.labels import FINAL
+from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.provisional import Came, Histogram, provisional, youngest
 from tailrace.core.quality import QualityWindows, WindowKey, keys_of
 from tailrace.core.readings_kernels import scan
@@ -55,22 +56,31 @@ class Readings:
     Args:
         spec: How labels come.
         windows: Counts of all that is known.
-        settled: Counts of what the table no longer holds; the delays of its outcomes stand in them.
+        elsewhere: Counts of what the table does not hold; the delays of its outcomes stand in them.
         table: Predictions that wait or may still be corrected.
         now_ms: Stream time, epoch milliseconds. What is dated later is not looked at.
+        lost: Spans of events whose outcomes may have been lost; neither the delays nor what is still to come are read
+            from them.
 
     Attributes:
         drift: A change of the delays, None for none.
     """
 
     def __init__(
-        self, spec: ReadingSpec, windows: QualityWindows, settled: QualityWindows, table: JoinTable, now_ms: int
+        self,
+        spec: ReadingSpec,
+        windows: QualityWindows,
+        elsewhere: Sequence[QualityWindows],
+        table: JoinTable,
+        now_ms: int,
+        lost: Sequence[Span] = (),
     ) -> None:
         self._spec, self._windows, self._table, self._now_ms = spec, windows, table, now_ms
+        self._lost = lost
         of_prediction = (table.serial, table.event_time_ms, table.cohort, table.flags)
         of_event = (table.head, table.closed, table.outcome, table.value, table.outcome_time_ms)
         waiting, code, said, come, what = scan(*of_prediction, *of_event, len(table.cohorts), now_ms)
-        self.curves, self.drift = self._learn(come, what, settled)
+        self.curves, self.drift = self._learn(come, what, elsewhere)
         self._youngest = {positive: youngest(curve) for positive, curve in self.curves.items()}
         self._waiting, self._said = waiting, said
         self._codes = self._by_window(code)
@@ -154,7 +164,7 @@ class Readings:
         return self._mature[model]
 
     def _learn(
-        self, come: Rows, outcome: NDArray[np.int8], settled: QualityWindows
+        self, come: Rows, outcome: NDArray[np.int8], elsewhere: Sequence[QualityWindows]
     ) -> tuple[dict[bool, DelayCurve], DelayDrift | None]:
         """Curves by class, and whether the delays have changed; those of positive outcomes tell."""
         table, spec = self._table, self._spec
@@ -164,11 +174,11 @@ class Readings:
         drift = None
         for positive in (True,) if spec.by_absence else (True, False):
             mine = (outcome == int(positive)) & (table.event_time_ms[come] >= first_ms) & ~shadow[table.cohort[come]]
-            rows = come[mine]
+            rows = come[mine & ~within(self._lost, table.event_time_ms[come])]
             times_ms, head = table.event_time_ms[rows], table.head[rows]
             delay_ms = table.outcome_time_ms[head] - times_ms
             came = Delays.of(times_ms, table.score[rows], delay_ms, table.closed[head], self._now_ms)
-            delays = Delays.joined([came, settled.delays(positive, first_ms)])
+            delays = Delays.joined([came, *(windows.delays(positive, first_ms) for windows in elsewhere)])
             found = find_drift(delays, spec.window_ms)
             if found is not None and (drift is None or found.statistic > drift.statistic):
                 drift = found
@@ -205,7 +215,7 @@ class Readings:
     def _closed(self, key: WindowKey, mine: _Open) -> Histogram:
         """Final labels of a window's closed predictions."""
         histogram = self._windows.histogram([key])
-        early = np.flatnonzero(self._table.status[mine.rows] == FINAL)
+        early = np.flatnonzero((self._table.status[mine.rows] == FINAL) & ~self._table.aside[mine.rows])
         if not early.size:
             return histogram
         bins, positive = mine.bins[early], self._table.label[mine.rows[early]] > 0.0
@@ -214,8 +224,8 @@ class Readings:
         return Histogram(histogram.bins[kept], (histogram.n - n)[kept], (histogram.positives - positives)[kept])
 
     def _old_enough(self, mine: _Open) -> NDArray[np.bool_]:
-        """Whether enough of the outcomes come by the age of predictions for them to tell anything."""
-        told = np.ones(len(mine.rows), np.bool_)
+        """Whether enough of the outcomes come by the age of predictions for them to tell anything, and none is lost."""
+        told = ~within(self._lost, self._now_ms - mine.age_ms)
         for positive, curve in self.curves.items():
             least_ms = self._youngest[positive]
             too_young = mine.age_ms < least_ms[curve.stratum[_CELLS]][mine.bins]

@@ -23,7 +23,8 @@ class Dispersion(msgspec.Struct, frozen=True, kw_only=True):
 
     `bins` is the excess of the mean square of how shares of bins differ from one span to the next, where `seasonal`
     once those of the same hours of the week are taken off, in the unit in which it is 1/rows for independent rows;
-    `steps` that of the distribution function. `spans` says how many there are, `freedom` to how many degrees the excess is known.
+    `steps` that of the distribution function. `spans` says how many there are, `freedom` to how many degrees the excess
+    is known in one direction of the bins. At most a part `top` in (0, 1] of `bins` lies in the same direction.
     """
 
     span_ms: int
@@ -32,6 +33,7 @@ class Dispersion(msgspec.Struct, frozen=True, kw_only=True):
     freedom: float
     bins: float
     steps: float
+    top: float = 1.0
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +77,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.convert(reference, Reference)
 
 
-def hour_of_week(time_ms: int) -> int:
-    """Hour of the week of a time in epoch milliseconds, in [0, 168); 0 is Monday 00:00 to 01:00 UTC."""
+def hour_of_week(time_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Hours of the week, int64 (n,) in [0, 168), of times in epoch milliseconds; 0 is Monday 00:00 to 01:00 UTC."""
     return (time_ms - MONDAY_MS) // HOUR_MS % HOURS_OF_WEEK
 
 

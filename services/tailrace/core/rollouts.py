@@ -31,6 +31,7 @@ from tailrace.contracts.records import (
     RoutingTable,
     Variant,
 )
+from tailrace.core.rollout_evidence import RolloutEvidence
 
 WARM = 2
 """Former models kept loaded. One would do for a rollback; with two, a rollback can itself be taken back."""
@@ -84,7 +85,7 @@ class RolloutState:
         self._spec = spec
         self._registered: dict[str, CandidateRegistered] = {}
         self._runs: set[str] = set()
-        self._quality: dict[tuple[int, str, str], Quality] = {}
+        self._evidence = RolloutEvidence()
         self.table = table
 
     @property
@@ -106,7 +107,7 @@ class RolloutState:
             return
         versions = {model.model_version for model in (self.shadow, self.champion) if model is not None}
         if not (record.slice or record.auxiliary) and record.model_version in versions:
-            self._quality[record.window_start_ms, record.variant, record.model_version] = record
+            self._evidence.take(record)
 
     def candidate(self, record: CandidateRegistered) -> Decided | None:
         """A candidate passed its gates. A run that is already known changes nothing, nor does the champion itself."""
@@ -125,7 +126,7 @@ class RolloutState:
             reason = f"former champion, version {record.model_version}, goes into shadow again"
         if old is not None and not self._grading:
             reason += f"; it supersedes version {old.model_version}"
-        self._quality = {key: q for key, q in self._quality.items() if key[1] != "shadow"}
+        self._evidence.forget_shadows()
         return self._decide(
             [self.champion, msgspec.structs.replace(model, name="shadow", role="shadow", share=0.0)],
             self._warm(),
@@ -188,16 +189,9 @@ class RolloutState:
         return known is not None and known.lineage.get("plan") != record.lineage.get("plan")
 
     def _judge(self, shadow: Variant, champion: Variant, now_ms: int) -> Decided | None:
-        seen = [
-            q
-            for (_, variant, version), q in self._quality.items()
-            if variant == "shadow" and version == shadow.model_version
-        ]
-        predictions = sum(q.predictions for q in seen)
+        predictions, disagreement = self._evidence.disagreement(shadow.model_version)
         if predictions < self._spec.min_predictions:
             return None
-        paired = sum(q.paired for q in seen)
-        disagreement = sum(q.disagreements for q in seen) / paired if paired else 0.0
         losses = self._losses(shadow, champion)
         evidence = {"shadow_predictions": str(predictions), "disagreement": f"{disagreement:.6f}"}
         if losses is not None:
@@ -236,22 +230,9 @@ class RolloutState:
         return self._decide([champion], self._warm(), now_ms, "graded", "rollout", reason, evidence)
 
     def _losses(self, shadow: Variant, champion: Variant) -> tuple[float, float] | None:
-        """Loss of shadow and champion over the windows that both were in, weighted by final labels."""
-        sums = [0.0, 0.0]
-        counts = [0, 0]
-        for start in {key[0] for key in self._quality}:
-            pair = (
-                self._quality.get((start, "shadow", shadow.model_version)),
-                self._quality.get((start, "champion", champion.model_version)),
-            )
-            for at, record in enumerate(pair):
-                loss = record.metrics.get(self._spec.loss) if record is not None and all(pair) else None
-                if record is not None and loss is not None:
-                    sums[at] += loss * record.final
-                    counts[at] += record.final
-        if min(counts) < self._spec.min_labels:
-            return None
-        return sums[0] / counts[0], sums[1] / counts[1]
+        return self._evidence.losses(
+            shadow.model_version, champion.model_version, loss=self._spec.loss, min_labels=self._spec.min_labels
+        )
 
     def _install(
         self,
@@ -264,7 +245,7 @@ class RolloutState:
         former: Variant | None = None,
     ) -> Decided:
         # Only the champion's own windows speak of it; those of its predecessor are done with.
-        self._quality = {}
+        self._evidence = RolloutEvidence()
         variants = [model] if former is None else [model, former]
         return self._decide(variants, self._warm(besides=model), now_ms, action, by, reason, evidence, former)
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import bdtr, chdtrc, chdtri, kolmogorov, stdtr
+from scipy.optimize.elementwise import find_root
+from scipy.special import bdtr, chdtrc, chdtri, fdtrc, fdtri, kolmogorov, stdtr, stdtrit
 
 SMOOTHING = 0.5
-NODES = 65
+NODES = np.linspace(0.0, 1.0, 65)
+CDF_DIRECTIONS = 2.5
+"""Degrees of freedom of the mean squared distance of two distribution functions, whose parts weigh as 1/j^2 (Anderson
+and Darling 1952, section 4): square of their sum over the sum of their squares."""
 Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 class Distance(NamedTuple):
@@ -23,15 +28,16 @@ class Distance(NamedTuple):
 
 
 class DesignEffect(NamedTuple):
-    """How many rows are worth one independent row, >= 1, and to how many degrees of freedom that is known.
+    """How many rows are worth one independent row, >= 1, and to how many degrees of freedom that is known in one direction.
 
     `bins` is that of the squared distance of shares, on average over the bins, `steps` that of the distribution
-    function (Kish 1965, section 8.2).
+    function (Kish 1965, section 8.2). Of what `bins` has beyond 1 at most a part `top` in (0, 1] lies in one direction.
     """
 
     bins: float = 1.0
     steps: float = 1.0
     freedom: float = 1e6
+    top: float = 1.0
 
 
 INDEPENDENT = DesignEffect()
@@ -42,7 +48,7 @@ def psi(reference: Counts, current: Counts, effect: DesignEffect = INDEPENDENT) 
 
     Without a change it follows (1/n + 1/m) times chi-square with bins - 1 degrees of freedom (Yurdakul
     2018, section 3), n and m the numbers of rows; a fixed bound means another thing at every n. For rows that are
-    not independent see `index_tail`.
+    not independent see `index_tails`.
 
     Args:
         reference: int64 (bins,), rows by bin.
@@ -60,46 +66,78 @@ def psi(reference: Counts, current: Counts, effect: DesignEffect = INDEPENDENT) 
     p, q = reference[used] + SMOOTHING, current[used] + SMOOTHING
     p, q = p / p.sum(), q / q.sum()
     index = float(((q - p) * np.log(q / p)).sum())
-    return Distance(index, index_tail(index / (1.0 / n + 1.0 / m), int(used.sum()) - 1, effect))
+    statistic, freedom = index / (1.0 / n + 1.0 / m), used.sum() - 1.0
+    return Distance(index, float(index_tails(np.array([statistic]), np.array([freedom]), [effect])[0]))
 
 
-def index_tail(statistic: float, freedom: int, effect: DesignEffect) -> float:
-    """Probability of a sum of squares as large without a change.
+def index_tails(statistics: Floats, freedom: Floats, effects: Sequence[DesignEffect]) -> Floats:
+    """Probabilities of sums of squares as large without a change, float64 (k,).
 
-    Of independent rows it is chi-square. What those of clusters have beyond that is taken to lie in one direction, the
-    worst case, since then its tail is the heaviest; as a t law, since it is estimated.
+    Of independent rows they are chi-square. What those of clusters have beyond that makes the sum one of squares that
+    weigh differently (Rao and Scott 1981, section 2): the heaviest weighs as much as it may, since then the tail is the
+    heaviest, all others the same. Since weights are estimated, squares follow F laws.
 
     Args:
-        statistic: Index over (1/n + 1/m).
-        freedom: Used bins - 1.
-        effect: Its `bins` times `freedom` is the mean of the statistic.
+        statistics: float64 (k,), indices over (1/n + 1/m).
+        freedom: float64 (k,), used bins - 1.
+        effects: k of them; `bins` times `freedom` is the mean of the statistic.
 
     Example:
-        >>> index_tail(40.0, 19, INDEPENDENT) < 0.01 < index_tail(40.0, 19, DesignEffect(bins=1.5, freedom=20.0))
+        >>> few, many = index_tails(np.full(2, 40.0), np.full(2, 19.0), [INDEPENDENT, DesignEffect(1.5, freedom=20.0)])
+        >>> bool(few < 0.01 < many)
         True
     """
-    if effect.bins <= 1.0:
-        return float(chdtrc(freedom, statistic))
-    worst = 1.0 + freedom * (effect.bins - 1.0)
-    most = np.sqrt(statistic / worst)
-    alone = 2.0 * float(stdtr(effect.freedom, -most))
-    if freedom == 1:
-        return alone
-    nodes = np.linspace(0.0, most, NODES)
-    mass = 2.0 * np.diff(stdtr(effect.freedom, nodes))
-    rest = statistic - worst * (nodes[1:] * nodes[:-1])
-    return alone + float(mass @ chdtrc(freedom - 1, np.maximum(rest, 0.0)))
+    return _tails(statistics, freedom, *_columns(effects))
 
 
-def index_law(chance: float, freedom: int, effect: DesignEffect) -> float:
-    """The statistic of `index_tail` that chance alone passes with a probability in [0, 1)."""
-    least = float(chdtri(freedom, chance))
-    if effect.bins <= 1.0 or chance <= 0.0:
-        return least
-    most = least
-    while index_tail(most, freedom, effect) > chance:
-        most *= 2.0
-    return float(brentq(lambda x: index_tail(x, freedom, effect) - chance, 0.0, most, rtol=1e-3))
+def index_laws(chance: float, freedom: Floats, effects: Sequence[DesignEffect]) -> Floats:
+    """The statistics of `index_tails` that chance alone passes with a probability in (0, 1), float64 (k,)."""
+    bins, known, top = _columns(effects)
+    heaviest, others = _weights(freedom, bins, top)
+    others_known = _others_known(known, others)
+    least = chdtri(freedom, chance)
+    rest = np.maximum(freedom - 1.0, 1.0)
+    most = heaviest * stdtrit(known, 1.0 - chance / 4.0) ** 2 + others * rest * fdtri(
+        rest, others_known, 1.0 - chance / 2.0
+    )
+
+    def beyond(statistics: Floats, *of: Floats) -> Floats:
+        return np.asarray(np.log(np.maximum(_tails(statistics, *of), 1e-300) / chance))
+
+    most = np.maximum(most, 1.001 * least)
+    found = find_root(beyond, (least * 0.999, most), args=(freedom, bins, known, top), tolerances={"xrtol": 1e-3})
+    return np.asarray(np.where(bins > 1.0, found.x, least))
+
+
+def _columns(effects: Sequence[DesignEffect]) -> tuple[Floats, Floats, Floats]:
+    """Effects, degrees of freedom and tops: what lies in several directions is seen in each."""
+    bins, _, freedom, top = np.array(effects, dtype=np.float64).T
+    return bins, freedom / top**2, top
+
+
+def _tails(statistics: Floats, freedom: Floats, bins: Floats, known: Floats, top: Floats) -> Floats:
+    heaviest, others = _weights(freedom, bins, top)
+    most = np.sqrt(statistics / heaviest)
+    nodes = most[:, None] * NODES
+    within = 2.0 * np.diff(stdtr(known[:, None], nodes))
+    rest = statistics[:, None] - heaviest[:, None] * nodes[:, 1:] * nodes[:, :-1]
+    # Without a second direction nothing is left to pass what is left.
+    count = np.maximum(freedom - 1.0, 1e-9)
+    passed = fdtrc(count[:, None], _others_known(known, others)[:, None], rest / (count * others)[:, None])
+    mixed = 2.0 * stdtr(known, -most) + (within * np.where(freedom[:, None] > 1.0, passed, 0.0)).sum(axis=1)
+    return np.asarray(np.where(bins > 1.0, mixed, chdtrc(freedom, statistics)))
+
+
+def _weights(freedom: Floats, bins: Floats, top: Floats) -> tuple[Floats, Floats]:
+    """Weight of the heaviest square, and of each other."""
+    excess = freedom * np.maximum(bins - 1.0, 0.0)
+    part = np.where(freedom > 1.0, top, 1.0)
+    return 1.0 + part * excess, 1.0 + (1.0 - part) * excess / np.maximum(freedom - 1.0, 1.0)
+
+
+def _others_known(known: Floats, others: Floats) -> Floats:
+    """To how many degrees of freedom a weight is known of which 1 is certain."""
+    return np.asarray(np.minimum(known * (others / np.maximum(others - 1.0, 1e-9)) ** 2, 1e9))
 
 
 def ks(reference: Counts, current: Counts, effect: DesignEffect = INDEPENDENT) -> Distance:
@@ -114,7 +152,8 @@ def ks(reference: Counts, current: Counts, effect: DesignEffect = INDEPENDENT) -
     scaled = float(np.sqrt(n * m / (n + m) / effect.steps)) * gap
     if effect.steps <= 1.0:
         return Distance(gap, float(kolmogorov(scaled)))
-    tail = 2.0 * (1.0 + 4.0 * scaled * scaled / effect.freedom) ** (-effect.freedom / 2.0)
+    known = effect.freedom * min(1.0 / effect.top**2, CDF_DIRECTIONS)
+    tail = 2.0 * (1.0 + 4.0 * scaled * scaled / known) ** (-known / 2.0)
     return Distance(gap, min(max(tail, float(kolmogorov(scaled))), 1.0))
 
 

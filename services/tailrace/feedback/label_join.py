@@ -10,6 +10,7 @@ from tailrace.backends.ports import Output
 from tailrace.core.attribution import Attribution
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
+from tailrace.core.monitoring import HOUR_MS
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.feedback.changelog import Changelog, Restored
 
@@ -26,6 +27,7 @@ class LabelJoin:
     def __init__(self, spec: JoinSpec, restored: Restored | None = None, watermark_ms: int = -1) -> None:
         self._join = JoinState(spec, watermark_ms)
         self._attribution = Attribution(spec) if spec.entity is not None else None
+        self._packs = spec.entity is None
         if restored is not None:
             self._restore_join(restored)
 
@@ -99,6 +101,9 @@ class LabelJoin:
             outputs += changelog.sources(join.sources.names)
         outputs += [changelog.held(key, self.held(key)) for key in sorted(held.touched)]
         join.added, join.touched, held.touched = [], [], set()
+        if self._packs:
+            # What the hour has brought is still asked for by the next tick.
+            join.pack(join.watermark_ms - join.watermark_ms % HOUR_MS)
         return outputs
 
     def take_side(self) -> list[Unattributed]:

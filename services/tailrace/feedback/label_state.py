@@ -8,6 +8,7 @@ from tailrace.backends.ports import Output
 from tailrace.contracts.records import Quarantined
 from tailrace.core.join_table import Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
+from tailrace.core.lost_outcomes import Span
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import QualityWindows, WindowKey
 from tailrace.core.readings import Readings, ReadingSpec
@@ -38,6 +39,10 @@ class LabelState(LabelJoin):
     ) -> None:
         super().__init__(spec, restored, watermark_ms)
         self.counts = LabelCounts(self.table, self.sources, kept_ms, counted)
+        self._join.closed.told = self.counts.packed
+        self.counts.left_out = self._join.closed.leave_out
+        # The watch over sources looks at single labels, of whatever age.
+        self._packs = self._packs and self.sources is None
         if restored is not None:
             self.counts.restore(restored.windows)
 
@@ -74,9 +79,9 @@ class LabelState(LabelJoin):
         """What the changelog has to be told since the last call; frees what is gone."""
         return super().store(changelog) + self.counts.store(changelog)
 
-    def set_aside(self, spans: Sequence[Quarantined]) -> None:
-        """Takes labels of sources that are not trusted out of the windows, now and as they come."""
-        self.counts.set_aside(spans)
+    def set_aside(self, spans: Sequence[Quarantined], lost: Sequence[Span] = ()) -> None:
+        """Takes labels out of the windows; see `LabelCounts`."""
+        self.counts.set_aside(spans, lost)
 
     def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said now of windows whose labels are still coming."""

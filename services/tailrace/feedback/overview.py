@@ -104,8 +104,8 @@ class Overview:
             (self.monitor.judged_again if ticked else self.monitor.judged)(self._judged_by(changes))
 
     def set_aside(self) -> None:
-        """Takes the labels of sources that are in quarantine out of the windows, after a restart."""
-        self._first.set_aside(self.monitor.sources.quarantined)
+        """Takes labels out of the windows that are not trusted, or whose like may have been lost; after a restart too."""
+        self._first.set_aside(self.monitor.sources.quarantined, self.monitor.lost.spans)
 
     def readings(self, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said at a stream time of windows whose labels, of those that judge the model, are still coming."""
@@ -121,6 +121,8 @@ class Overview:
         readings = self.readings(watermark_ms)
         suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
         suspicions += self._judge_sources(watermark_ms)
+        if self.monitor.lost.tell(tick_ms, readings.curves.values()):
+            self.set_aside()
 
         def accuse(since_ms: Sequence[int]) -> list[Suspicion]:
             return self._accuse(since_ms, watermark_ms)
@@ -143,7 +145,7 @@ class Overview:
         wait_ms = self._reading_spec.window_ms + self._reading_spec.lateness_ms
         for block in ripe(self._first.table, watch.data.judged_ms, watermark_ms, wait_ms):
             watch.judge(block, book)
-        self._first.set_aside(watch.quarantined)
+        self.set_aside()
         return [Suspicion.of_source(finding) for finding in watch.standing]
 
     def _accuse(self, since_ms: Sequence[int], watermark_ms: int) -> list[Suspicion]:
@@ -153,7 +155,7 @@ class Overview:
             return []
         blocks = [recent(self._first.table, time_ms, watermark_ms) for time_ms in since_ms]
         found = [finding for block in blocks for finding in watch.accuse(block, book, len(blocks))]
-        self._first.set_aside(watch.quarantined)
+        self.set_aside()
         return [Suspicion.of_source(finding) for finding in found]
 
     def _judged_by(self, changes: Changes) -> Judged:

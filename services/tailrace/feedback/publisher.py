@@ -110,9 +110,14 @@ class Publisher:
         *,
         is_due: bool = False,
     ) -> list[Output]:
-        """Windows that changed and, where it `is_due`, those whose readings did; those of auxiliary labels have none."""
+        """Windows that changed and, where it `is_due`, those whose readings did; those of auxiliary labels have none.
+
+        Windows that were forgotten are deleted: a compacted topic would keep them for ever.
+        """
         auxiliary = readings is None
-        outputs = []
+        prefix = f"{declared.name}|" if auxiliary else ""
+        forgotten = [f"{prefix}{key.text()}".encode() for key in counts.take_forgotten_windows()]
+        outputs = [Output(self._topics.quality, name, None) for name in forgotten]
         for key in counts.take_changed_windows(readings if readings is not None and is_due else ()):
             record = counts.windows.record(
                 key,
@@ -125,6 +130,5 @@ class Publisher:
                 estimate=readings.estimate(key) if readings is not None else None,
                 fading=fading.metrics if fading is not None and key == fading.key else None,
             )
-            name = f"{declared.name}|{key.text()}" if auxiliary else key.text()
-            outputs.append(Output(self._topics.quality, name.encode(), encode(record)))
+            outputs.append(Output(self._topics.quality, f"{prefix}{key.text()}".encode(), encode(record)))
         return outputs

@@ -76,6 +76,7 @@ def monitor_spec(use_case: UseCase) -> MonitorSpec:
         ),
         training_window_ms=milliseconds(policy.window),
         decides=use_case.plan.task == "binary",
+        attribution_ms=milliseconds(use_case.label.matures_after),
     )
 
 

@@ -14,20 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from tailrace.backends.codec import BatchDecoder
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.recordings import to_recording
 from tailrace.backends.settings import Settings, load_settings
-from tailrace.contracts.records import CandidateRegistered, RetrainRequested
 from tailrace.contracts.topics import Topics
 from tailrace.local.audit import AuditReport, audit
 from tailrace.local.observer import Observer
 from tailrace.local.replay import Progress, Replay
-from tailrace.local.report import audit_table, decisions_table, figure, live_panel
+from tailrace.local.report import audit_table, decisions_table, figure, live_panel, when
 from tailrace.local.supervisor import Embedded
-from tailrace.testing.decisions import champion_of
+from tailrace.testing.closing import Phase, Stage, closing
+from tailrace.testing.decisions import NO_MODEL
 from tailrace.testing.streams import DAY_MS, START_MS, CardFraudStream
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
@@ -36,16 +37,6 @@ USE_CASE = "card_fraud"
 PACED_S = 10.0
 """Wall time in which the last stream day is played by timetable, to measure latency. At full speed a
 whole day arrives at once, and latency would be the length of the queue."""
-RECOVERED = 0.5
-"""Share of the log loss that the drift cost which the new model must win back for the loop to count as closed."""
-
-
-class Phase(msgspec.Struct, frozen=True):
-    """Accuracy of one version in one part of the stream."""
-
-    name: str
-    version: str
-    metrics: dict[str, float | None]
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +47,7 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     predictions: int
     p50_ms: float | None
     p99_ms: float | None
+    stages: list[Stage]
     phases: list[Phase]
     decisions: list[dict[str, str]]
     decisions_hash: str
@@ -64,9 +56,10 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
 
     @property
-    def closed(self) -> bool:
-        """Whether the loop closed and the audit is clean."""
-        return not self.missing and self.audit.clean
+    def open(self) -> list[str]:
+        """Why the demo has failed: what keeps the loop from being closed, then what its audit found; else empty."""
+        found = [f"{finding.check}: {finding.count} {finding.problem}" for finding in self.audit.findings]
+        return self.missing + found
 
 
 class _Latency(msgspec.Struct, frozen=True):
@@ -90,144 +83,111 @@ def run_demo(*, seed: int = 7, keep: bool = False, as_json: bool = False, direct
     console = Console(stderr=as_json)
     settings = load_settings()
     use_case = load_use_case(settings.use_cases, USE_CASE)
+    stream = CardFraudStream(seed=seed)
     with _state(directory, keep=keep) as state:
         console.print(f"[dim]starting Kafka, Redis and the services; state and logs in {state}[/]")
         embedded = Embedded(state, settings=settings)
         try:
             embedded.start([USE_CASE])
-            result, seen = _run(embedded.settings, use_case, seed, console, embedded.check)
+            with Live(console=console, refresh_per_second=4, transient=True) as live:
+                shown = _Shown(live, stream.drift_ms)
+                result, seen = play_demo(embedded.settings, use_case, stream, look=embedded.check, show=shown.update)
             if as_json:
                 print(msgspec.json.encode(result).decode())  # noqa: T201  # the command's output
             console.print(_final(result, seen))
+            for reason in result.open:
+                console.print(f"[red]the demo failed:[/] {escape(reason)}", soft_wrap=True)
             if keep:
                 _linger(embedded.addresses(), console)
         finally:
             embedded.stop()
-    return 0 if result.closed else 1
+    return 1 if result.open else 0
 
 
-def _run(
-    settings: Settings, use_case: UseCase, seed: int, console: Console, check: Callable[[], None]
+def play_demo(
+    settings: Settings,
+    use_case: UseCase,
+    stream: CardFraudStream,
+    *,
+    look: Callable[[], None],
+    show: Callable[[Progress, Observer], None] = lambda _, __: None,
 ) -> tuple[DemoResult, Observer]:
+    """Plays the demo into services that run, and judges what came of it.
+
+    Args:
+        settings: Address of the broker.
+        use_case: What the services serve.
+        stream: What is played: a day at a time, and the last by timetable.
+        look: Called now and then; raises to give up.
+        show: Called now and then with where the replay is and what has been decided.
+    """
     began = time.monotonic()
-    stream = CardFraudStream(seed=seed)
     events, outcomes = stream.tables()
     seen = Observer(settings, use_case.name)
     progress = Progress(START_MS, 0, 0, len(events), 0.0, "")
-    shown_at = 0.0
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
 
-        def look() -> None:
-            nonlocal shown_at
-            check()
-            seen.poll()
-            if time.monotonic() - shown_at > 0.25:
-                shown_at = time.monotonic()
-                live.update(live_panel(progress, seen, stream.drift_ms))
+    def keep_going() -> None:
+        look()
+        seen.poll()
+        show(progress, seen)
 
-        def moved(now: Progress) -> None:
-            nonlocal progress
-            progress = now
-            look()
+    def moved(now: Progress) -> None:
+        nonlocal progress
+        progress = now
+        keep_going()
 
-        recordings = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
-        replay = Replay(settings, use_case, *recordings, keep_going=look)
-        last_day_ms = START_MS + (stream.days - 1) * DAY_MS
-        replay.play(DAY_MS, until_ms=last_day_ms, on_progress=moved)
-        # Judged here: what follows has no watermarks, so that nothing is decided in it.
-        replay.play_timed(
-            DAY_MS / 1_000 / PACED_S, from_ms=last_day_ms, until_ms=last_day_ms + DAY_MS, on_progress=moved
-        )
-        replay.settle()
-        seen.poll(1.0)
+    recordings = to_recording(events, use_case.requests), to_recording(outcomes, use_case.label.topic)
+    replay = Replay(settings, use_case, *recordings, keep_going=keep_going)
+    end_ms = last_day_ms(stream)
+    replay.play(DAY_MS, until_ms=end_ms, on_progress=moved)
+    # Judged until here: what follows has no watermarks, so that nothing is decided in it.
+    replay.play_timed(DAY_MS / 1_000 / PACED_S, from_ms=end_ms, until_ms=end_ms + DAY_MS, on_progress=moved)
+    replay.settle()
+    seen.poll(1.0)
     replay.close()
     seen.close()
+    return _judged(settings, use_case, stream, seen, time.monotonic() - began), seen
+
+
+def last_day_ms(stream: CardFraudStream) -> int:
+    """Begin of the last day, which is played by timetable, epoch milliseconds."""
+    return START_MS + (stream.days - 1) * DAY_MS
+
+
+def _judged(
+    settings: Settings, use_case: UseCase, stream: CardFraudStream, seen: Observer, took_s: float
+) -> DemoResult:
     report = audit(settings, use_case)
-    p50_ms, p99_ms = _latency(settings, use_case, last_day_ms)
-    phases = _phases(seen, stream, last_day_ms)
+    end_ms = last_day_ms(stream)
+    p50_ms, p99_ms = _latency(settings, use_case, end_ms)
+    closed = closing(seen, begin_ms=START_MS, drift_ms=stream.drift_ms, end_ms=end_ms)
     return DemoResult(
-        seed=seed,
+        seed=stream.seed,
         events=report.events,
         predictions=report.predictions,
         p50_ms=p50_ms,
         p99_ms=p99_ms,
-        phases=phases,
+        stages=closed.stages,
+        phases=closed.phases,
         decisions=seen.decisions(),
         decisions_hash=seen.decisions_hash(),
         audit=report,
-        missing=_missing(seen, stream, phases),
-        took_s=round(time.monotonic() - began, 1),
-    ), seen
+        missing=closed.missing,
+        took_s=round(took_s, 1),
+    )
 
 
-def _promotions(seen: Observer, drift_ms: int) -> list[int]:
-    """Stream times at which models that were asked for because of the drift became champion."""
-    asked = {
-        record.run_id
-        for record in seen.retraining
-        if isinstance(record, RetrainRequested)
-        and record.trigger in ("drift", "metric_drop")
-        and record.requested_at_ms >= drift_ms
-    }
-    candidates = {
-        record.model_version
-        for record in seen.retraining
-        if isinstance(record, CandidateRegistered) and record.run_id in asked
-    }
-    first: dict[str, int] = {}
-    for table in seen.tables:
-        if champion_of(table) in candidates:
-            first.setdefault(champion_of(table), table.decided_at_ms)
-    return sorted(first.values())
+class _Shown:
+    """What the terminal shows while the demo plays, a few times a second."""
 
+    def __init__(self, live: Live, drift_ms: int) -> None:
+        self._live, self._drift_ms = live, drift_ms
+        self._shown_at = 0.0
 
-def _phases(seen: Observer, stream: CardFraudStream, end_ms: int) -> list[Phase]:
-    """Accuracy before, during and after the drift.
-
-    A first candidate may know too little of the new pattern: the drift counts as over at the first
-    promotion behind which accuracy has recovered, else at the last.
-    """
-    phases: list[Phase] = []
-    for promoted_ms in _promotions(seen, stream.drift_ms) or [end_ms]:
-        new_ms = min(-(-promoted_ms // DAY_MS) * DAY_MS, end_ms)
-        spans = (("before", START_MS, stream.drift_ms), ("during", stream.drift_ms, new_ms), ("after", new_ms, end_ms))
-        phases = [
-            Phase(name, version, metrics)
-            for name, begin, end in spans
-            for version, metrics in seen.accuracy(begin, end).items()
-        ]
-        if not _not_recovered(phases):
-            break
-    return phases
-
-
-def _missing(seen: Observer, stream: CardFraudStream, phases: list[Phase]) -> list[str]:
-    """The links of the loop that did not close, in order; empty when it closed."""
-    missing = []
-    if not any(
-        alarm.raised_at_ms >= stream.drift_ms and alarm.kind in ("drift", "metric_drop") for alarm in seen.alarms
-    ):
-        missing.append("no alarm after the drift")
-    if not _promotions(seen, stream.drift_ms):
-        return [*missing, "no model that was asked for because of the drift was promoted"]
-    return missing + _not_recovered(phases)
-
-
-def _not_recovered(phases: list[Phase]) -> list[str]:
-    before, during, after = (_log_loss(phases, name) for name in ("before", "during", "after"))
-    if before is None or during is None or after is None:
-        return ["accuracy is not known before, during and after the drift"]
-    if during <= before or after > during - RECOVERED * (during - before):
-        return [f"log loss did not recover: {before:.4f} before, {during:.4f} during, {after:.4f} after"]
-    return []
-
-
-def _log_loss(phases: list[Phase], name: str) -> float | None:
-    """Log loss over the versions that were models: version 0 is the default score."""
-    rows = [phase.metrics for phase in phases if phase.name == name and phase.version != "0"]
-    weights = [row["labelled"] or 0.0 for row in rows]
-    losses = [row["log_loss"] or 0.0 for row in rows]
-    return float(np.average(losses, weights=weights)) if sum(weights) else None
+    def update(self, progress: Progress, seen: Observer) -> None:
+        if time.monotonic() - self._shown_at > 0.25:
+            self._shown_at = time.monotonic()
+            self._live.update(live_panel(progress, seen, self._drift_ms))
 
 
 def _latency(settings: Settings, use_case: UseCase, from_ms: int) -> tuple[float | None, float | None]:
@@ -242,21 +202,24 @@ def _latency(settings: Settings, use_case: UseCase, from_ms: int) -> tuple[float
 
 
 def _final(result: DemoResult, seen: Observer) -> RenderableType:
+    stages = Table("the loop", "first at", "version", title="stages")
+    for stage in result.stages:
+        at = "[red]never[/]" if stage.at_ms is None else when(stage.at_ms)
+        stages.add_row(stage.name, at, stage.model or "-")
     accuracy = Table("phase", "version", "predictions", "labelled", "log loss", "PR AUC", "F1 (best)", title="accuracy")
     for phase in result.phases:
         row = phase.metrics
         counts = [figure(row[name], 0) for name in ("predictions", "labelled")]
         metrics = [figure(row["log_loss"]), figure(row["pr_auc"], 3), figure(row["f1"], 3)]
-        accuracy.add_row(phase.name, "default" if phase.version == "0" else phase.version, *counts, *metrics)
+        accuracy.add_row(phase.name, "default" if phase.version == NO_MODEL else phase.version, *counts, *metrics)
     summary = Table(title="tailrace demo", show_header=False)
     summary.add_row("events", f"{result.events:,}")
     summary.add_row("predictions", f"{result.predictions:,}")
     summary.add_row("end to end, paced", f"p50 {figure(result.p50_ms, 0)} ms, p99 {figure(result.p99_ms, 0)} ms")
     summary.add_row("decisions", f"{len(result.decisions)}, hash {result.decisions_hash}")
     summary.add_row("took", f"{result.took_s:.0f} s")
-    closed = "[green]closed[/]" if not result.missing else "[red]open: " + "; ".join(result.missing) + "[/]"
-    summary.add_row("loop", closed)
-    return Group(decisions_table(seen), accuracy, audit_table(result.audit), summary)
+    summary.add_row("loop", "[red]open[/]" if result.missing else "[green]closed[/]")
+    return Group(decisions_table(seen), stages, accuracy, audit_table(result.audit), summary)
 
 
 def _linger(addresses: dict[str, str], console: Console) -> None:

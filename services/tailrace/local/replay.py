@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import confluent_kafka
@@ -15,7 +15,7 @@ from tailrace.backends.recordings import Recording
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import WATERMARK_HEADER, RoutingTable
 from tailrace.contracts.topics import READERS, Topics
-from tailrace.errors import BrokerUnavailable
+from tailrace.errors import BrokerUnavailable, ConfigError
 from tailrace.local.barrier import Barrier
 from tailrace.usecase.declaration import UseCase
 
@@ -87,37 +87,35 @@ class Replay:
     Args:
         settings: Address of the broker.
         use_case: What runs.
-        events: Recording of its requests.
-        outcomes: Recording of its outcomes.
+        recordings: What is played, each into its topic: requests, outcomes, outcomes of auxiliary labels. A topic of the
+            use case of which nothing is recorded is silent, but holds stream time back as well.
         wait_for_training: Let a training in flight, and what rollout decides on it, finish before
             the next slice. Without it a replay is faster than the trainer, and decisions fall later.
         stall_s: Give up when no group moves for so long, seconds.
         keep_going: Called now and then; raises to give up (a dead service, say).
+
+    Raises:
+        ConfigError: a recording is of a topic that the use case does not read, or two are of one topic.
     """
 
     def __init__(
         self,
         settings: Settings,
         use_case: UseCase,
-        events: Recording,
-        outcomes: Recording,
-        *,
+        *recordings: Recording,
         wait_for_training: bool = True,
         stall_s: float = 180.0,
         keep_going: Callable[[], None] = lambda: None,
     ) -> None:
-        self._events = events
-        self._outcomes = outcomes
+        outcomes = [topic.name for topic in use_case.outcome_topics]
+        self._recorded = _by_topic(recordings, [*outcomes, use_case.requests.name])
+        self._turns = (outcomes, [use_case.requests.name])
         self._stall_s = stall_s
         self._keep_going = keep_going
         self._barrier = Barrier(settings, use_case, training=wait_for_training)
         self._producer = producer(settings, **{"linger.ms": 20})
         client = admin(settings)
-        self._partitions = {
-            topic.name: partitions_of(client, topic.name) for topic in (use_case.requests, *use_case.outcome_topics)
-        }
-        # Topics of auxiliary labels: nothing of theirs is recorded, but they hold stream time back as well.
-        self._silent = self._partitions.keys() - {use_case.requests.name, use_case.label.topic.name}
+        self._partitions = {topic: partitions_of(client, topic) for topics in self._turns for topic in topics}
         self._failed: str = ""
         self._began = time.monotonic()
         self._sent = [0, 0]
@@ -134,7 +132,8 @@ class Replay:
         """Plays as fast as the use case digests; every run decides alike.
 
         First all topics are told the watermark at which the replay begins. Then each slice of stream time:
-          1. its outcomes, then the watermark "nothing older than the slice's end follows" on every partition;
+          1. its outcomes, of every topic of them, then the watermark "nothing older than the slice's end follows" on
+             every partition;
           2. wait until every consumer group has caught up and follows the newest routing table;
           3. its events, then the same watermark;
           4. wait again.
@@ -143,7 +142,7 @@ class Replay:
         Args:
             slice_ms: Length of a slice, stream milliseconds.
             from_ms: First event time to send; None for the recording's first.
-            until_ms: Time to stop before; None for the end of both recordings.
+            until_ms: Time to stop before; None for the end of all recordings.
             on_progress: Called after each slice.
 
         Raises:
@@ -156,11 +155,9 @@ class Replay:
         self.settle()
         for at in range(begin, end, slice_ms):
             upto = min(at + slice_ms, end)
-            for position, recording in enumerate((self._outcomes, self._events)):
-                rows = recording.between(at, upto)
-                self._send(recording.topic.name, recording.encoded(rows))
-                self._sent[position] += rows.stop - rows.start
-                for topic in (recording.topic.name, *(self._silent if recording is self._outcomes else ())):
+            for turn, topics in enumerate(self._turns):
+                self._send_slice(turn, at, upto)
+                for topic in topics:
                     self._punctuate(topic, upto)
                 self.settle()
             progress = self._progress(upto)
@@ -183,17 +180,15 @@ class Replay:
         Args:
             speed: Stream seconds per second.
             from_ms: First event time to send; None for the recording's first.
-            until_ms: Time to stop before; None for the end of both recordings.
+            until_ms: Time to stop before; None for the end of all recordings.
             on_progress: Called once per second.
         """
         begin, end = self._span(from_ms, until_ms, 1)
         started, reported, at = time.monotonic(), 0.0, begin
         while at < end:
             upto = min(end, begin + int((time.monotonic() - started) * speed * 1_000))
-            for position, recording in enumerate((self._outcomes, self._events)):
-                rows = recording.between(at, upto)
-                self._send(recording.topic.name, recording.encoded(rows))
-                self._sent[position] += rows.stop - rows.start
+            for turn in range(len(self._turns)):
+                self._send_slice(turn, at, upto)
             self._producer.poll(0)
             at = max(at, upto)
             self._keep_going()
@@ -220,7 +215,7 @@ class Replay:
         self._barrier.close()
 
     def _span(self, from_ms: int | None, until_ms: int | None, slice_ms: int) -> tuple[int, int]:
-        times = [r.times_ms for r in (self._events, self._outcomes) if len(r)]
+        times = [recording.times_ms for recording in self._recorded.values() if len(recording)]
         if not times:
             return 0, 0
         first = min(int(t[0]) for t in times) if from_ms is None else from_ms
@@ -228,6 +223,14 @@ class Replay:
         # Whole slices: a watermark inside a slice would be one that no other run has.
         end = -(-(max(int(t[-1]) for t in times) + 1) // slice_ms) * slice_ms
         return begin, end if until_ms is None else min(until_ms, end)
+
+    def _send_slice(self, turn: int, from_ms: int, until_ms: int) -> None:
+        for topic in self._turns[turn]:
+            recording = self._recorded.get(topic)
+            if recording is not None:
+                rows = recording.between(from_ms, until_ms)
+                self._send(topic, recording.encoded(rows))
+                self._sent[turn] += rows.stop - rows.start
 
     def _send(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
         produce, poll = self._producer.produce, self._producer.poll
@@ -257,5 +260,19 @@ class Replay:
 
     def _progress(self, stream_ms: int) -> Progress:
         outcomes, events = self._sent
+        [requests] = self._turns[1]
+        total = len(self._recorded.get(requests, ()))
         elapsed_s = time.monotonic() - self._began
-        return Progress(stream_ms, events, outcomes, len(self._events), elapsed_s, self.control.champion())
+        return Progress(stream_ms, events, outcomes, total, elapsed_s, self.control.champion())
+
+
+def _by_topic(recordings: Sequence[Recording], topics: Sequence[str]) -> dict[str, Recording]:
+    found: dict[str, Recording] = {}
+    for recording in recordings:
+        name = recording.topic.name
+        if name not in topics:
+            raise ConfigError(f"{name!r} is no topic of the use case; those are {', '.join(topics)}")
+        if name in found:
+            raise ConfigError(f"two recordings are of topic {name!r}")
+        found[name] = recording
+    return found

@@ -23,11 +23,11 @@ def quality_between(
     Returns:
         One row per model version, then one over all of them: "version", "predictions", "final" and the metrics.
     """
-    newest = {m.key: m.value for m in read_topic(settings, topics.quality) if m.value is not None}
+    newest = {m.key: m.value for m in read_topic(settings, topics.quality)}
     start_ms, end_ms = _midnight_ms(since), _midnight_ms(until)
     found = [
         q
-        for q in (decode(Quality, value) for value in newest.values())
+        for q in (decode(Quality, value) for value in newest.values() if value is not None)
         if not (q.slice or q.auxiliary) and q.variant == variant and start_ms <= q.window_start_ms < end_ms
     ]
     rows = []

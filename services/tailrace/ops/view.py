@@ -68,7 +68,8 @@ class LoopView:
         if message.topic == t.dead_letters:
             self._take_dead_letter(message)
         elif value is None:
-            return
+            if message.topic == t.quality:
+                self._quality.pop(message.key or b"", None)
         elif message.topic == t.heartbeats:
             self.vitals.apply(decode(Heartbeat, value))
         elif message.topic == t.control:

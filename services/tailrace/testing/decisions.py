@@ -22,6 +22,9 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.metrics import merge
 from tailrace.core.scoring import BINS, score_of
 
+NO_MODEL = "0"
+"""Version that stands for the default score, before the first model."""
+
 
 class Decision(msgspec.Struct, frozen=True):
     """One thing that was decided; equal in every run of the same streams.
@@ -125,6 +128,14 @@ class DecisionLog:
             if from_ms <= record.window_start_ms < until_ms and record.variant != "shadow":
                 found.setdefault(record.model_version, []).append(record)
         return {version: summed(found[version]) for version in sorted(found, key=lambda text: (len(text), text))}
+
+    def log_loss(self, from_ms: int, until_ms: int) -> float | None:
+        """Log loss of the same over all versions that are models; None without labels."""
+        rows = [row for version, row in self.accuracy(from_ms, until_ms).items() if version != NO_MODEL]
+        known = [(row["log_loss"], row["labelled"]) for row in rows]
+        weighed = [(loss, labelled) for loss, labelled in known if loss is not None and labelled]
+        total = sum(labelled for _, labelled in weighed)
+        return sum(loss * labelled for loss, labelled in weighed) / total if total else None
 
 
 _RETRAINING = msgspec.json.Decoder(RetrainingRecord)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tailrace.backends.recordings import Recording
 from tailrace.core.durations import milliseconds
 from tailrace.errors import ConfigError
 from tailrace.testing.faults import (
@@ -32,75 +30,12 @@ from tailrace.testing.faults import (
     Silence,
 )
 from tailrace.testing.malformed import malformed_records
+from tailrace.testing.sent_streams import Indices, Stream, Streams
 from tailrace.usecase.declaration import UseCase
-from tailrace.usecase.sources import Label, Topic
+from tailrace.usecase.sources import Label
 
-Indices = NDArray[np.int64]
 HIGHEST = 0.9
 """Quantile of the column from which a concept shift draws its new positives."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What a producer sends to one topic.
-
-    Attributes:
-        topic: The topic.
-        columns: One Arrow array of length n per field.
-        arrival_ms: int64 (n,), when each record is sent, epoch milliseconds, in any order.
-        malformed: Further records (arrival, key, value) that nobody can use.
-        trailing_ms: How far the producer's watermark trails, because records may still be under way.
-    """
-
-    topic: Topic
-    columns: dict[str, pa.Array]
-    arrival_ms: Indices
-    malformed: tuple[tuple[int, bytes, bytes | None], ...] = field(default=())
-    trailing_ms: int = 0
-
-    @property
-    def times_ms(self) -> Indices:
-        """int64 (n,), event times, epoch milliseconds."""
-        return np.asarray(self.columns[self.topic.event_time].to_numpy(zero_copy_only=False), np.int64)
-
-    def recording(self) -> Recording:
-        """The well-formed records in the order in which they are sent."""
-        order = np.argsort(self.arrival_ms, kind="stable")
-        taken = pa.array(order)
-        return Recording(
-            self.topic, self.arrival_ms[order], {name: column.take(taken) for name, column in self.columns.items()}
-        )
-
-    def take(self, rows: Indices) -> Stream:
-        """Records at some places."""
-        columns = {name: column.take(pa.array(rows)) for name, column in self.columns.items()}
-        return replace(self, columns=columns, arrival_ms=self.arrival_ms[rows])
-
-    def with_column(self, name: str, values: Any) -> Stream:
-        """The same with other values in a column."""
-        kept = self.columns[name].type
-        return replace(self, columns=self.columns | {name: pa.array(values).cast(kept, safe=False)})
-
-
-@dataclass(frozen=True)
-class Streams:
-    """Events and outcomes of a use case."""
-
-    events: Stream
-    outcomes: Stream
-
-    def of(self, side: Side) -> Stream:
-        """One of the two."""
-        return self.events if side == "events" else self.outcomes
-
-    def with_stream(self, side: Side, stream: Stream) -> Streams:
-        """The same with another stream on one side."""
-        return replace(self, events=stream) if side == "events" else replace(self, outcomes=stream)
-
-
-def streams_of(events: Recording, outcomes: Recording) -> Streams:
-    """Recordings as they were recorded: sent in order, at their event times."""
-    return Streams(*(Stream(one.topic, one.columns, one.times_ms.copy()) for one in (events, outcomes)))
 
 
 def inject(streams: Streams, faults: Sequence[AnyFault], use_case: UseCase, begin_ms: int, seed: int) -> Streams:

@@ -8,19 +8,11 @@ once, rows and FEATURES without the commit behind them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import structlog
 
 from tailrace.backends.artifacts import Bundle
-from tailrace.backends.codec import decode
-from tailrace.backends.memory import MemoryOnlineStore, MemoryRegistry
 from tailrace.backends.ports import Assigned, Executor, Message, Processor
-from tailrace.backends.settings import Settings
 from tailrace.backends.telemetry import Metrics
-from tailrace.backends.topics import specs_of
-from tailrace.contracts.records import RoutingTable
-from tailrace.contracts.topics import AUDIT, Topics
+from tailrace.contracts.topics import AUDIT
 from tailrace.core.monitor_state import Champion
 from tailrace.core.rollouts import RolloutState
 from tailrace.features.processor import FeatureProcessor
@@ -32,59 +24,10 @@ from tailrace.inference.models import ModelPool, executor_of
 from tailrace.inference.processor import ScoringProcessor
 from tailrace.rollout.processor import RolloutProcessor, audit_hash
 from tailrace.rollout.service import spec_of
-from tailrace.testing.memory_log import MemoryLog
-from tailrace.usecase.declaration import UseCase
+from tailrace.testing.world import Crashes, World
 
 BATCH = 16_000
 """Records of a step. Decisions do not depend on it; fewer cost more calls, more cost memory."""
-
-
-class World:
-    """What the services of one use case share.
-
-    Args:
-        use_case: What runs.
-        settings: State directory, threads and partitions.
-    """
-
-    def __init__(self, use_case: UseCase, settings: Settings) -> None:
-        self.use_case = use_case
-        self.settings = settings
-        self.topics = topics = Topics(use_case.name)
-        self.log = MemoryLog(specs_of(use_case), settings.partitions, (topics.retraining, topics.control, AUDIT))
-        self.store = MemoryOnlineStore()
-        self.registry = MemoryRegistry(settings.state_dir / "bundles")
-        # What services log says the time of this machine, and the decisions say the rest.
-        self.logger: Any = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
-
-    def table(self) -> RoutingTable | None:
-        """The newest routing table."""
-        control = self.log.partitions(self.topics.control)[0]
-        value = control.values[-1] if control.values else None
-        return None if value is None else decode(RoutingTable, value)
-
-
-class Crashes:
-    """When a service is to lose its memory: at the first batch with records at or after each time.
-
-    Args:
-        at_ms: Stream times, epoch milliseconds.
-    """
-
-    def __init__(self, at_ms: Sequence[int] = ()) -> None:
-        self._left = sorted(at_ms)
-
-    @property
-    def ahead(self) -> bool:
-        """Whether one is still to come."""
-        return bool(self._left)
-
-    def due(self, now_ms: int) -> bool:
-        """True once for each that has come due."""
-        if not self._left or now_ms < self._left[0]:
-            return False
-        self._left.pop(0)
-        return True
 
 
 class Transactional:

@@ -16,8 +16,6 @@ from tailrace.testing.faults import AnyFault, Candidate, Fault, moment_ms
 
 FOREVER_MS = 2**62
 _BY_TIMEOUT = b'"reason":"timeout"'
-NO_MODEL = "0"
-"""Version that stands for the default score, before the first model."""
 
 
 class _TimedOut(msgspec.Struct):
@@ -195,7 +193,7 @@ class Simulation(DecisionLog):
         at_ms = self._begin_of(drift)
         new_ms = at_ms + milliseconds(within)
         spans = ((self.begin_ms, at_ms), (at_ms, new_ms), (new_ms, FOREVER_MS))
-        before, during, after = (self._log_loss(*span) for span in spans)
+        before, during, after = (self.log_loss(*span) for span in spans)
         if before is None or during is None or after is None:
             return Verdict(False, "log loss is not known before, during and after the drift")
         figures = f"log loss {before:.4f} before, {during:.4f} until {_when(new_ms)}, {after:.4f} after"
@@ -241,13 +239,6 @@ class Simulation(DecisionLog):
 
     def _raised(self) -> list[Alarm]:
         return [alarm for alarm in self.alarms if not alarm.resolved]
-
-    def _log_loss(self, from_ms: int, until_ms: int) -> float | None:
-        rows = [row for version, row in self.accuracy(from_ms, until_ms).items() if version != NO_MODEL]
-        known = [(row["log_loss"], row["labelled"]) for row in rows]
-        weighed = [(loss, labelled) for loss, labelled in known if loss is not None and labelled]
-        total = sum(labelled for _, labelled in weighed)
-        return sum(loss * labelled for loss, labelled in weighed) / total if total else None
 
     def _champions_said(self) -> str:
         return ", ".join(f"{version} from {_when(at)}" for at, version in self.champions()) or "never any"

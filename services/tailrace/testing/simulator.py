@@ -42,11 +42,13 @@ from tailrace.testing.faults import (
     Silence,
     check,
 )
-from tailrace.testing.injection import Stream, inject, streams_of
+from tailrace.testing.injection import inject
 from tailrace.testing.memory_log import MemoryLog, partitions_of
-from tailrace.testing.shells import Crashes, Features, Transactional, World, feedback, inference, rollout
+from tailrace.testing.sent_streams import Stream, stream_of, streams_of
+from tailrace.testing.shells import Features, Transactional, feedback, inference, rollout
 from tailrace.testing.simulation import Counts, Simulation, Verdict, run_of
 from tailrace.testing.training import Training
+from tailrace.testing.world import Crashes, World
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
 
@@ -86,6 +88,7 @@ def simulate(
     events: pa.Table | Recording,
     outcomes: pa.Table | Recording,
     *,
+    auxiliary: Sequence[Recording] = (),
     faults: Sequence[AnyFault] = (),
     seed: int = 0,
     step: str = "1h",
@@ -95,7 +98,8 @@ def simulate(
     """Plays events and outcomes through the loop of a use case.
 
     Each step of stream time:
-      1. its outcomes, then the watermark "nothing older than the step's end follows" on every partition;
+      1. its outcomes, of every topic of them, then the watermark "nothing older than the step's end follows" on every
+         partition;
       2. every service takes turns until nothing is left to do, trainings included;
       3. its events, then the same watermark;
       4. again until nothing is left.
@@ -104,6 +108,8 @@ def simulate(
         use_case: The use case, or its name in the folder of the settings.
         events: What is scored: a table or recording with the fields of the requests topic.
         outcomes: What is reported.
+        auxiliary: Outcomes of auxiliary labels that have topics of their own; faults spare them. A topic of which nothing
+            is recorded is silent, but holds stream time back as well.
         faults: What befalls streams and services, in the order in which streams are changed.
         seed: Of everything random in the faults.
         step: Stream time played at once: decisions fall at its end, at most once an hour.
@@ -122,29 +128,34 @@ def simulate(
         for given, topic in ((events, case.requests), (outcomes, case.label.topic))
     ]
     step_ms = milliseconds(step)
-    first_ms = min((int(one.times_ms[0]) for one in recorded if len(one)), default=0)
+    played = [one for one in (*recorded, *auxiliary) if len(one)]
+    first_ms = min((int(one.times_ms[0]) for one in played), default=0)
     begin_ms = first_ms - first_ms % step_ms
     check(faults, begin_ms)
     streams = inject(streams_of(*recorded), faults, case, begin_ms, seed)
     with tempfile.TemporaryDirectory(prefix="tailrace-simulation-") as folder, _spared_collector():
         world = World(case, settings.model_copy(update={"state_dir": Path(folder)}))
-        loop = _Loop(world, [streams.outcomes, streams.events], tuple(faults), begin_ms)
+        reported = [streams.outcomes, *map(stream_of, auxiliary)]
+        loop = _Loop(world, (reported, [streams.events]), tuple(faults), begin_ms)
         # To the end of what was recorded, whatever is lost of it.
-        last_ms = max((int(one.times_ms[-1]) for one in recorded if len(one)), default=begin_ms)
+        last_ms = max((int(one.times_ms[-1]) for one in played), default=begin_ms)
         return loop.play(step_ms, last_ms, on_progress)
 
 
 class _Loop:
-    """Services, producers and what they are to meet."""
+    """Services, producers and what they are to meet; `turns` are streams sent before the services take theirs."""
 
-    def __init__(self, world: World, streams: list[Stream], faults: tuple[AnyFault, ...], begin_ms: int) -> None:
+    def __init__(
+        self, world: World, turns: tuple[list[Stream], list[Stream]], faults: tuple[AnyFault, ...], begin_ms: int
+    ) -> None:
         self._world = world
         self._faults = faults
         self._states_time = not any(isinstance(fault, Silence) for fault in faults)
-        self._producers = [_Producer(world, stream, states_time=self._states_time) for stream in streams]
-        # Topics of auxiliary labels: nothing of theirs is recorded, but they hold stream time back as well.
-        judged = world.use_case.label.topic.name
-        self._silent = [topic.name for topic in world.use_case.outcome_topics if topic.name != judged]
+        self._turns = [
+            [_Producer(world, stream, states_time=self._states_time) for stream in streams] for streams in turns
+        ]
+        spoken = {stream.topic.name for streams in turns for stream in streams}
+        self._silent = [topic.name for topic in world.use_case.outcome_topics if topic.name not in spoken]
         label = join_spec(world.use_case.label)
         self._result = Simulation(world.use_case.name, begin_ms, faults, label.window_ms + label.lateness_ms)
         self._sink = world.topics.group("simulation")
@@ -160,26 +171,28 @@ class _Loop:
     def play(self, step_ms: int, last_ms: int, on_progress: Callable[[Progress], None]) -> Simulation:
         """Plays everything; see `simulate`."""
         result, begin_ms = self._result, self._result.begin_ms
-        outcomes, events = self._producers
-        for producer in self._producers:
+        reported, [events] = self._turns
+        producers = [*reported, events]
+        for producer in producers:
             producer.punctuate(begin_ms, begin_ms)
         self._punctuate_silent(begin_ms)
         self._settle(begin_ms)
-        last_ms = max(last_ms, *(producer.last_ms for producer in self._producers))
+        last_ms = max(last_ms, *(producer.last_ms for producer in producers))
         # Whole steps: a watermark inside a step would be one that no other run has.
         for at_ms in range(begin_ms, last_ms + 1, step_ms):
             upto_ms = at_ms + step_ms
             self._register_candidates(at_ms, upto_ms)
             self._punctuate_silent(upto_ms)
-            for producer in self._producers:
-                producer.send(at_ms, upto_ms)
+            for turn in self._turns:
+                for producer in turn:
+                    producer.send(at_ms, upto_ms)
                 self._settle(upto_ms)
             result.end_ms = upto_ms
             on_progress(Progress(upto_ms, events.sent, events.total, result.champion))
         topics, written = self._world.topics, self._world.log.written
         result.counts = Counts(
             events.sent,
-            outcomes.sent,
+            sum(producer.sent for producer in reported),
             written[topics.predictions],
             written[topics.shadow],
             written[topics.labels],

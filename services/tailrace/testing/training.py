@@ -19,7 +19,8 @@ from tailrace.contracts.records import (
 )
 from tailrace.core.rollouts import with_role
 from tailrace.core.sampling import DataSet
-from tailrace.testing.shells import BATCH, Crashes, World
+from tailrace.testing.shells import BATCH
+from tailrace.testing.world import Crashes, World
 from tailrace.trainer.dataset import Window, load
 from tailrace.trainer.lake import CHUNK, LabelRow, Lake, ServedRow
 from tailrace.trainer.memory import Memory

@@ -14,6 +14,7 @@ from tailrace.contracts.records import Quarantined
 from tailrace.core.delay_drift import find_drift
 from tailrace.core.durations import milliseconds
 from tailrace.core.label_delay import LEAST_SHARE, Delays, cell_of, learn
+from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.quarantine import distrusted
 from tailrace.core.regression import ValueGrid
 from tailrace.core.sampling import DataSet, biased, maturity, newest_labels
@@ -30,7 +31,8 @@ class Window(NamedTuple):
 
     `until_ms` is the stream time of the request, epoch milliseconds; `span_ms` the training window; `attribution_ms`
     and `lateness_ms` say how long a label can take to become final; `weighted` takes labels that are not final yet
-    as well, weighted by how many more of their age are still to come. `grid` is where numbers are predicted.
+    as well, weighted by how many more of their age are still to come. `grid` is where numbers are predicted. `lost`
+    are spans of events whose outcomes may have been lost, disjoint and ascending: nothing is learnt from them.
     """
 
     until_ms: int
@@ -39,9 +41,10 @@ class Window(NamedTuple):
     lateness_ms: int
     weighted: bool = False
     grid: ValueGrid | None = None
+    lost: Sequence[Span] = ()
 
     @staticmethod
-    def of(use_case: UseCase, until_ms: int, *, weighted: bool) -> Window:
+    def of(use_case: UseCase, until_ms: int, *, weighted: bool, lost: Sequence[Span] = ()) -> Window:
         """What a use case is trained on at a stream time."""
         return Window(
             until_ms=until_ms,
@@ -50,6 +53,7 @@ class Window(NamedTuple):
             lateness_ms=milliseconds(use_case.label.topic.lateness),
             weighted=weighted,
             grid=grid_of(use_case.plan),
+            lost=lost,
         )
 
     @property
@@ -75,6 +79,7 @@ def load(directory: Path, *, fingerprint: str, window: Window, quarantined: Sequ
     served, labels = _read(directory, fingerprint, window)
     if served is None or labels is None:
         return EMPTY
+    served = served.filter(pa.array(~within(window.lost, _column(served, "event_time_ms"))))
     codes = _codes(served["prediction_id"], labels["prediction_id"])
     of_served, of_labels = codes[: served.num_rows], codes[served.num_rows :]
     _, first_of_each = np.unique(of_served, return_index=True)

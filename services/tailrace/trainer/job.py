@@ -146,7 +146,8 @@ def _train(
 
 
 def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, weighted: bool) -> DataSet:
-    window = Window.of(use_case, request.train_until_ms, weighted=weighted)
+    lost = [(span.since_ms, span.until_ms) for span in request.lost]
+    window = Window.of(use_case, request.train_until_ms, weighted=weighted, lost=lost)
     folder = settings.state_dir.expanduser() / "lake" / use_case.name
     try:
         data = load(folder, fingerprint=use_case.plan.fingerprint, window=window, quarantined=request.quarantined)
