@@ -10,11 +10,12 @@ from zlib import crc32
 import msgspec
 import numpy as np
 import pytest
+from declared import prediction
 from disordered import START_MS, WALL_MS, batches, use_case
 from naive_feedback import NaiveFeedback
 from test_merged import CHAMPION
-from test_restart import predicted
 
+from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import LabelledPrediction
@@ -164,7 +165,9 @@ def test_task_says_once_that_nothing_comes_for_it(tmp_path: Path) -> None:
 
     assert said([], WALL_MS) == [(0, 0, True), (1, 0, True)]
     assert said([], WALL_MS) == []
-    assert said([predicted("a", 0, START_MS)], WALL_MS) == [(0, 1, False)]
+    record = encode(prediction(cluster.declared, "a", START_MS))
+    first = Message(TOPICS.predictions, 0, 0, START_MS, b"k", record, [])
+    assert said([first], WALL_MS) == [(0, 1, False)]
     assert said([], WALL_MS + IDLE_AFTER_MS - 1) == []
     assert said([], WALL_MS + IDLE_AFTER_MS) == [(0, 2, True)]
     assert said([], WALL_MS + 2 * IDLE_AFTER_MS) == []
