@@ -11,7 +11,7 @@ from tailrace.contracts.topics import Topics
 from tailrace.errors import ConfigError
 from tailrace.runtime.service import SERVICES
 
-SHOP = Streams("shop", "shop.clicks", "shop.orders")
+SHOP = Streams("shop", "shop.clicks", "shop.orders", parallel=True)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 
 

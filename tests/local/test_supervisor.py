@@ -16,17 +16,8 @@ import pytest
 from tailrace.backends.settings import Settings
 from tailrace.errors import ConfigError, TailraceError
 from tailrace.local import supervisor
-from tailrace.local.supervisor import (
-    MAX_CRASHES,
-    STATE_FILE,
-    Embedded,
-    Ports,
-    ProcessState,
-    SystemState,
-    _Service,
-    read_state,
-    running_state,
-)
+from tailrace.local.supervisor import MAX_CRASHES, Embedded, _Service
+from tailrace.local.system_state import STATE_FILE, Ports, ProcessState, SystemState, read_state, running_state
 
 ORDERLY = """
 import signal, sys, time

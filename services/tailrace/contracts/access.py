@@ -26,6 +26,8 @@ Stream = Literal[
     "shadow",
     "labels",
     "feedback_changelog",
+    "join_changelog",
+    "observations",
     "quality",
     "drift",
     "alarms",
@@ -70,7 +72,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-_PRIVATE: tuple[Stream, ...] = ("features_changelog", "feedback_changelog")
+_PARALLEL: tuple[Stream, ...] = ("join_changelog", "observations")
+_PRIVATE: tuple[Stream, ...] = ("features_changelog", "feedback_changelog", *_PARALLEL)
 _PUBLIC: tuple[Stream, ...] = tuple(stream for stream in get_args(Stream) if stream not in _PRIVATE)
 _CONSUMERS: tuple[Principal, ...] = ("features", "inference", "feedback", "trainer", "rollout")
 
@@ -91,7 +94,7 @@ MATRIX: dict[Principal, Access] = {
         note="One transactional id per worker.",
     ),
     "feedback": Access(
-        reads=("predictions", "shadow", "outcomes", "retraining", "control", "feedback_changelog"),
+        reads=("predictions", "shadow", "outcomes", "retraining", "control", "feedback_changelog", *_PARALLEL),
         writes=(
             "labels",
             "quality",
@@ -100,11 +103,13 @@ MATRIX: dict[Principal, Access] = {
             "retraining",
             "dead_letters",
             "feedback_changelog",
+            *_PARALLEL,
             "heartbeats",
         ),
         group=True,
         replays=True,
         transactional="feedback",
+        note="Several workers have a transactional id each, and a monitor a group of its own.",
     ),
     "trainer": Access(
         reads=("retraining", "predictions", "labels", "control"),
@@ -165,15 +170,19 @@ class Streams(msgspec.Struct, frozen=True):
         requests: Topic of its events.
         outcomes: Topic of its outcomes.
         more_outcomes: Topics of what auxiliary labels are made of, where they have topics of their own.
+        parallel: Whether several workers of feedback share the joins.
     """
 
     use_case: str
     requests: str
     outcomes: str
     more_outcomes: tuple[str, ...] = ()
+    parallel: bool = False
 
     def topics(self, stream: Stream) -> tuple[str, ...]:
-        """Names of the topics of a stream."""
+        """Names of the topics of a stream; none where the use case has no such topic."""
+        if stream in _PARALLEL and not self.parallel:
+            return ()
         match stream:
             case "requests":
                 return (self.requests,)
@@ -196,12 +205,13 @@ def _grants(principal: Principal, access: Access, streams: Streams) -> Iterator[
     for stream in access.writes:
         yield from (Grant("topic", name, "WRITE") for name in streams.topics(stream))
     group = Topics(streams.use_case).group
+    # People name their applications' groups; ours have one name each, but for feedback that is parallel.
+    several = {"app", "feedback"} if streams.parallel else {"app"}
     if access.group:
-        # People name their applications' groups; ours have one name each.
-        yield Grant("group", group(principal), "READ", prefixed=principal == "app")
+        yield Grant("group", group(principal), "READ", prefixed=principal in several)
     if access.replays:
         yield Grant("group", READERS, "DESCRIBE")
     for watched in access.watches:
-        yield Grant("group", group(watched), "DESCRIBE")
+        yield Grant("group", group(watched), "DESCRIBE", prefixed=watched in several)
     if access.transactional:
         yield Grant("transactional id", group(access.transactional), "WRITE", prefixed=True)

@@ -12,25 +12,43 @@ from tailrace.backends.settings import Settings
 from tailrace.contracts.records import RoutingTable
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
+from tailrace.feedback.keys import check_keys
 from tailrace.feedback.monitor_processor import MonitorProcessor
 from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.feedback.task_processor import TaskProcessor
 from tailrace.runtime.control import ControlFollower
 from tailrace.runtime.loop import run_transactional
+from tailrace.runtime.loops import run_loops
 from tailrace.runtime.service import Lifecycle
+from tailrace.runtime.standby import stand_by
 from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.sharing import workers_of
+from tailrace.usecase.subscriptions import MONITOR, subscriptions
 
 
 def run(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
-    """Joins and judges until the service is asked to stop."""
+    """Joins and judges until the service is asked to stop.
+
+    Where feedback is parallel, each worker has two loops: one joins the tasks that fall to it, and one of all workers'
+    second loops is the monitor.
+    """
+    if not use_case.parallel_feedback:
+        run_alone(settings, use_case, lifecycle)
+        return
+    check_keys(settings, use_case)
+    loops = {"tasks": run_tasks, "monitor": run_monitor}
+    run_loops(lifecycle, {name: partial(loop, settings, use_case) for name, loop in loops.items()})
+
+
+def run_alone(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
+    """Joins and judges as the only worker of the use case, once it is, until the service is asked to stop."""
     topics = Topics(use_case.name)
     group = topics.group("feedback")
-    outcomes = [topic.name for topic in use_case.outcome_topics]
-    subscriptions = [topics.predictions, topics.shadow, *outcomes, topics.retraining]
+    stand_by(settings, group, lifecycle, f"feedback of {use_case.name!r} is {workers_of(use_case)}")
     with _following(settings, topics) as follow:
         read = partial(_read_changelog, settings, topics)
         processor = FeedbackProcessor(use_case, read, follow, lifecycle.metrics)
-        run_transactional(settings, group, subscriptions, group, processor, lifecycle)
+        run_transactional(settings, group, subscriptions(use_case)["feedback"], group, processor, lifecycle)
 
 
 def run_monitor(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> None:
@@ -39,9 +57,8 @@ def run_monitor(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> 
     The group of its own has one member that is assigned anything; it fences the one before.
     """
     topics = Topics(use_case.name)
-    group = topics.group("feedback-monitor")
-    client = admin(settings)
-    tasks = partitions_of(client, topics.predictions)
+    group = topics.group(MONITOR)
+    tasks = partitions_of(admin(settings), topics.predictions)
     with _following(settings, topics) as follow:
         processor = MonitorProcessor(
             use_case,
@@ -54,7 +71,7 @@ def run_monitor(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> 
         run_transactional(
             settings,
             group,
-            [topics.observations, topics.retraining],
+            subscriptions(use_case)[MONITOR],
             f"{group}.{settings.instance}",
             processor,
             lifecycle,
@@ -72,11 +89,10 @@ def run_tasks(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> No
                 yield message.key, message.value
 
     group = topics.group("feedback")
-    outcomes = [topic.name for topic in use_case.outcome_topics]
     run_transactional(
         settings,
         group,
-        [topics.predictions, topics.shadow, *outcomes],
+        subscriptions(use_case)["feedback"],
         f"{group}.{settings.instance}",
         TaskProcessor(use_case, read_changelog, lifecycle.metrics),
         lifecycle,
