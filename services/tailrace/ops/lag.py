@@ -72,7 +72,7 @@ class LagProbe:
             lags = {name: lag_of(reader, self._ends_of(name)) for name, reader in self._readers.items()}
         except KafkaException as error:
             raise BrokerUnavailable(f"the broker does not say where consumers stand: {error}") from error
-        return _by_service(lags)
+        return by_service(lags)
 
     def events_per_s(self, now_ms: int, span_ms: int = 10_000) -> float | None:
         """Events produced per second over the last seconds, as of the last `measure`; None at first."""
@@ -97,7 +97,7 @@ class LagProbe:
         return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
 
 
-def _by_service(lags: Mapping[str, Lag]) -> dict[str, Lag]:
+def by_service(lags: Mapping[str, Lag]) -> dict[str, Lag]:
     """Lags of services, of which one may have several groups: it is as late as the latest of them."""
     found: dict[str, Lag] = {}
     for name, lag in lags.items():
