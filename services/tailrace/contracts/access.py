@@ -60,6 +60,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         replays: Whether it also reads topics from their beginning, as nobody's group.
         transactional: Prefix of its transactional ids, behind `tailrace.<use case>.`; "" for none.
         watches: Services whose committed offsets it may see.
+        samples: Topics it also reads where feedback is parallel, to see how they are keyed.
         note: Why, where the topics do not say it.
     """
 
@@ -69,6 +70,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     replays: bool = False
     transactional: str = ""
     watches: tuple[Principal, ...] = ()
+    samples: tuple[Stream, ...] = ()
     note: str = ""
 
 
@@ -109,7 +111,9 @@ MATRIX: dict[Principal, Access] = {
         group=True,
         replays=True,
         transactional="feedback",
-        note="Several workers have a transactional id each, and a monitor a group of its own.",
+        samples=("requests",),
+        note="Requests, tasks and observations only where it is parallel: each worker then has a transactional id, and "
+        "the monitor a group of its own.",
     ),
     "trainer": Access(
         reads=("retraining", "predictions", "labels", "control"),
@@ -200,7 +204,7 @@ def grants(principal: Principal, streams: Streams) -> list[Grant]:
 
 
 def _grants(principal: Principal, access: Access, streams: Streams) -> Iterator[Grant]:
-    for stream in access.reads:
+    for stream in (*access.reads, *(access.samples if streams.parallel else ())):
         yield from (Grant("topic", name, "READ") for name in streams.topics(stream))
     for stream in access.writes:
         yield from (Grant("topic", name, "WRITE") for name in streams.topics(stream))

@@ -35,7 +35,7 @@ def matrix() -> str:
     """The matrix as a Markdown table, a line per user."""
     lines = ["| user | reads | writes | groups and transactional ids | note |", "| --- | --- | --- | --- | --- |"]
     for principal, access in MATRIX.items():
-        cells = (f"`{PREFIX}{principal}`", _topics(access.reads), _topics(access.writes))
+        cells = (f"`{PREFIX}{principal}`", _topics((*access.reads, *access.samples)), _topics(access.writes))
         lines.append(f"| {' | '.join(cells)} | {_others(principal)} | {access.note} |")
     return "\n".join(lines) + "\n"
 
