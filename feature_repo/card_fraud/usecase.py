@@ -66,9 +66,9 @@ usecase = tr.UseCase(
         tr.metrics.Precision("7d"),
         tr.metrics.Recall("7d"),
         tr.metrics.F1("7d"),
-        tr.drift.PSI(every="1d", alarm=0.2),
+        tr.drift.PSI(),
+        tr.drift.EDetector("log_loss"),
         tr.drift.ADWIN("log_loss"),
-        tr.drift.PageHinkley("log_loss"),
     ],
     retrain=tr.Retrain(
         on=["drift", "metric_drop"], at_most_every="1d", at_least_every="7d", min_labels=2_000, window="14d"

@@ -10,6 +10,7 @@ the first label behind it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +19,14 @@ from river.datasets import synth
 
 from load_tests.studies.report import Figure, report
 from tailrace.core.e_detector import Baseline, EDetectorState
-from tailrace.core.metrics import metrics_of
 from tailrace.core.monitors import EDetector
-from tailrace.core.plan import Plan
 from tailrace.core.retraining import Evidence, RetrainSpec, RetrainState
 from tailrace.core.sampling import DataSet, split_by_time
-from tailrace.core.scoring import on_grid
 from tailrace.core.validation import GateSpec, judge
-from tailrace.trainer.boosting import Boosting, fit
+from tailrace.trainer.boosting import fit
+from tailrace.trainer.fitting import EVEN, Choice, Recipe, Taken, take
+from tailrace.trainer.tasks import Probabilities
+from tailrace.usecase.load import load_use_case
 
 FUNCTIONS, EACH = (0, 2, 5, 7), 25_000
 TICK = 100
@@ -36,7 +37,9 @@ POLICY = RetrainSpec(
     on=frozenset({"drift"}), at_most_every_ms=0, at_least_every_ms=None, min_labels=200, window_ms=2 * EACH
 )
 GATES = [GateSpec("log_loss")]
-PLAN: Plan = None  # type: ignore[assignment]  # trees do not look at it
+PLAN = load_use_case(Path(__file__).parents[2] / "feature_repo", "elec2").plan
+"""Of a use case with the threshold 0.5; nothing else of it is looked at."""
+RECIPE, TASK = Recipe(fit, False, PLAN, 0), Probabilities(PLAN)
 
 
 class Outcome(NamedTuple):
@@ -63,7 +66,7 @@ class Loop:
     def __init__(self, rows: NDArray[np.float32], labels: NDArray[np.bool_], delay: int) -> None:
         self._data = DataSet(rows, labels, np.arange(len(labels), dtype=np.int64))
         self._delay = delay
-        self._champion: Boosting | None = None
+        self._champion: Taken | None = None
         self._detector: EDetectorState | None = None
         self._served_from = 0
         self._retrain = RetrainState()
@@ -77,7 +80,7 @@ class Loop:
         known = 0
         for now in range(TICK, len(self._wrong) + 1, TICK):
             if self._champion is not None:
-                scores = self._champion.predict(self._data.rows[now - TICK : now])
+                scores = _said(self._champion, self._data.rows[now - TICK : now])
                 self._wrong[now - TICK : now] = (scores >= 0.5) != self._data.labels[now - TICK : now]
             before, known = known, max(now - self._delay, 0)
             self._judge(np.arange(max(before, self._served_from), known))
@@ -105,20 +108,30 @@ class Loop:
         self._train(self._retrain.change_ms or max(known - POLICY.window_ms, 0), known, now)
 
     def _train(self, first: int, known: int, now: int) -> None:
-        data = DataSet(*(column[first:known] for column in self._data[:3]))
+        data = self._data.where(slice(first, known))
         split = split_by_time(data)
         if any(part.labels.all() or not part.labels.any() for part in split):
             return
-        model = fit(split.fit.rows, split.fit.labels, *split.calibration[:2], plan=PLAN, seed=0)
-        scores = model.predict(split.gates.rows)
-        held = None
+        choices = [Choice("concept", data, EVEN)]
+        if first > (oldest := max(known - POLICY.window_ms, 0)):
+            choices.append(Choice("window", self._data.where(slice(oldest, known)), EVEN))
+        taken, gates = take(RECIPE, TASK, choices, split), split.gates
+        scores = _said(taken, gates.rows)
+        held, worse = None, {}
         if self._champion is not None:
-            held = metrics_of(on_grid(self._champion.predict(split.gates.rows)), split.gates.labels, 0.5)
-        results = judge(GATES, metrics_of(on_grid(scores), split.gates.labels, 0.5), held, scores)
+            champions = _said(self._champion, gates.rows)
+            held = TASK.metrics(champions, gates)
+            worse = {"log_loss": TASK.losses(scores, gates) - TASK.losses(champions, gates)}
+        answers = gates.labels.astype(np.float64)
+        results = judge(GATES, TASK.metrics(scores, gates), held, scores, answers=answers, worse=worse)
         if all(result.passed for result in results):
-            self._champion, self._served_from = model, now
-            wrong = (scores >= 0.5) != split.gates.labels
+            self._champion, self._served_from = taken, now
+            wrong = (scores >= 0.5) != gates.labels
             self._detector = EDetectorState.begun(EDetector(), Baseline.of(wrong.astype(np.float64)), 1.0)
+
+
+def _said(taken: Taken, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    return TASK.published(taken.ending(taken.model.predict(rows)))
 
 
 def outcome(seed: int, delay: int) -> Outcome:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t
 
-from tailrace.core.dispersion import LEAST_SHARE, dispersions, squeezed
+from tailrace.core.dispersion import LEAST_SHARE, _cdf_freedom, dispersions, squeezed
 from tailrace.core.drift import PSIState
 from tailrace.core.monitors import PSI
 from tailrace.core.plan import Plan, RequestColumn
@@ -155,6 +155,14 @@ def test_excess_of_bursts_lies_in_all_directions_and_that_of_days_of_their_own_l
     rows = (rng.normal(size=(40_000, FEATURES)) + level).astype(np.float32)
     moving = reference_of(PLAN, rows, rng.random(40_000), when)
     assert min(one.top for one in of_day(moving, seasonal=False)) > 0.7
+
+
+def test_distribution_functions_differ_in_as_many_directions_as_their_bins_allow() -> None:
+    # Anderson and Darling (1952), section 4: parts that weigh as 1/j^2.
+    fine = 1.0 / np.arange(1, 1_000) ** 2
+    assert _cdf_freedom(np.full(200, 1 / 200)) == pytest.approx(fine.sum() ** 2 / (fine**2).sum(), rel=0.01)
+    assert _cdf_freedom(np.array([0.9, 0.1])) == pytest.approx(1.0)
+    assert _cdf_freedom(np.array([1.0, 0.0])) == 1.0
 
 
 def test_ratios_are_moderated_by_their_kin_and_lone_ones_left_as_they_are() -> None:

@@ -155,6 +155,12 @@ def test_spans_grow_while_a_break_stands_and_are_done_with_when_it_is_over() -> 
     assert lost.tell(begin_ms + 4 * HOUR_MS, [curve])
     assert lost.spans[-1][1] <= begin_ms + 3 * HOUR_MS + 8 * MINUTE_MS
     assert not lost.tell(begin_ms + 5 * HOUR_MS, [exponential(2 * HOUR_MS, WINDOW_MS)])
+    # What is remembered of it for the sake of later ones is forgotten with the next, a window later.
+    spans, later_ms = lost.spans, begin_ms + DAY_MS
+    lost.take(finding(later_ms, later_ms + MINUTE_MS, resolved=False))
+    assert lost.tell(later_ms + HOUR_MS, [curve])
+    assert [(later_ms - MINUTE_MS, 2**62)] == lost.snapshot().breaks
+    assert spans == lost.spans[:-1]
 
 
 def test_without_a_curve_whatever_could_have_been_lost_is_in_doubt_until_there_is_one() -> None:

@@ -100,6 +100,18 @@ def test_no_model_of_a_new_concept_is_asked_for_before_there_are_rows_to_train_i
     assert state.decide(SPEC, drifted) == ("drift", "shift")
 
 
+def test_an_alarm_that_is_raised_again_moves_no_change_which_nobody_was_asked_for_yet() -> None:
+    state = RetrainState()
+    state.changed(SPEC, 980, LEAST_SINCE)
+    state.changed(SPEC, 990, 40)
+    assert (state.change_ms, state.since_change) == (980, LEAST_SINCE)
+    state.changed(SPEC, 970, LEAST_SINCE + 10)
+    assert (state.change_ms, state.since_change) == (970, LEAST_SINCE + 10)
+    state.requested(SPEC, at(1_000), "r1")
+    state.changed(SPEC, 1_010, 20)
+    assert (state.change_ms, state.since_change) == (1_010, 20)
+
+
 def test_a_concept_met_on_schedule_is_refitted_once_there_are_rows_to_train_on() -> None:
     state = RetrainState()
     state.changed(SPEC, 990, 12)

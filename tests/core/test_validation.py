@@ -71,3 +71,31 @@ def test_candidate_that_predicts_more_or_fewer_than_there_are_is_refused(mean: f
     # An outcome that stands for two counts as two.
     assert calibrated(np.full(100, 0.4), 2.0 * targets).passed
     assert not calibrated(np.full(100, 0.4), np.zeros(100, bool)).passed
+
+
+def passes(gate: str, *, seed: int, worse: float, rows: int, margin: float = 0.0) -> bool:
+    """Whether a candidate passes whose losses are so much worse on average, each row by chance anything else."""
+    differences = np.random.default_rng(seed).normal(worse, 0.5, rows)
+    held: dict[str, float | None] = {"log_loss": 0.3 - float(differences.mean()), "calibration": 1.0}
+    results = judge([GateSpec("log_loss", margin)], GOOD, held, SCORES, worse={"log_loss": differences})
+    return next(result.passed for result in results if result.name == gate)
+
+
+def test_an_equal_of_the_champion_is_seldom_refused_and_one_that_is_worse_almost_always() -> None:
+    gate = "log_loss_not_worse"
+    assert sum(passes(gate, seed=seed, worse=0.0, rows=100) for seed in range(200)) >= 180
+    assert sum(passes(gate, seed=seed, worse=0.25, rows=100) for seed in range(200)) <= 10
+    assert sum(passes(gate, seed=seed, worse=0.25, rows=100, margin=0.25) for seed in range(200)) >= 180
+
+
+def test_a_base_rate_that_moved_by_chance_alone_is_no_reason_to_refuse() -> None:
+    answers = np.zeros(100)
+    answers[:4] = 1.0
+    ratio: dict[str, float | None] = {"calibration": 2.5}
+    by_chance = judge([], ratio, None, np.full(100, 0.1), answers=answers)
+    assert all(result.passed for result in by_chance if result.name == "base_rate")
+    many = np.tile(answers, 30)
+    rng = np.random.default_rng(3)
+    rng.shuffle(many)
+    beyond = judge([], ratio, None, np.full(3_000, 0.1), answers=many)
+    assert [result.name for result in beyond if not result.passed][-1] == "base_rate"

@@ -97,7 +97,7 @@ def _without_recovery(loop: Simulation) -> None:
         (_without_requests, "retraining because of it: never"),
         (_with_another_trigger, "retraining because of it: never"),
         (_without_candidates, "a candidate past its gates: never"),
-        (_with_refused_candidates, "candidates refused because of it: 1, the last: worse"),
+        (_with_refused_candidates, "candidates refused because of it: 2, the last: worse"),
         (_with_a_late_promotion, "the candidate became champion so late"),
         (_without_role("shadow"), "the candidate in shadow: never"),
         (_without_role("champion"), "the candidate as champion: never"),

@@ -20,7 +20,6 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
 from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Dispersion
-from tailrace.core.two_samples import CDF_DIRECTIONS
 
 SPANS_H = (1, 2, 4, 8, 12, 24, 48, 168)
 """Spans in hours: what correlates within hours and what within days shows at different ones."""
@@ -148,13 +147,14 @@ def _expected(counts: Floats, season: Counts) -> Floats:
 class _Ratios(NamedTuple):
     """Of one column: mean squared differences of bins and of the distribution function, over those of independent rows.
 
-    `freedom` is that of one span's bins; `square` and `along` are estimates of the square of what the bins have in excess,
+    `freedom` is that of one span's bins, `directions` that of its distribution function; `square` and `along` are estimates of the square of what the bins have in excess,
     over all directions, and of the sum of the squares of that in each.
     """
 
     bins: float
     steps: float
     freedom: float
+    directions: float
     square: float
     along: float
 
@@ -169,7 +169,15 @@ def _ratios(counts: Floats, expected: Floats, spans: _Spans) -> _Ratios:
     gaps = (np.cumsum(step, axis=1)[:, :-1] ** 2).sum(axis=1)
     steps = _over(gaps, chance * (below * (1.0 - below)).sum(axis=1))
     of_one = float(freedom.mean()) if len(freedom) else 0.0
-    return _Ratios(_over(bins, chance * freedom), steps, of_one, *_directions(seen, due, spans, of_one))
+    of_cdf = _cdf_freedom(due.sum(axis=0) / due.sum())
+    return _Ratios(_over(bins, chance * freedom), steps, of_one, of_cdf, *_directions(seen, due, spans, of_one))
+
+
+def _cdf_freedom(shares: Floats) -> float:
+    """Degrees of freedom of the mean squared distance of distribution functions of so many bins (Satterthwaite 1946)."""
+    below = np.cumsum(shares)[:-1]
+    covariance = np.minimum.outer(below, below) - np.outer(below, below)
+    return float(np.trace(covariance) ** 2 / max((covariance**2).sum(), 1e-12)) or 1.0
 
 
 def _steps(seen: Floats, due: Floats, spans: _Spans, one: Counts, other: Counts) -> tuple[Floats, Floats, Floats]:
@@ -205,9 +213,9 @@ def _moderated(ratios: Sequence[_Ratios], spans: _Spans, *, seasonal: bool) -> I
     count = float(spans.free.sum()) / (1.0 + 0.5 / _lags(spans.hours))
     one, other = spans.rows[spans.one], spans.rows[spans.other]
     rows = float(np.mean(2.0 * one * other / (one + other)))
-    found_bins, found_steps, freedoms, squares, along = np.array(ratios).T
+    found_bins, found_steps, freedoms, directions, squares, along = np.array(ratios).T
     bins, of_bins = squeezed(found_bins, count * np.maximum(freedoms, 1.0))
-    steps, of_steps = squeezed(found_steps, np.full(len(ratios), CDF_DIRECTIONS * count))
+    steps, of_steps = squeezed(found_steps, count * directions)
     # Together they are worth no more than all of their spans.
     freedom = min(of_bins, of_steps) + count
     # What a feature hides among few spans, its kin may show.

@@ -90,6 +90,9 @@ class LostOutcomes:
         before = data.suspect
         data.suspect = united([*before, *exposed(curves, breaks)])[-MOST:]
         data.told_ms = now_ms
+        # No event of a later break could have been befallen by one that was over an attribution window ago.
+        oldest_ms = now_ms - max(curve.window_ms for curve in curves)
+        data.breaks = [span for span in data.breaks if span[1] > oldest_ms]
         return data.suspect != before
 
     def doubtful(self, now_ms: int, window_ms: int) -> list[Span]:

@@ -64,6 +64,7 @@ class RetrainState(msgspec.Struct):
         recalled: Whether that is a former champion that may come back.
         labels: Labels that became final since the newest request.
         change_ms: Event time of the change with which the present concept began; None where none is known.
+        unmet: Whether no model has been asked for since that change was found.
         since_change: Labels of the concept's events.
         fitted: How many of them there were when it was last asked for a model; 0 while it fills the training window.
         filled_ms: Event time from which on the concept fills the training window.
@@ -77,6 +78,7 @@ class RetrainState(msgspec.Struct):
     recalled: bool = False
     labels: int = 0
     change_ms: int | None = None
+    unmet: bool = False
     since_change: int = 0
     fitted: int = 0
     filled_ms: int = 0
@@ -122,20 +124,26 @@ class RetrainState(msgspec.Struct):
         self.since_change += len(since)
 
     def changed(self, spec: RetrainSpec, change_ms: int, labels: int) -> None:
-        """A new concept began at an event time; so many labels of its events are final already."""
-        self.change_ms, self.since_change, self.fitted = change_ms, labels, 0
+        """A new concept began at an event time; so many labels of its events are final already.
+
+        Until a model has been asked for, an alarm that is raised again, by a champion that came into service meanwhile
+        or by one whose detector has begun anew, speaks of the same change, which that detector cannot see begin.
+        """
+        if self.unmet and self.change_ms is not None and self.change_ms <= change_ms:
+            return
+        self.change_ms, self.unmet, self.since_change, self.fitted = change_ms, True, labels, 0
         self.filled_ms = change_ms + spec.window_ms
 
     def forget_change(self) -> None:
         """The change that was found was none: its evidence is not trusted."""
-        self.change_ms, self.fitted = None, 0
+        self.change_ms, self.unmet, self.fitted = None, False, 0
 
     def requested(self, spec: RetrainSpec, evidence: Evidence, run_id: str) -> None:
         """Latches until `ended`."""
         if not evidence.has_champion:
             self.since_change, self.filled_ms = evidence.labels, evidence.now_ms + spec.window_ms
         self.requested_at_ms, self.pending = evidence.now_ms, run_id
-        self.labels = 0
+        self.labels, self.unmet = 0, False
         recent = [at_ms for at_ms in self.asked_ms if at_ms > evidence.now_ms - spec.budget_ms]
         self.asked_ms = [*recent, evidence.now_ms] if spec.budget is not None else []
         self.fitted = max(self.since_change, 1) if evidence.now_ms < self.filled_ms else 0

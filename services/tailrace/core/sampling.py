@@ -53,6 +53,12 @@ class DataSet(NamedTuple):
         """Some of the rows, by a mask or a span."""
         return DataSet._make(None if column is None else column[which] for column in self)
 
+    @staticmethod
+    def joined(older: DataSet, newer: DataSet) -> DataSet:
+        """Rows of both, which have the same columns."""
+        pairs = zip(older, newer, strict=True)
+        return DataSet._make(None if a is None or b is None else np.concatenate((a, b)) for a, b in pairs)
+
     def newest(self, count: int) -> DataSet:
         """So many rows, or all there are."""
         return self.where(slice(max(len(self.labels) - count, 0), None))

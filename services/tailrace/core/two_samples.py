@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize.elementwise import find_root
 from scipy.special import bdtr, chdtrc, chdtri, fdtrc, fdtri, kolmogorov, stdtr, stdtrit
 
-SMOOTHING = 0.5
+SMOOTHING = 1.0
+"""Rows added to each bin. With half a row, looks at 200 rows passed a chance of 1 in 4,000 from 1.7 to 2.6 times as often
+as they may, with a whole one at most 0.8 times; at 5,000 rows nothing of either is left."""
 NODES = np.linspace(0.0, 1.0, 65)
 CDF_DIRECTIONS = 2.5
 """Degrees of freedom of the mean squared distance of two distribution functions, whose parts weigh as 1/j^2 (Anderson

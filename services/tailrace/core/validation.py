@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import GateResult
 from tailrace.core.monitors import SMALLER_IS_BETTER
+from tailrace.core.paired import LEAST_ROWS, difference
 
 BASE_RATE_BOUNDS = (0.5, 2.0)
 """Mean prediction over base rate on the gate rows, which nothing was fitted to. Base rates move between one week and
@@ -18,6 +19,8 @@ CALIBRATED_BOUNDS = (0.95, 1.05)
 """Mean prediction over observed rate on the rows it was calibrated on, where nothing has moved. Outside, the labels or
 their weights do not mean what the candidate says."""
 MAX_PARITY_GAP = 1e-4
+ALPHA = 0.05
+"""Chance that a gate refuses a candidate that is just within its bounds."""
 
 
 class GateSpec(NamedTuple):
@@ -32,21 +35,35 @@ Figures = Mapping[str, float | None]
 
 
 def judge(
-    gates: list[GateSpec], candidate: Figures, champion: Figures | None, scores: NDArray[np.float64]
+    gates: list[GateSpec],
+    candidate: Figures,
+    champion: Figures | None,
+    scores: NDArray[np.float64],
+    *,
+    answers: NDArray[np.float64] | None = None,
+    worse: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> list[GateResult]:
     """Judges a candidate.
+
+    Few rows, and such as come in runs, tell little: where a figure is a mean over rows, a candidate is refused for what
+    is out of bounds with confidence 1 - `ALPHA`, and not for what chance makes of equals in every second case.
 
     Args:
         gates: The use case's gates.
         candidate: Metrics of the candidate on the gate rows.
         champion: Metrics of the champion on the same rows; None: there is no champion for this plan.
-        scores: float64 (n,), scores of the candidate on them.
+        scores: float64 (n,), scores of the candidate on them, in time order.
+        answers: float64 (n,), labels or targets; None: the ratio of means alone is judged.
+        worse: By metric that is a mean over rows, float64 (n,), the candidate's losses less the champion's.
     """
     results = [_sane(scores)]
     if "calibration" in candidate:
-        results.append(_calibrated(candidate))
+        results.append(_calibrated(candidate, scores, answers))
     for gate in gates:
-        results.append(_at_least(gate, candidate) if gate.value is not None else _not_worse(gate, candidate, champion))
+        if gate.value is not None:
+            results.append(_at_least(gate, candidate))
+        else:
+            results.append(_not_worse(gate, candidate, champion, (worse or {}).get(gate.metric, np.empty(0))))
     return results
 
 
@@ -94,17 +111,20 @@ def _sane(scores: NDArray[np.float64]) -> GateResult:
     )
 
 
-def _calibrated(candidate: Figures) -> GateResult:
+def _calibrated(candidate: Figures, scores: NDArray[np.float64], answers: NDArray[np.float64] | None) -> GateResult:
     ratio = candidate.get("calibration")
     low, high = BASE_RATE_BOUNDS
     passed = ratio is not None and low <= ratio <= high
+    if ratio is not None and not passed and answers is not None:
+        beyond = low * answers - scores if ratio < low else scores - high * answers
+        passed = len(beyond) >= LEAST_ROWS and difference(beyond).above(ALPHA) <= 0.0
     shown = "unknown" if ratio is None else f"{ratio:.3f}"
     return GateResult(
         name="base_rate",
         passed=passed,
         candidate=ratio,
         champion=None,
-        detail=f"mean prediction over base rate {shown}, allowed {low} to {high}",
+        detail=f"mean prediction over base rate {shown}, allowed {low} to {high}, or what chance may make of them",
     )
 
 
@@ -122,7 +142,9 @@ def _at_least(gate: GateSpec, candidate: Figures) -> GateResult:
     )
 
 
-def _not_worse(gate: GateSpec, candidate: Figures, champion: Figures | None) -> GateResult:
+def _not_worse(
+    gate: GateSpec, candidate: Figures, champion: Figures | None, differences: NDArray[np.float64]
+) -> GateResult:
     value = candidate.get(gate.metric)
     held = champion.get(gate.metric) if champion is not None else None
     name = f"{gate.metric}_not_worse"
@@ -133,13 +155,14 @@ def _not_worse(gate: GateSpec, candidate: Figures, champion: Figures | None) -> 
             name=name, passed=False, candidate=None, champion=held, detail=f"no {gate.metric} on these rows"
         )
     worse = value - held if gate.metric in SMALLER_IS_BETTER else held - value
-    return GateResult(
-        name=name,
-        passed=worse <= gate.margin,
-        candidate=value,
-        champion=held,
-        detail=f"{gate.metric} {value:.4f} against the champion's {held:.4f} on the same rows, margin {gate.margin:g}",
-    )
+    detail = f"{gate.metric} {value:.4f} against the champion's {held:.4f} on the same rows, margin {gate.margin:g}"
+    if len(differences) >= LEAST_ROWS:
+        found = difference(differences)
+        worse = found.above(ALPHA)
+        detail += (
+            f"; worse by at least {worse:.4f} at {1.0 - ALPHA:.0%} confidence, {found.effective:.0f} effective rows"
+        )
+    return GateResult(name=name, passed=worse <= gate.margin, candidate=value, champion=held, detail=detail)
 
 
 def _figure(value: float | None) -> str:

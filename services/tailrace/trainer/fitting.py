@@ -1,4 +1,4 @@
-"""Fitting a candidate; where labels of some sources are not trusted, once without and once with them."""
+"""Fitting a candidate: to which rows, calibrated on which, and exported as it will be served."""
 
 from __future__ import annotations
 
@@ -7,76 +7,161 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
 from tailrace.contracts.records import GateResult
-from tailrace.core.sampling import DataSet, Split
+from tailrace.core.paired import difference
+from tailrace.core.plan import Plan
+from tailrace.core.sampling import HELD_ROWS, DataSet, Split
 from tailrace.core.validation import parity
-from tailrace.trainer.models import TrainedModel
+from tailrace.trainer.models import Calibration, TrainedModel
+from tailrace.trainer.scaling import Scaling
 from tailrace.trainer.tasks import Task
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_trainer
 
 ALPHA = 0.05
 """Chance that a model which saw labels that are not trusted is taken, though it is no better."""
+EVEN = 0.5
+"""The same of rows nothing speaks against: the lower mean loss decides."""
+FOLDS = 4
+
+
+class Recipe(NamedTuple):
+    """How models are fitted. `stops_early`: whether fits look at the validation rows, so that these are lost to them."""
+
+    fit: Callable[..., TrainedModel]
+    stops_early: bool
+    plan: Plan
+    seed: int
+
+
+class Choice(NamedTuple):
+    """Rows that a model could be fitted to instead: taken where it is better with confidence 1 - `alpha`."""
+
+    name: str
+    rows: DataSet
+    alpha: float
+
+
+class Taken(NamedTuple):
+    """A model with what stands behind it, and why it was taken.
+
+    `held` are rows that what is said of them was not fitted to, `shares` float64 (n,) what a calibrated model says of
+    them, and `lineage` the loss of each choice and which was taken; empty where there was none.
+    """
+
+    model: TrainedModel
+    ending: Calibration | Scaling
+    held: DataSet
+    shares: NDArray[np.float64]
+    lineage: dict[str, str]
 
 
 class Fitted(NamedTuple):
-    """A model as it will be served, its scores of the gate rows, float64 (n,), and whether its export says the same."""
+    """A model as it will be served, its scores of the gate rows, float64 (n,), and whether its export says the same.
+
+    `calibration` and `shares` are the rows it was calibrated on, and what was said of them.
+    """
 
     exported: bytes
     executor: OnnxExecutor
     scores: NDArray[np.float64]
     parity: GateResult
+    calibration: DataSet
+    shares: NDArray[np.float64]
 
 
 def candidate(
-    settings: Settings, use_case: UseCase, task: Task, data: DataSet, split: Split
+    settings: Settings, use_case: UseCase, task: Task, data: DataSet, split: Split, window: DataSet | None = None
 ) -> tuple[Fitted, dict[str, str]]:
-    """The model to be judged, and what its lineage says of labels that are not trusted.
-
-    Without such labels it is fitted to the rows of the split. With them two are, one without and one with those of the
-    same span; the one that saw them is taken where its loss on the gate rows, all of them trusted, is lower with 95 %
-    confidence. In doubt the one without is: a poison may well leave these rows alone.
+    """The model to be judged, and what its lineage says of the rows it could have been fitted to.
 
     Args:
         settings: Threads, and where trainers are.
         use_case: The use case.
         task: What is predicted.
-        data: All rows.
+        data: All rows of the present concept.
         split: Its trusted rows, in time order.
+        window: Rows of the concepts before as well, None for none.
     """
-    without = _fit(settings, use_case, task, split.fit, split)
-    if data.distrusted is None:
-        return without, {}
-    seen = data.where(data.times_ms < split.calibration.times_ms[0])
-    with_them = _fit(settings, use_case, task, seen, split)
-    losses = [task.losses(one.scores, split.gates) for one in (without, with_them)]
-    gain = losses[0] - losses[1]
-    error = float(gain.std(ddof=1)) / len(gain) ** 0.5
-    better = float(gain.mean()) - float(stats.t.ppf(1.0 - ALPHA, len(gain) - 1)) * error > 0.0
-    return with_them if better else without, {
-        "distrusted_rows": str(int(data.distrusted.sum())),
-        "distrusted_taken": "with" if better else "without",
-        "loss_without": f"{losses[0].mean():.6f}",
-        "loss_with": f"{losses[1].mean():.6f}",
-    }
-
-
-def _fit(settings: Settings, use_case: UseCase, task: Task, rows: DataSet, split: Split) -> Fitted:
-    held = split.calibration
-    fit = _trainer(settings, use_case)
-    model = fit(rows.rows, rows.answers, held.rows, held.answers, plan=use_case.plan, seed=use_case.model.seed)
-    ending = task.ending(model, held)
-    exported = ending.append_to(model.to_onnx())
+    choices = [Choice("concept", data.trusted, EVEN)]
+    if window is not None and len(window.labels) > len(data.labels):
+        choices.append(Choice("window", window.trusted, EVEN))
+    if data.distrusted is not None:
+        # In doubt the model without them is taken: a poison may well leave the rows it is judged on alone.
+        choices.append(Choice("distrusted", data, ALPHA))
+    recipe = Recipe(*_trainer(settings, use_case), use_case.plan, use_case.model.seed)
+    taken = take(recipe, task, choices, split)
+    exported = taken.ending.append_to(taken.model.to_onnx())
     executor = OnnxExecutor(exported, width=len(use_case.plan.order), threads=settings.threads)
     scores = executor.run(split.gates.rows)
-    return Fitted(exported, executor, scores, parity(ending(model.predict(split.gates.rows)), scores))
+    same = parity(taken.ending(taken.model.predict(split.gates.rows)), scores)
+    said = {"distrusted_rows": str(int(data.distrusted.sum()))} if data.distrusted is not None else {}
+    return Fitted(exported, executor, scores, same, taken.held, taken.shares), said | taken.lineage
 
 
-def _trainer(settings: Settings, use_case: UseCase) -> Callable[..., TrainedModel]:
+def take(recipe: Recipe, task: Task, choices: list[Choice], split: Split) -> Taken:
+    """The best of the models that each choice of rows gives, by rows that none of them was fitted to.
+
+    The gates see neither. Each later choice has to beat the first that was taken, on the same rows, one by one.
+
+    Args:
+        recipe: How to fit.
+        task: What is predicted.
+        choices: The first is the usual one; each holds the trusted rows of the split, and others.
+        split: What is held back from all of them.
+    """
+    best = _fitted(recipe, task, choices[0].rows, split)
+    least = task.losses(best.shares, best.held)
+    lineage, name = {f"loss_{choices[0].name}": f"{least.mean():.6f}"}, choices[0].name
+    for choice in choices[1:]:
+        other = _fitted(recipe, task, choice.rows, split)
+        losses = task.losses(other.shares, other.held)
+        lineage[f"loss_{choice.name}"] = f"{losses.mean():.6f}"
+        if difference(least - losses).above(choice.alpha) > 0.0:
+            best, least, name = other, losses, choice.name
+    return best._replace(lineage=lineage | {"fitted_to": name} if len(choices) > 1 else {})
+
+
+def _fitted(recipe: Recipe, task: Task, rows: DataSet, split: Split) -> Taken:
+    """A model fitted to rows older than the gates' and calibrated on rows that what speaks of them was not fitted to.
+
+    Where many rows are held back, those of the calibration. Few rows would calibrate nothing, and be missed by the fit:
+    there the rows are cut into spans, and a model fitted to the rest speaks of each (Stone 1974; calibrated as by Platt
+    1999, section 2.1), while the model that serves is fitted to all.
+    """
+    held = split.calibration
+    if recipe.stops_early or len(held.labels) >= HELD_ROWS:
+        return _held_out(recipe, task, rows, held)
+    known = DataSet.joined(split.fit, held)
+    older = rows.where(rows.times_ms < split.gates.times_ms[0])
+    shares = np.empty(len(known.labels))
+    for span in np.array_split(np.arange(len(known.labels)), FOLDS):
+        first_ms, last_ms = known.times_ms[span[0]], known.times_ms[span[-1]]
+        rest = older.where((older.times_ms < first_ms) | (older.times_ms > last_ms))
+        if not len(rest.labels) or task.is_uniform(rest):
+            return _held_out(recipe, task, rows, held)
+        left_out = known.where(slice(span[0], span[-1] + 1))
+        shares[span] = _model(recipe, rest, left_out).predict(left_out.rows)
+    ending = task.ending(shares, known)
+    return Taken(_model(recipe, older, held), ending, known, ending(shares), {})
+
+
+def _held_out(recipe: Recipe, task: Task, rows: DataSet, held: DataSet) -> Taken:
+    model = _model(recipe, rows.where(rows.times_ms < held.times_ms[0]), held)
+    said = model.predict(held.rows)
+    ending = task.ending(said, held)
+    return Taken(model, ending, held, ending(said), {})
+
+
+def _model(recipe: Recipe, rows: DataSet, held: DataSet) -> TrainedModel:
+    return recipe.fit(rows.rows, rows.answers, held.rows, held.answers, plan=recipe.plan, seed=recipe.seed)
+
+
+def _trainer(settings: Settings, use_case: UseCase) -> tuple[Callable[..., TrainedModel], bool]:
+    """The fit, and whether it may look at the validation rows."""
     name = use_case.model.train
     if name == "boosting":
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships none
@@ -86,12 +171,12 @@ def _trainer(settings: Settings, use_case: UseCase) -> Callable[..., TrainedMode
 
         # OpenMP takes a thread for every core and lets them spin: on a busy machine a fit of 1 s then took minutes.
         threadpool_limits(limits=settings.threads, user_api="openmp")
-        return fit_numbers if use_case.plan.task == "regression" else fit_boosting
+        return (fit_numbers if use_case.plan.task == "regression" else fit_boosting), False
     if name == "torch":
         import torch
 
         from tailrace.trainer.torch_tabular import fit as fit_torch
 
         torch.set_num_threads(settings.threads)
-        return fit_torch
-    return load_trainer(settings.use_cases, name)
+        return fit_torch, True
+    return load_trainer(settings.use_cases, name), True

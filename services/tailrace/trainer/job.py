@@ -79,7 +79,6 @@ def run_job(
 def _candidate(settings: Settings, job: Job, use_case: UseCase, registry: Registry | None) -> CandidateRegistered:
     data = _data(settings, use_case, job.request, weighted=use_case.retrain.immature == "weight")
     recalled = _recall(settings, use_case, job, data)
-    data = _of_concept(data, job.request, task_of(use_case.plan))
     return recalled or _train(settings, use_case, job, data, registry)
 
 
@@ -115,34 +114,42 @@ def _recall(settings: Settings, use_case: UseCase, job: Job, data: DataSet) -> C
     )
 
 
-def _of_concept(data: DataSet, request: RetrainRequested, task: Task) -> DataSet:
-    """Rows of the present concept, where there are enough to train on; else all."""
+def rows_of_concept(data: DataSet, request: RetrainRequested, task: Task) -> DataSet:
+    """Rows of the present concept, where there are enough to train on, to calibrate and to judge by; else all.
+
+    Where one label is all that the newest rows have, as in the hours in which nobody defrauds, the older ones are
+    needed to judge a model at all.
+    """
     if request.train_from_ms is None:
         return data
     own = data.since(request.train_from_ms)
     trusted = own.trusted
-    return own if len(trusted.labels) >= LEAST_ROWS and not task.is_uniform(trusted) else data
+    if len(trusted.labels) < LEAST_ROWS or any(task.is_uniform(part) for part in split_by_time(trusted)):
+        return data
+    return own
 
 
 def _train(
-    settings: Settings, use_case: UseCase, job: Job, data: DataSet, registry: Registry | None
+    settings: Settings, use_case: UseCase, job: Job, window: DataSet, registry: Registry | None
 ) -> CandidateRegistered:
-    split, task = split_by_time(data.trusted), task_of(use_case.plan)
+    task = task_of(use_case.plan)
+    data = rows_of_concept(window, job.request, task)
+    split = split_by_time(data.trusted)
     for name, part in zip(Split._fields, split, strict=True):
         if task.is_uniform(part):
             raise _Refused(f"the {len(part.labels)} rows to {name} have one label only; wait for more labels")
-    (exported, executor, scores, same), distrusted = candidate(settings, use_case, task, data, split)
-    said = task.published(scores)
+    fitted, chosen = candidate(settings, use_case, task, data, split, window)
+    said = task.published(fitted.scores)
     metrics = task.metrics(said, split.gates)
-    gates = [same, task.proof(executor.run(split.calibration.rows), split, metrics)]
-    gates += judge(_gates(use_case), metrics, _champion_metrics(settings, use_case, job.champion, split.gates), scores)
+    gates = [fitted.parity, task.proof(fitted.shares, split._replace(calibration=fitted.calibration), metrics)]
+    gates += _judged(settings, use_case, job.champion, split.gates, said, metrics)
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         raise _Refused("; ".join(f"{gate.name}: {gate.detail}" for gate in failed), gates)
     losses = task.baselines(said, split.gates)
     own, rows = registry or _mlflow(settings), len(split.gates.labels)
-    job = msgspec.structs.replace(job, offsets=job.offsets | distrusted)
-    return _register(own, use_case, job, exported, executor, data, metrics, gates, rows, losses)
+    job = msgspec.structs.replace(job, offsets=job.offsets | chosen)
+    return _register(own, use_case, job, fitted.exported, fitted.executor, data, metrics, gates, rows, losses)
 
 
 def _data(settings: Settings, use_case: UseCase, request: RetrainRequested, *, weighted: bool) -> DataSet:
@@ -166,12 +173,24 @@ def _gates(use_case: UseCase) -> list[GateSpec]:
     ]
 
 
-def _champion_metrics(
-    settings: Settings, use_case: UseCase, champion: Variant | None, gates: DataSet
-) -> dict[str, float | None] | None:
-    """Metrics of the champion on the gate rows; None where there is none, or it serves another plan."""
-    scores = _scores_of(settings, use_case, champion, gates.rows) if champion is not None else None
-    return task_of(use_case.plan).metrics(scores, gates) if scores is not None else None
+def _judged(
+    settings: Settings,
+    use_case: UseCase,
+    champion: Variant | None,
+    rows: DataSet,
+    said: NDArray[np.float64],
+    metrics: dict[str, float | None],
+) -> list[GateResult]:
+    """The declared gates; the champion is asked about the same rows, unless there is none, or it serves another plan."""
+    task = task_of(use_case.plan)
+    held = _scores_of(settings, use_case, champion, rows.rows) if champion is not None else None
+    champions, worse = None, {}
+    if held is not None:
+        champions = task.metrics(held, rows)
+        for gate in use_case.gates:
+            worse[gate.metric] = task.losses_by(gate.metric, said, rows) - task.losses_by(gate.metric, held, rows)
+    answers = rows.answers.astype(np.float64)
+    return judge(_gates(use_case), metrics, champions, said, answers=answers, worse=worse)
 
 
 def _scores_of(

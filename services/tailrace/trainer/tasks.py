@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tailrace.contracts.records import GateResult
 from tailrace.core.e_detector import Baseline
-from tailrace.core.loss_detectors import LOSSES_OF_NUMBERS, baselines, log_losses
+from tailrace.core.loss_detectors import LOSSES, LOSSES_OF_NUMBERS, baselines, losses
 from tailrace.core.metrics import metrics_of
 from tailrace.core.plan import Plan
 from tailrace.core.regression import STEPS, ValueGrid, metrics_of_numbers
@@ -15,7 +15,7 @@ from tailrace.core.sampling import DataSet, Split
 from tailrace.core.scoring import on_grid
 from tailrace.core.validation import calibrated
 from tailrace.core.window_spec import grid_of
-from tailrace.trainer.models import Calibration, TrainedModel
+from tailrace.trainer.models import Calibration
 from tailrace.trainer.scaling import Scaling
 
 Shares = NDArray[np.float64]
@@ -36,9 +36,9 @@ class Probabilities:
         """Whether there is nothing to tell apart."""
         return bool(part.labels.all() or not part.labels.any())
 
-    def ending(self, model: TrainedModel, part: DataSet) -> Calibration:
-        """What stands behind a model, fitted on rows that the model was not."""
-        return Calibration(model.predict(part.rows), part.answers)
+    def ending(self, shares: Shares, part: DataSet) -> Calibration:
+        """What stands behind a model, by what it says, float64 (n,), of rows that it was not fitted to."""
+        return Calibration(shares, part.answers)
 
     def published(self, shares: Shares) -> NDArray[np.float64]:
         """What an exported model says, as it would be published: float64 (n,)."""
@@ -54,7 +54,14 @@ class Probabilities:
 
     def losses(self, shares: Shares, part: DataSet) -> NDArray[np.float64]:
         """Loss of each row, float64 (n,), by what an exported model says of it."""
-        return log_losses(on_grid(shares), part.labels)
+        return self.losses_by("log_loss", on_grid(shares), part)
+
+    def losses_by(self, metric: str, said: NDArray[np.float64], part: DataSet) -> NDArray[np.float64]:
+        """What a metric is the mean of, larger is worse: float64 (n,); (0,) where it is no mean over rows."""
+        if metric not in LOSSES:
+            return np.empty(0)
+        yes, no = (losses(metric, said, np.full(len(said), label), self._threshold) for label in (True, False))
+        return np.asarray(part.answers * yes + (1.0 - part.answers) * no)
 
     def baselines(self, said: NDArray[np.float64], part: DataSet) -> dict[str, Baseline]:
         """What losses on rows that nothing was fitted to tell the detectors."""
@@ -75,7 +82,7 @@ class Numbers:
         """Whether there is nothing to tell apart."""
         return bool(np.ptp(part.answers) == 0.0)
 
-    def ending(self, model: TrainedModel, part: DataSet) -> Scaling:  # a calibration needs them
+    def ending(self, shares: Shares, part: DataSet) -> Scaling:  # a calibration needs them
         """The number as a share of the range."""
         return Scaling(self._grid)
 
@@ -108,6 +115,10 @@ class Numbers:
     def losses(self, shares: Shares, part: DataSet) -> NDArray[np.float64]:
         """Absolute error of each row, float64 (n,), as a share of the range."""
         return self._grid.absolute_losses(self.published(shares), part.answers.astype(np.float64))
+
+    def losses_by(self, metric: str, said: NDArray[np.float64], part: DataSet) -> NDArray[np.float64]:
+        """Absolute errors, float64 (n,), where the metric is their mean; else (0,)."""
+        return np.abs(said - part.answers) if metric == "mae" else np.empty(0)
 
     def baselines(self, said: NDArray[np.float64], part: DataSet) -> dict[str, Baseline]:
         """What absolute errors tell the detectors."""
