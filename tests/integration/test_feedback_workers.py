@@ -20,9 +20,9 @@ from tailrace.contracts.topics import Topics
 from tailrace.local.barrier import Barrier
 from tailrace.usecase.declaration import UseCase
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
-OPEN, LIVE, SLICES, SETTLE_S = 2_000, 2_000, 12, 90.0
+OPEN, LIVE, SLICES, SETTLE_S = 2_000, 2_000, 12, 180.0
 
 
 class Played(NamedTuple):
