@@ -26,6 +26,7 @@ LATENESS_MS = 5_000
 START_MS = 20_000 * 86_400_000
 OUTCOME_SHARE = 0.1
 VECTORS = 512
+CARDS = 10_007
 
 _MODULE = """
 import tailrace as tr
@@ -42,12 +43,13 @@ class Payment(tr.Event):
 
 class Chargeback(tr.Event):
     payment_id: str
+    card: str
     fraud: bool
     at_ms: int
 
 
 payments = tr.Topic("{name}.payments", Payment, key="card", event_time="at_ms")
-chargebacks = tr.Topic("{name}.chargebacks", Chargeback, key="payment_id", event_time="at_ms")
+chargebacks = tr.Topic("{name}.chargebacks", Chargeback, key="{outcomes_key}", event_time="at_ms")
 usecase = tr.UseCase(
     name="{name}",
     requests=payments,
@@ -64,6 +66,7 @@ usecase = tr.UseCase(
         tr.drift.ADWIN("log_loss"),
     ],
     retrain=tr.Retrain(on=["drift", "metric_drop"], at_most_every="1d", min_labels=2_000, window="14d"),
+    parallel_feedback={parallel},
 )
 """
 
@@ -88,16 +91,16 @@ def timetable(open_predictions: int, live: int, seed: int) -> Stream:
     return Stream(times, on_grid(rng.beta(1, 8, count).clip(1e-4, 1 - 1e-4)), judged[order], reported[order])
 
 
-def make_use_case(settings: Settings, directory: Path) -> UseCase:
+def make_use_case(settings: Settings, directory: Path, *, parallel: bool = False) -> UseCase:
     """A use case with topics of its own and a champion that has a reference, so that drift is watched too."""
-    use_case, reference = load_offline(directory)
+    use_case, reference = load_offline(directory, parallel=parallel)
     apply(settings.model_copy(update={"partitions": PARTITIONS}), use_case)
     own = settings.model_copy(update={"state_dir": directory})
     workload.promote(own, use_case, reference=reference, metrics={"log_loss": 0.3})
     return use_case
 
 
-def load_offline(directory: Path) -> tuple[UseCase, dict[str, Any]]:
+def load_offline(directory: Path, *, parallel: bool = False) -> tuple[UseCase, dict[str, Any]]:
     """A use case of a new name, and what the training data of its champion looked like."""
     name = f"bench_{uuid.uuid4().hex[:8]}"
     columns = [f"f{at}" for at in range(WIDTH)]
@@ -106,6 +109,8 @@ def load_offline(directory: Path) -> tuple[UseCase, dict[str, Any]]:
         name=name,
         fields="\n".join(f"    {column}: float" for column in columns),
         features=", ".join(f'tr.Field("{column}")' for column in columns),
+        outcomes_key="card" if parallel else "payment_id",
+        parallel=parallel,
     )
     (directory / name / "usecase.py").write_text(text)
     use_case = load_use_case(directory, name)
@@ -126,7 +131,7 @@ def send(settings: Settings, use_case: UseCase, stream: Stream, first: int, end:
     """
     topics, outcomes = Topics(use_case.name), use_case.label.topic.name
     encoded = Predictions(use_case, stream)
-    made = ((b"c%d" % (at % 10_007), encoded.record(at), at % PARTITIONS) for at in range(first, end))
+    made = ((b"c%d" % (at % CARDS), encoded.record(at), partition_of(at)) for at in range(first, end))
     streams.fill(settings, topics.predictions, made)
     from_ms = stream.times_ms[first] if first else 0
     end_ms = int(stream.times_ms[end - 1])
@@ -141,8 +146,14 @@ def send(settings: Settings, use_case: UseCase, stream: Stream, first: int, end:
 def outcome(stream: Stream, at: int) -> streams.Keyed:
     """Outcome `at` of a timetable: key, value and partition."""
     number, reported_ms = int(stream.judged[at]), int(stream.reported_ms[at])
-    value = b'{"payment_id":"p%d","fraud":true,"at_ms":%d}' % (number, reported_ms)
-    return b"p%d" % number, value, number % PARTITIONS
+    card = b"c%d" % (number % CARDS)
+    value = b'{"payment_id":"p%d","card":"%b","fraud":true,"at_ms":%d}' % (number, card, reported_ms)
+    return card, value, partition_of(number)
+
+
+def partition_of(number: int) -> int:
+    """Partition of an event and its outcome: that of its card."""
+    return number % CARDS % PARTITIONS
 
 
 def matured(stream: Stream, end: int) -> int:
@@ -174,8 +185,8 @@ class Predictions:
                 prediction_id=f"p{at}:champion",
                 event_id=f"p{at}",
                 use_case=self._use_case.name,
-                key=f"c{at % 10_007}",
-                entities={"card": f"c{at % 10_007}", "merchant": f"m{at % 997}"},
+                key=f"c{at % CARDS}",
+                entities={"card": f"c{at % CARDS}", "merchant": f"m{at % 997}"},
                 slices={"channel": ("web", "pos", "atm")[at % 3]},
                 event_time_ms=int(self._stream.times_ms[at]),
                 predicted_at_ms=int(self._stream.times_ms[at]) + 20,
@@ -191,7 +202,7 @@ class Predictions:
                 ages_ms={"merchant_labels": at % 1_000},
                 fingerprint=self._use_case.plan.fingerprint,
                 degraded=[],
-                source=Source(self._use_case.requests.name, at % PARTITIONS, at // PARTITIONS),
+                source=Source(self._use_case.requests.name, partition_of(at), at // PARTITIONS),
                 produced_at_ms=int(self._stream.times_ms[at]),
             )
         )

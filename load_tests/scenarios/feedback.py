@@ -101,12 +101,12 @@ class Progress:
 
 def tailrace(bench: Bench) -> float:
     """The feedback service."""
-    return _measured(bench, serve_tailrace)
+    return measured(bench, serve_tailrace)
 
 
 def naive(bench: Bench) -> float:
     """A loop as one writes it: a dict of predictions, one record after the other, changelog by key."""
-    return _measured(bench, serve_naive)
+    return measured(bench, serve_naive)
 
 
 CANDIDATES: dict[str, Candidate] = {"tailrace": tailrace, "inference": ours.scoring}
@@ -131,9 +131,10 @@ def serve_tailrace(settings: Settings, directory: Path, name: str, progress: Pro
     run(settings, load_use_case(directory, name), lifecycle)
 
 
-def _measured(bench: Bench, serve: Serve) -> float:
+def measured(bench: Bench, serve: Serve, *, parallel: bool = False) -> float:
+    """Live predictions per second of one process that serves a use case, whose feedback may be parallel."""
     open_predictions, live = bench.events, bench.events // 2
-    use_case = make_use_case(bench.settings, bench.directory)
+    use_case = make_use_case(bench.settings, bench.directory, parallel=parallel)
     stream = timetable(open_predictions, live, bench.seed)
     filled = _in_child(
         bench, serve, use_case.name, send(bench.settings, use_case, stream, 0, open_predictions, last=False)

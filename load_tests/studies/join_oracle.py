@@ -56,6 +56,7 @@ class Payment(tr.Event):
 
 class Report(tr.Event):
     payment_id: str
+    card: str
     loss: float
     at_ms: int
     revision: int
@@ -64,6 +65,7 @@ class Report(tr.Event):
 
 class Order(tr.Event):
     payment_id: str
+    card: str
     order_id: str
     amount: float
     at_ms: int
@@ -202,7 +204,12 @@ def _predictions(of: World, events: list[int], variant: str, partitions: int) ->
 def _records(name: str, outcomes: pd.DataFrame, partitions: int, *, together: bool) -> Iterator[streams.Keyed]:
     value = "loss" if name == "loss" else "amount"
     for row in outcomes.itertuples(index=False):
-        said: dict[str, Any] = {"payment_id": str(row.event), value: row.value, "at_ms": row.at_ms}
+        said: dict[str, Any] = {
+            "payment_id": str(row.event),
+            "card": str(row.event),
+            value: row.value,
+            "at_ms": row.at_ms,
+        }
         said |= {"revision": row.revision, "withdrawn": row.withdrawn}
         if name == "revenue":
             said["order_id"] = f"o{row.id}"

@@ -3,7 +3,7 @@
 The stream is that of `join_oracle`, with every outcome on the partition of the event that it judges. One worker
 begins and is killed with SIGKILL; two more come, of which one is killed and comes back, and at last the two leave
 again, one of them by SIGKILL. Afterwards every final label is compared with the oracle's, versions must be
-contiguous, and the counts of windows that the merged observations of all tasks give must be those of the oracle.
+contiguous, and the counts of QUALITY, which the monitor writes, must be those of the oracle.
 
     python -m load_tests.studies.join_workers [--predictions 1000000] [--json]
 """
@@ -11,46 +11,49 @@ contiguous, and the counts of windows that the merged observations of all tasks 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import AdminClient
 
 from load_tests import bench
-from load_tests.services import environment
-from load_tests.studies.join_oracle import MODULE, compare, fill, world
+from load_tests.services import environment, service
+from load_tests.studies.join_oracle import MODULE, compare, fill, published, world
 from load_tests.studies.report import Figure
-from tailrace.backends.kafka import admin, committed_offsets, end_offsets, read_topic
-from tailrace.backends.logs import configure_logs
+from tailrace.backends.kafka import admin, committed_offsets, end_offsets
 from tailrace.backends.settings import Settings
 from tailrace.backends.topics import apply
-from tailrace.contracts.records import Quality
 from tailrace.contracts.topics import Topics
-from tailrace.feedback.merged import MergedState
-from tailrace.feedback.observations import Observation
-from tailrace.feedback.service import run_tasks
 from tailrace.local.processes import Child, spawn
-from tailrace.runtime.service import Lifecycle, spare_collector
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
+from tailrace.usecase.subscriptions import MONITOR, subscriptions
 
 PARTITIONS, LIMIT_S = 6, 1_200.0
 
 
+MODULE_OF_TASKS = (
+    MODULE.replace('key="payment_id"', 'key="card"')
+    .replace('key="order_id"', 'key="card"')
+    .replace("    model=", "    parallel_feedback=True,\n    model=")
+)
+"""The use case of `join_oracle` with outcomes beside their predictions."""
+
+
 class Workers:
-    """Processes of one group, by instance.
+    """Workers of feedback as they are deployed, by instance.
 
     Args:
         settings: Where the broker is.
+        use_case: What they serve.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, use_case: str) -> None:
         self._settings = settings
+        self._use_case = use_case
         self._running: dict[int, Child] = {}
         self._started = 0
         self.killed = 0
@@ -58,10 +61,10 @@ class Workers:
     def start(self, instance: int) -> None:
         """Starts one."""
         self._started += 1
-        log = self._settings.state_dir / "logs" / f"tasks-{self._started}.log"
+        log = self._settings.state_dir / "logs" / f"{self._use_case}-{instance}-{self._started}.log"
         own = environment(self._settings) | {"TAILRACE_INSTANCE": str(instance)}
-        command = [sys.executable, "-m", "load_tests.studies.join_workers", "--worker", str(self._settings.use_cases)]
-        self._running[instance] = spawn(f"tasks-{instance}", command, log, own)
+        command = [sys.executable, *service("feedback", self._use_case)]
+        self._running[instance] = spawn(f"feedback-{instance}", command, log, own)
 
     def kill(self, instance: int) -> None:
         """Ends one with SIGKILL."""
@@ -104,14 +107,18 @@ def plan(workers: Workers) -> list[tuple[float, Callable[[], None]]]:
 
 def serve(settings: Settings, declared: UseCase) -> tuple[float, int]:
     """Runs the workers until all is consumed; gives the seconds it took, and how many were killed."""
-    topics, client, began = Topics(declared.name), admin(settings), time.monotonic()
-    names = [topics.predictions, topics.shadow, *(topic.name for topic in declared.outcome_topics)]
-    end = sum(sum(end_offsets(client, name).values()) for name in names)
-    workers = Workers(settings)
+    client, began = admin(settings), time.monotonic()
+    joined, merged = (subscriptions(declared)[name] for name in ("feedback", MONITOR))
+    end = _end(client, joined)
+    workers = Workers(settings, declared.name)
     workers.start(0)
     ahead = plan(workers)
     try:
-        while (done := _done(settings, topics.group("feedback"), names)) < end:
+        while (
+            (done := _done(settings, declared, "feedback", joined)) < end
+            or ahead
+            or (_done(settings, declared, MONITOR, merged) < _end(client, merged))
+        ):
             if ahead and done >= ahead[0][0] * end:
                 ahead.pop(0)[1]()
             workers.check()
@@ -123,51 +130,28 @@ def serve(settings: Settings, declared: UseCase) -> tuple[float, int]:
     return time.monotonic() - began, workers.killed
 
 
-def _done(settings: Settings, group: str, names: list[str]) -> int:
-    return sum(max(offset, 0) for name in names for offset, _ in committed_offsets(settings, group, name).values())
+def _end(client: AdminClient, names: Sequence[str]) -> int:
+    return sum(sum(end_offsets(client, name).values()) for name in names)
 
 
-def merged(settings: Settings, declared: UseCase) -> Iterator[Quality]:
-    """Windows of all tasks together, as the observations give them."""
-    state = MergedState(declared, range(PARTITIONS))
-    for message in read_topic(settings, Topics(declared.name).observations):
-        for _ in state.take(msgspec.msgpack.decode(message.value or b"", type=Observation)):
-            pass
-    for label, counts in zip(declared.labels, state.counts, strict=True):
-        for key in counts.windows:
-            yield counts.windows.record(
-                key, use_case=declared.name, label_name=label.name, threshold=0.5, watermark_ms=state.watermark_ms
-            )
+def _done(settings: Settings, declared: UseCase, group: str, names: Sequence[str]) -> int:
+    name = Topics(declared.name).group(group)
+    return sum(max(offset, 0) for topic in names for offset, _ in committed_offsets(settings, name, topic).values())
 
 
 def study(settings: Settings, folder: Path, predictions: int, seed: int = 0) -> list[Figure]:
     """Runs everything on a broker."""
     (folder / "oracle").mkdir(parents=True)
-    (folder / "oracle" / "usecase.py").write_text(MODULE)
+    (folder / "oracle" / "usecase.py").write_text(MODULE_OF_TASKS)
     declared = load_use_case(folder, "oracle")
     own = settings.model_copy(update={"partitions": PARTITIONS, "use_cases": folder})
     apply(own, declared)
-    topics = Topics(declared.name)
-    missing = [NewTopic(topics.join_changelog, PARTITIONS, 1), NewTopic(topics.observations, 1, 1)]
-    client = admin(own)
-    for future in client.create_topics(missing).values():
-        future.result(30)
     of = world(predictions, seed)
     sent = fill(own, declared, of, PARTITIONS, together=True)
     seconds, killed = serve(own, declared)
     figures = [Figure("predictions", int(len(of.times_ms) + of.shadowed.sum())), Figure("records", sent)]
     figures += [Figure("kills", killed, 4, ">="), Figure("seconds", seconds)]
-    return figures + compare(own, declared, of, list(merged(own, declared)))
-
-
-def work(folder: Path) -> None:
-    """One worker, in a process of its own."""
-    settings = Settings()
-    configure_logs(settings)
-    lifecycle = Lifecycle("feedback", "oracle")
-    signal.signal(signal.SIGTERM, lambda *_: lifecycle.stopping.set())
-    spare_collector()
-    run_tasks(settings, load_use_case(folder, "oracle"), lifecycle)
+    return figures + compare(own, declared, of, published(own, declared))
 
 
 def main(predictions: int = 1_000_000, as_json: bool = False) -> None:
@@ -186,14 +170,9 @@ if __name__ == "__main__":
     import typer
 
     def command(
-        predictions: int = 1_000_000,
-        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
-        worker: str = typer.Option("", help="Be a worker on the use cases of this folder."),
+        predictions: int = 1_000_000, as_json: bool = typer.Option(False, "--json", help="Print JSON.")
     ) -> None:
         """Runs the study."""
-        if worker:
-            work(Path(worker))
-        else:
-            main(predictions, as_json)
+        main(predictions, as_json)
 
     typer.run(command)

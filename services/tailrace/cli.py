@@ -50,7 +50,8 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Run Kafka, Redis and the services on this machine until interrupted."""
-    from tailrace.local.supervisor import Embedded, running_state
+    from tailrace.local.supervisor import Embedded
+    from tailrace.local.system_state import running_state
     from tailrace.usecase.load import use_case_names
 
     settings = load_settings()
@@ -91,7 +92,7 @@ def down(directory: Directory = None) -> None:
     """End what `up` started; data stay."""
     import psutil
 
-    from tailrace.local.supervisor import running_state
+    from tailrace.local.system_state import running_state
 
     state_dir = directory or load_settings().state_dir
     state = running_state(state_dir)
@@ -114,7 +115,7 @@ def down(directory: Directory = None) -> None:
 def status(directory: Directory = None, as_json: AsJson = False) -> None:
     """Show every process that `up` started and the lag of every consumer group; exits with 1 unless all run."""
     from tailrace.local.status import STATUS_COLUMNS, group_lags, look
-    from tailrace.local.supervisor import running_state
+    from tailrace.local.system_state import running_state
 
     state_dir = directory or load_settings().state_dir
     state = running_state(state_dir)

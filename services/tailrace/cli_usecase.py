@@ -15,6 +15,7 @@ from tailrace.core.durations import UNIT_MS
 from tailrace.core.plan import Plan, WindowColumn
 from tailrace.errors import UseCaseError
 from tailrace.usecase.load import load_use_case, use_case_names
+from tailrace.usecase.sharing import workers_of
 
 app = typer.Typer(no_args_is_help=True, help="Declarations: check them, see what they compile to, publish schemas.")
 
@@ -23,12 +24,16 @@ UseCases = Annotated[Path | None, typer.Option("--use-cases", help="Folder with 
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What `check` says of one use case; without `findings` it is in order."""
+    """What `check` says of one use case; without `findings` it is in order.
+
+    `feedback` says how many workers of feedback it has, or could have, and what keeps it from more.
+    """
 
     use_case: str
     fingerprint: str
     columns: int
     findings: tuple[str, ...]
+    feedback: str = ""
 
 
 @app.command()
@@ -88,10 +93,10 @@ def plan_rows(compiled: Plan) -> list[tuple[str, str, str, str]]:
 
 def _checked(folder: Path, name: str) -> Checked:
     try:
-        compiled = load_use_case(folder, name).plan
+        use_case = load_use_case(folder, name)
     except UseCaseError as error:
         return Checked(name, "", 0, error.findings)
-    return Checked(name, compiled.fingerprint, len(compiled.order), ())
+    return Checked(name, use_case.plan.fingerprint, len(use_case.plan.order), (), workers_of(use_case))
 
 
 def _print_checked(checked: list[Checked], folder: Path) -> None:
@@ -104,6 +109,9 @@ def _print_checked(checked: list[Checked], folder: Path) -> None:
         # Findings quote what users wrote; brackets in them are no markup.
         table.add_row(one.use_case, str(one.columns), one.fingerprint, findings.replace("[", r"\[") or "none")
     Console().print(table)
+    for one in checked:
+        if one.feedback:
+            typer.echo(f"{one.use_case}: feedback is {one.feedback}")
 
 
 def _folder(use_cases: Path | None) -> Path:

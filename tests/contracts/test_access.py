@@ -11,7 +11,7 @@ from tailrace.contracts.topics import Topics
 from tailrace.errors import ConfigError
 from tailrace.runtime.service import SERVICES
 
-SHOP = Streams("shop", "shop.clicks", "shop.orders")
+SHOP = Streams("shop", "shop.clicks", "shop.orders", parallel=True)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 
 
@@ -36,6 +36,17 @@ def test_private_state_is_read_by_its_owner_alone() -> None:
     for stream, owner in owners.items():
         assert {principal for principal, access in MATRIX.items() if stream in access.reads} == {owner}
         assert _writers(stream) == {owner}
+
+
+def test_feedback_has_rights_for_several_workers_where_it_is_parallel_and_no_more_elsewhere() -> None:
+    alone = grants("feedback", Streams("shop", "shop.clicks", "shop.orders"))
+    shared = grants("feedback", SHOP)
+    assert Grant("group", "tailrace.shop.feedback", "READ") in alone
+    assert Grant("group", "tailrace.shop.feedback", "READ", prefixed=True) in shared
+    own = {"shop.join-changelog", "shop.observations"}
+    assert {grant.name for grant in shared} - {grant.name for grant in alone} == own | {"shop.clicks"}
+    assert Grant("topic", "shop.clicks", "WRITE") not in shared
+    assert {grant.operation for grant in shared if grant.name in own} == {"READ", "WRITE"}
 
 
 def test_auditor_and_app_write_nothing() -> None:

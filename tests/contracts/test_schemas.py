@@ -25,7 +25,8 @@ def test_committed_schemas_are_what_the_records_say(tmp_path: Path) -> None:
 
 def test_every_topic_but_the_changelogs_is_a_channel() -> None:
     document = yaml.safe_load((COMMITTED / "asyncapi.yaml").read_text())
-    private = {Topics("shop").features_changelog, Topics("shop").feedback_changelog}
+    topics = Topics("shop")
+    private = {topics.features_changelog, topics.feedback_changelog, topics.join_changelog, topics.observations}
     addresses = {channel["address"].replace("{use_case}", "shop") for channel in document["channels"].values()}
     assert addresses == {spec.name for spec in Topics("shop").owned()} - private
 

@@ -23,7 +23,7 @@ from tailrace.core.quality import DAY_MS, WindowKey
 from tailrace.core.scoring import bin_of_score
 from tailrace.core.watermarks import Watermarks, watermark_of
 from tailrace.errors import BadRecord
-from tailrace.feedback.processor import READ_EVERY_MS
+from tailrace.feedback.publisher import READ_EVERY_MS
 from tailrace.feedback.specs import join_spec, kept_ms, monitor_spec
 from tailrace.usecase.declaration import UseCase
 

@@ -12,20 +12,19 @@ import numpy as np
 import pytest
 from disordered import batches, use_case
 
-from tailrace.backends.codec import encode
-from tailrace.backends.ports import Message
+from tailrace.backends.ports import Message, Output
+from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import WATERMARK_HEADER
 from tailrace.contracts.topics import Topics
 from tailrace.core.joins import Scored
 from tailrace.core.monitor_state import Champion
-from tailrace.core.monitoring import HOUR_MS, Monitor
+from tailrace.core.monitoring import HOUR_MS
 from tailrace.feedback.changelog import Changelog
-from tailrace.feedback.label_counts import LabelCounts
 from tailrace.feedback.merged import MergedState
-from tailrace.feedback.observations import Observation, Vectors
+from tailrace.feedback.observations import Vectors
 from tailrace.feedback.outcomes import reports_of
-from tailrace.feedback.overview import Ticked
 from tailrace.feedback.predictions import PredictionReader, sampled
+from tailrace.feedback.publisher import Publisher
 from tailrace.feedback.state import FeedbackState
 from tailrace.feedback.task import TaskState
 from tailrace.usecase.declaration import UseCase
@@ -73,32 +72,11 @@ def _mark(batch: list[Message]) -> int | None:
     return max(marks, default=None)
 
 
-def said(
-    declared: UseCase, counts: tuple[LabelCounts, ...], monitor: Monitor, tick_ms: int, ticked: Ticked
-) -> list[bytes]:
-    """What a tick publishes: decisions, and windows with their readings."""
-    threshold = declared.plan.threshold
-    found = [encode(one) for one in ticked.decided]
-    is_due = tick_ms % (6 * HOUR_MS) == 0
-    for key in counts[0].take_changed_windows(ticked.readings if is_due else ()):
-        record = counts[0].windows.record(
-            key,
-            use_case=declared.name,
-            label_name=declared.label.name,
-            threshold=threshold,
-            watermark_ms=tick_ms,
-            provisional=ticked.readings.provisional(key) if is_due else None,
-            estimate=ticked.readings.estimate(key) if is_due else None,
-            fading=counts[0].windows.faded(key, threshold) | monitor.prequential.metrics(),
-        )
-        found.append(encode(record))
-    return found
-
-
-def alone(declared: UseCase, seed: int) -> list[bytes]:
+def alone(declared: UseCase, seed: int) -> list[Output]:
     """Everything that one worker says that joins all."""
     state, changelog, reader = FeedbackState(declared), Changelog("c", HORIZON_MS), PredictionReader(2)
-    found = [encode(alarm) for alarm in state.serve(CHAMPION)]
+    publisher = Publisher(declared, Metrics(declared.name))
+    found = publisher.alarms(state.serve(CHAMPION))
     for step in steps(declared, seed):
         for at, values in enumerate(step.predictions):
             if values:
@@ -112,22 +90,22 @@ def alone(declared: UseCase, seed: int) -> list[bytes]:
             state.observe(0, reports_of(declared.label, step.outcomes))
         if step.watermark_ms is not None and step.watermark_ms > state.watermark_ms:
             state.advance(step.watermark_ms)
-            found += map(encode, state.monitor.advance(step.watermark_ms))
-            tick_ms = state.watermark_ms // HOUR_MS * HOUR_MS
-            if tick_ms > state.monitor.ticked_ms:
+            found += publisher.alarms(state.monitor.advance(step.watermark_ms))
+            tick_ms, since_ms = state.watermark_ms // HOUR_MS * HOUR_MS, state.monitor.ticked_ms
+            if tick_ms > since_ms:
                 state.forget(tick_ms)
-                counts = tuple(label.counts for label in state.labels)
-                found += said(declared, counts, state.monitor, tick_ms, state.tick(tick_ms))
+                counts = [label.counts for label in state.labels]
+                found += publisher.tick(state.overview, counts, tick_ms, since_ms, state.tick(tick_ms))
         for label in state.labels:
             label.store(changelog)
     return found
 
 
-def observed(declared: UseCase, seed: int, tasks: int) -> list[list[Observation]]:
+def observed(declared: UseCase, seed: int, tasks: int) -> list[list[bytes]]:
     """What each task says, of a stream whose events are dealt out by their id."""
     states = [TaskState(declared, task) for task in range(tasks)]
     changelogs, reader = [Changelog("c", HORIZON_MS) for _ in states], PredictionReader(2)
-    found: list[list[Observation]] = [[] for _ in states]
+    found: list[list[bytes]] = [[] for _ in states]
     for step in steps(declared, seed):
         for state, changelog in zip(states, changelogs, strict=True):
             for at, values in enumerate(step.predictions):
@@ -151,14 +129,8 @@ def _predict(state: TaskState, reader: PredictionReader, values: list[bytes], at
     state.predict(arrivals, vectors if places else [])
 
 
-def _stored(state: TaskState, changelog: Changelog) -> list[Observation]:
-    """Through the bytes that a broker would hold."""
-    kept = [msgspec.msgpack.encode(one) for one in state.store([changelog])[1]]
-    return msgspec.msgpack.decode(b"".join([_array(len(kept)), *kept]), type=list[Observation])
-
-
-def _array(size: int) -> bytes:
-    return b"\xdd" + size.to_bytes(4, "big")
+def _stored(state: TaskState, changelog: Changelog) -> list[bytes]:
+    return [msgspec.msgpack.encode(one) for one in state.store([changelog])[1]]
 
 
 def _event(value: bytes) -> str:
@@ -169,15 +141,16 @@ def _task_of(event_id: str, tasks: int) -> int:
     return crc32(event_id.encode()) % tasks
 
 
-def together(declared: UseCase, parts: list[list[Observation]], order: list[int]) -> list[bytes]:
+def together(declared: UseCase, parts: list[list[bytes]], order: list[int]) -> list[Output]:
     """Everything that is said of all tasks, whose observations come in some order."""
     state, threads = MergedState(declared, range(len(parts))), [iter(part) for part in parts]
-    found = [encode(alarm) for alarm in state.serve(CHAMPION)]
+    publisher = Publisher(declared, Metrics(declared.name))
+    found = publisher.alarms(state.serve(CHAMPION))
     for task in order:
-        for step in state.take(next(threads[task])):
-            found += map(encode, step.alarms)
+        for step in state.take(next(threads[task]), 0):
+            found += publisher.alarms(step.alarms)
             if step.ticked is not None:
-                found += said(declared, state.counts, state.monitor, step.tick_ms, step.ticked)
+                found += publisher.tick(state.overview, state.counts, step.tick_ms, step.since_ms, step.ticked)
     return found
 
 
@@ -189,7 +162,7 @@ def test_any_split_over_tasks_and_any_interleaving_give_the_windows_and_decision
 ) -> None:
     declared = use_case(tmp_path, closes=closes, if_absent=if_absent)
     expected = alone(declared, tasks)
-    decisions = [one for one in expected if b'"window_start_ms"' not in one]
+    decisions = [one for one in expected if one.topic != Topics(declared.name).quality]
     assert decisions
     assert len(expected) > len(decisions) + 50
     parts = observed(declared, tasks, tasks)

@@ -46,6 +46,6 @@ def test_large_batch_is_split_and_only_its_last_record_moves_time(monkeypatch: p
     assert sorted(sizes)[-2] < 200 < sorted(sizes)[-1]
 
 
-def test_batch_in_which_nothing_happened_is_no_record() -> None:
-    assert list(observations(0, 10, 10, [[], []], [])) == []
-    assert list(observations(0, 10, 11, [[]], [])) == [Observation(0, 11, [Observed()])]
+def test_batch_in_which_nothing_happened_is_no_record_before_a_minute_is_over() -> None:
+    assert list(observations(0, 10, 59_999, [[], []], [])) == []
+    assert list(observations(0, 10, 60_000, [[]], [])) == [Observation(0, 60_000, [Observed()])]

@@ -82,7 +82,7 @@ def test_windows_hold_what_a_recount_without_the_labels_that_are_set_aside_gives
         if step == 40:
             spans = [Quarantined(source="liar", since_ms=2_000)]
         if step == 80:
-            spans = [Quarantined(source="liar", since_ms=2_000, until_ms=7_000)]
+            spans = [Quarantined(source="liar", since_ms=2_000, until_ms=5_000)]
         if step == 50:
             lost = [(3_100, 4_200)]
         if step == 90:

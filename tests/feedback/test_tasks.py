@@ -10,15 +10,19 @@ from zlib import crc32
 import msgspec
 import numpy as np
 import pytest
-from disordered import WALL_MS, batches, use_case
+from declared import prediction
+from disordered import START_MS, WALL_MS, batches, use_case
 from naive_feedback import NaiveFeedback
 from test_merged import CHAMPION
 
+from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import LabelledPrediction
 from tailrace.contracts.topics import Topics
+from tailrace.core.watermarks import IDLE_AFTER_MS
 from tailrace.errors import Retryable, StateCorrupt
+from tailrace.feedback.observations import Header
 from tailrace.feedback.task_processor import TaskProcessor
 from tailrace.usecase.declaration import UseCase
 
@@ -78,7 +82,7 @@ class Cluster:
         found: dict[int, list[tuple[str, bytes | None, bytes | None]]] = {task: [] for task in range(TASKS)}
         for _, output in self.log:
             if output.topic == TOPICS.observations:
-                found[int(output.key or b"")].append((output.topic, output.key, output.value))
+                found[int((output.key or b"").partition(b":")[0])].append((output.topic, output.key, output.value))
             elif output.topic == TOPICS.labels:
                 event = msgspec.json.decode(output.value or b"", type=_Event).event_id
                 found[_task_of(event)].append((output.topic, output.key, output.value))
@@ -149,6 +153,26 @@ def _label(record: tuple[str, bytes | None, bytes | None]) -> LabelledPrediction
     return msgspec.json.decode(record[2] or b"", type=LabelledPrediction) if record[0] == TOPICS.labels else None
 
 
+def test_task_says_once_that_nothing_comes_for_it(tmp_path: Path) -> None:
+    cluster = Cluster(use_case(tmp_path))
+    worker = TaskProcessor(cluster.declared, cluster.changelog, Metrics("disordered"))
+    worker.assigned(cluster.partitions([0, 1]))
+
+    def said(messages: list[Message], now_ms: int) -> list[tuple[int, int, bool]]:
+        outputs = [o for o in worker.process(messages, now_ms) if o.topic == TOPICS.observations]
+        headers = [msgspec.msgpack.decode(output.value or b"", type=Header) for output in outputs]
+        return [(header.task, header.number, header.idle) for header in headers]
+
+    assert said([], WALL_MS) == [(0, 0, True), (1, 0, True)]
+    assert said([], WALL_MS) == []
+    record = encode(prediction(cluster.declared, "a", START_MS))
+    first = Message(TOPICS.predictions, 0, 0, START_MS, b"k", record, [])
+    assert said([first], WALL_MS) == [(0, 1, False)]
+    assert said([], WALL_MS + IDLE_AFTER_MS - 1) == []
+    assert said([], WALL_MS + IDLE_AFTER_MS) == [(0, 2, True)]
+    assert said([], WALL_MS + 2 * IDLE_AFTER_MS) == []
+
+
 def test_task_whose_partitions_are_with_two_workers_is_not_processed(tmp_path: Path) -> None:
     cluster = Cluster(use_case(tmp_path))
     worker = TaskProcessor(cluster.declared, cluster.changelog, Metrics("disordered"))
@@ -157,7 +181,7 @@ def test_task_whose_partitions_are_with_two_workers_is_not_processed(tmp_path: P
     with pytest.raises(Retryable, match=r"tasks \[0\]"):
         worker.process([], WALL_MS)
     worker.assigned(others)
-    assert worker.process([], WALL_MS) == []
+    assert [o.topic for o in worker.process([], WALL_MS)] == [TOPICS.join_changelog, TOPICS.observations]
     worker.revoked([(first.topic, 0)])
     with pytest.raises(Retryable, match=r"tasks \[0\]"):
         worker.process([], WALL_MS)

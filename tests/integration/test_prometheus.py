@@ -27,7 +27,8 @@ from tailrace.contracts.metrics import METRICS, STAGES
 from tailrace.local.dashboard import ROWS
 from tailrace.local.processes import Child, free_port, spawn
 from tailrace.local.replay import Replay
-from tailrace.local.supervisor import Embedded, read_state
+from tailrace.local.supervisor import Embedded
+from tailrace.local.system_state import read_state
 from tailrace.testing.streams import DAY_MS, START_MS, CardFraudStream
 from tailrace.usecase.load import load_use_case
 

@@ -146,3 +146,21 @@ def test_the_newest_of_each_partition_are_its_last_records_in_order(
     everything = numbers(None)
     assert numbers(10) == {partition: values[-10:] for partition, values in everything.items()}
     assert numbers(10 * COUNT) == everything
+
+
+def test_reader_that_waits_for_open_transactions_finds_what_was_committed_behind_them(
+    settings: Settings, topics: tuple[str, str]
+) -> None:
+    topic = topics[1]
+    dead, alive = (producer(settings, **{"transactional.id": f"{topic}.{name}"}) for name in ("dead", "alive"))
+    for writer in (dead, alive):
+        writer.init_transactions(30)
+        writer.begin_transaction()
+        writer.produce(topic, b"lost" if writer is dead else b"kept", partition=0)
+        assert writer.flush(30) == 0
+    alive.commit_transaction(30)
+    assert list(read_topic(settings, topic, partitions=[0])) == []
+    ended = threading.Timer(1.0, dead.abort_transaction)
+    ended.start()
+    assert [message.value for message in read_topic(settings, topic, partitions=[0], settled=True)] == [b"kept"]
+    ended.join()

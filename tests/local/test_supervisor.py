@@ -16,17 +16,8 @@ import pytest
 from tailrace.backends.settings import Settings
 from tailrace.errors import ConfigError, TailraceError
 from tailrace.local import supervisor
-from tailrace.local.supervisor import (
-    MAX_CRASHES,
-    STATE_FILE,
-    Embedded,
-    Ports,
-    ProcessState,
-    SystemState,
-    _Service,
-    read_state,
-    running_state,
-)
+from tailrace.local.supervisor import MAX_CRASHES, Embedded, _Service
+from tailrace.local.system_state import STATE_FILE, Ports, ProcessState, SystemState, read_state, running_state
 
 ORDERLY = """
 import signal, sys, time
@@ -202,3 +193,34 @@ def test_stop_before_start_does_nothing(tmp_path: Path) -> None:
     Embedded(tmp_path / "never", settings=Settings()).stop()
     assert not (tmp_path / "never").exists()
     assert "supervisor" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_parallel_feedback_has_as_many_workers_as_asked_for_each_with_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, str] = {}
+
+    def service(name: str, command: list[str], log: Path, environment: dict[str, str]) -> SimpleNamespace:
+        made[name] = environment["TAILRACE_INSTANCE"]
+        child = SimpleNamespace(pid=1, running=False, stop=lambda timeout_s: None)
+        return SimpleNamespace(
+            name=name, probes_port=1, restarts=0, gave_up="", child=child, watch=lambda: False, log=log, command=command
+        )
+
+    cases = {name: SimpleNamespace(name=name, parallel_feedback=name == "shared") for name in ("shared", "alone")}
+    monkeypatch.setattr(supervisor, "load_use_case", lambda folder, name: cases[name])
+    monkeypatch.setattr(supervisor.topics, "apply", lambda settings, use_case: [])
+    monkeypatch.setattr(supervisor, "_Service", service)
+    for server in (supervisor.Broker, supervisor.OnlineStoreServer):
+        monkeypatch.setattr(server, "start", lambda server: None)
+    embedded = Embedded(tmp_path, settings=Settings(feedback_workers=3))
+    embedded.start(list(cases))
+    embedded.stop()
+    workers = {name: instance for name, instance in made.items() if "feedback" in name}
+    assert workers == {
+        "shared.feedback": "0",
+        "shared.feedback-1": "1",
+        "shared.feedback-2": "2",
+        "alone.feedback": "0",
+    }
+    assert len(made) == len(workers) + 2 * 5

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 from aiokafka.partitioner import murmur2
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tailrace.backends.ports import Output
 from tailrace.contracts.topics import TopicSpec
-from tailrace.testing.memory_log import MemoryLog, partitions_of
+from tailrace.testing.memory_log import MemoryLog
 
 TOPICS = [TopicSpec("plain"), TopicSpec("newest", partitions=1, compacted=True), TopicSpec("all", partitions=1)]
 
@@ -16,11 +14,6 @@ def log() -> MemoryLog:
     made.subscribe("one", ["plain", "newest", "all"])
     made.subscribe("two", ["plain"])
     return made
-
-
-@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 12))
-def test_keys_go_to_the_partition_that_other_clients_choose(keys: list[bytes], partitions: int) -> None:
-    assert [(murmur2(key) & 0x7FFFFFFF) % partitions for key in keys] == partitions_of(keys, partitions).tolist()
 
 
 def test_records_of_a_batch_go_by_their_partition_else_by_their_key_else_to_the_first() -> None:

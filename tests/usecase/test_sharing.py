@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import tailrace as tr
-from tailrace.usecase.sharing import sharing_of
+from tailrace.backends.topics import specs_of
+from tailrace.errors import UseCaseError
+from tailrace.usecase.sharing import sharing_of, workers_of
 
 
 class Payment(tr.Event):
@@ -41,7 +43,7 @@ class Numbered(tr.Event):
 PAYMENTS = tr.Topic("payments", Payment, key="card", event_time="at_ms")
 
 
-def declared(schema: Any, key: str, **label: Any) -> tr.UseCase:
+def declared(schema: Any, key: str, *, parallel: bool = False, **label: Any) -> tr.UseCase:
     reports = tr.Topic("reports", schema, key=key, event_time="at_ms")
     said: dict[str, Any] = {"on": "payment_id", "value": "fraud", "matures_after": "1d"} | label
     return tr.UseCase(
@@ -51,6 +53,7 @@ def declared(schema: Any, key: str, **label: Any) -> tr.UseCase:
         features=[tr.Field("at_ms")],
         label=tr.Label(reports, **said),
         model=tr.Binary(on_failure=tr.Default(0.02)),
+        parallel_feedback=parallel,
     )
 
 
@@ -80,3 +83,29 @@ def test_what_keeps_workers_from_sharing_is_said_with_what_to_do(schema: Any, la
     (obstacle,) = sharing_of(declared(schema, "payment_id", **label)).obstacles
     assert re.search(said, obstacle)
     assert obstacle.endswith("or run one feedback worker")
+
+
+@pytest.mark.parametrize(
+    ("schema", "key", "said"),
+    [
+        (Bare, "payment_id", "publish the field 'card'"),
+        (Report, "payment_id", "'reports' lie elsewhere than their requests; key them by 'card'"),
+    ],
+)
+def test_parallel_feedback_is_refused_where_outcomes_lie_elsewhere(schema: Any, key: str, said: str) -> None:
+    with pytest.raises(UseCaseError, match=f"parallel_feedback: .*{said}"):
+        declared(schema, key, parallel=True)
+
+
+def test_topics_of_tasks_are_there_where_feedback_is_parallel() -> None:
+    alone, shared = (
+        {spec.name for spec in specs_of(declared(Report, "card", parallel=parallel))} for parallel in (False, True)
+    )
+    assert shared - alone == {"payments_fraud.join-changelog", "payments_fraud.observations"}
+
+
+def test_how_many_workers_there_may_be_is_said_with_what_to_do_for_more() -> None:
+    assert workers_of(declared(Report, "card", parallel=True)).startswith("parallel: as many workers as")
+    assert workers_of(declared(Report, "card")) == "one worker; for more, declare parallel_feedback=True"
+    assert "key 'reports' by 'card' and declare" in workers_of(declared(Report, "payment_id"))
+    assert "publish the field 'card'" in workers_of(declared(Bare, "payment_id"))

@@ -63,7 +63,7 @@ class AccessPlan(msgspec.Struct, frozen=True):
 def streams_of(use_case: UseCase) -> Streams:
     """Topic names of a use case, for `contracts.access`."""
     first, *more = (topic.name for topic in use_case.outcome_topics)
-    return Streams(use_case.name, use_case.requests.name, first, tuple(more))
+    return Streams(use_case.name, use_case.requests.name, first, tuple(more), use_case.parallel_feedback)
 
 
 def wanted(streams: Iterable[Streams], prefix: str = PREFIX) -> list[UserGrant]:

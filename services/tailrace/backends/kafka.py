@@ -17,6 +17,9 @@ from tailrace.errors import BrokerUnavailable, ConfigError
 
 MAX_MESSAGE_BYTES = 3_000_000
 """Largest record. Above the broker's usual 1 MB, because a dead letter is the original plus its reason."""
+OPEN_TRANSACTION_S = 90
+"""How long the end of an open transaction is waited for: the broker ends those of the dead after 60 s, and looks for
+them every 10."""
 
 if confluent_kafka.libversion()[1] == 0x021000FF:
     raise ConfigError(
@@ -148,11 +151,17 @@ def partitions_of(client: AdminClient | Consumer, topic: str, timeout_s: float =
     return sorted(found.partitions)
 
 
-def end_offsets(client: AdminClient, topic: str, partitions: list[int] | None = None) -> dict[int, int]:
-    """Offset behind the last committed record of each partition, transaction markers included."""
+def end_offsets(
+    client: AdminClient, topic: str, partitions: list[int] | None = None, *, committed_only: bool = True
+) -> dict[int, int]:
+    """Offset behind the last record of each partition, transaction markers included.
+
+    Where it is `committed_only`, that is before the first open transaction.
+    """
     numbers = partitions if partitions is not None else partitions_of(client, topic)
     asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in numbers}
-    answers = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=10)
+    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+    answers = client.list_offsets(asked, isolation_level=level, request_timeout=10)
     try:
         return {at.partition: answer.result().offset for at, answer in answers.items()}
     except KafkaException as error:
@@ -189,6 +198,7 @@ def read_topic(
     committed_only: bool = True,
     partitions: Collection[int] | None = None,
     newest: int | None = None,
+    settled: bool = False,
 ) -> Iterator[Message]:
     """Reads some partitions of a topic, or all, from the beginning to the end as of the call, in order within each.
 
@@ -198,6 +208,8 @@ def read_topic(
         committed_only: Leave out records of open and aborted transactions.
         partitions: Which to read; None: all.
         newest: Begin that many offsets before the end of each partition; None: at the beginning.
+        settled: Wait for transactions that are open: what was committed stands behind the records of a dead producer
+            until its transaction has timed out.
 
     Raises:
         BrokerUnavailable: the broker does not answer, or the topic does not exist.
@@ -215,7 +227,10 @@ def read_topic(
     try:
         open_partitions = set(partitions_of(reader, topic) if partitions is None else partitions)
         reader.assign([TopicPartition(topic, at, _start(reader, topic, at, newest)) for at in open_partitions])
-        silent_until = time.monotonic() + 60
+        client = admin(settings) if settled else None
+        ends = end_offsets(client, topic, list(open_partitions), committed_only=False) if client is not None else {}
+        patience_s = OPEN_TRANSACTION_S if settled else 60
+        silent_until = time.monotonic() + patience_s
         while open_partitions:
             records = reader.consume(10_000, timeout=0.05)
             for record in records:
@@ -223,14 +238,15 @@ def read_topic(
                 if error is None:
                     yield to_message(record)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    open_partitions.discard(record.partition())
+                    if record.offset() >= ends.get(record.partition(), 0):
+                        open_partitions.discard(record.partition())
                 elif not error.retriable():
                     raise BrokerUnavailable(f"reading {topic!r} failed: {error.str()}")
             if records:
-                silent_until = time.monotonic() + 60
+                silent_until = time.monotonic() + patience_s
             elif time.monotonic() > silent_until:
                 raise BrokerUnavailable(
-                    f"reading {topic!r}: no answer for 60 s; check the broker with `tailrace doctor`"
+                    f"reading {topic!r}: no answer for {patience_s} s; check the broker with `tailrace doctor`"
                 )
     finally:
         reader.close()

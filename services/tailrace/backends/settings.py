@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     ops_token: SecretStr = Field(SecretStr(""), description="Token that commands use; empty: the local one.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(False, description="Logs as JSON lines instead of text.")
+    feedback_workers: int = Field(
+        1, description="Workers of feedback that `tailrace up` starts where a use case declares it parallel.", ge=1
+    )
     threads: int = Field(2, description="Threads of model execution and of training.", ge=1)
 
     @model_validator(mode="after")

@@ -83,6 +83,7 @@ class Metrics:
     join_repeats: Counter
     evictions: Counter
     open_predictions: Gauge
+    tasks_left_out: Gauge
     quality: Gauge
     quality_maturity: Gauge
     quality_end: Gauge

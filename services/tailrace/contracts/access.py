@@ -26,6 +26,8 @@ Stream = Literal[
     "shadow",
     "labels",
     "feedback_changelog",
+    "join_changelog",
+    "observations",
     "quality",
     "drift",
     "alarms",
@@ -58,6 +60,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         replays: Whether it also reads topics from their beginning, as nobody's group.
         transactional: Prefix of its transactional ids, behind `tailrace.<use case>.`; "" for none.
         watches: Services whose committed offsets it may see.
+        samples: Topics it also reads where feedback is parallel, to see how they are keyed.
         note: Why, where the topics do not say it.
     """
 
@@ -67,10 +70,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     replays: bool = False
     transactional: str = ""
     watches: tuple[Principal, ...] = ()
+    samples: tuple[Stream, ...] = ()
     note: str = ""
 
 
-_PRIVATE: tuple[Stream, ...] = ("features_changelog", "feedback_changelog")
+_PARALLEL: tuple[Stream, ...] = ("join_changelog", "observations")
+_PRIVATE: tuple[Stream, ...] = ("features_changelog", "feedback_changelog", *_PARALLEL)
 _PUBLIC: tuple[Stream, ...] = tuple(stream for stream in get_args(Stream) if stream not in _PRIVATE)
 _CONSUMERS: tuple[Principal, ...] = ("features", "inference", "feedback", "trainer", "rollout")
 
@@ -91,7 +96,7 @@ MATRIX: dict[Principal, Access] = {
         note="One transactional id per worker.",
     ),
     "feedback": Access(
-        reads=("predictions", "shadow", "outcomes", "retraining", "control", "feedback_changelog"),
+        reads=("predictions", "shadow", "outcomes", "retraining", "control", "feedback_changelog", *_PARALLEL),
         writes=(
             "labels",
             "quality",
@@ -100,11 +105,15 @@ MATRIX: dict[Principal, Access] = {
             "retraining",
             "dead_letters",
             "feedback_changelog",
+            *_PARALLEL,
             "heartbeats",
         ),
         group=True,
         replays=True,
         transactional="feedback",
+        samples=("requests",),
+        note="Requests, tasks and observations only where it is parallel: each worker then has a transactional id, and "
+        "the monitor a group of its own.",
     ),
     "trainer": Access(
         reads=("retraining", "predictions", "labels", "control"),
@@ -165,15 +174,19 @@ class Streams(msgspec.Struct, frozen=True):
         requests: Topic of its events.
         outcomes: Topic of its outcomes.
         more_outcomes: Topics of what auxiliary labels are made of, where they have topics of their own.
+        parallel: Whether several workers of feedback share the joins.
     """
 
     use_case: str
     requests: str
     outcomes: str
     more_outcomes: tuple[str, ...] = ()
+    parallel: bool = False
 
     def topics(self, stream: Stream) -> tuple[str, ...]:
-        """Names of the topics of a stream."""
+        """Names of the topics of a stream; none where the use case has no such topic."""
+        if stream in _PARALLEL and not self.parallel:
+            return ()
         match stream:
             case "requests":
                 return (self.requests,)
@@ -191,17 +204,18 @@ def grants(principal: Principal, streams: Streams) -> list[Grant]:
 
 
 def _grants(principal: Principal, access: Access, streams: Streams) -> Iterator[Grant]:
-    for stream in access.reads:
+    for stream in (*access.reads, *(access.samples if streams.parallel else ())):
         yield from (Grant("topic", name, "READ") for name in streams.topics(stream))
     for stream in access.writes:
         yield from (Grant("topic", name, "WRITE") for name in streams.topics(stream))
     group = Topics(streams.use_case).group
+    # People name their applications' groups; ours have one name each, but for feedback that is parallel.
+    several = {"app", "feedback"} if streams.parallel else {"app"}
     if access.group:
-        # People name their applications' groups; ours have one name each.
-        yield Grant("group", group(principal), "READ", prefixed=principal == "app")
+        yield Grant("group", group(principal), "READ", prefixed=principal in several)
     if access.replays:
         yield Grant("group", READERS, "DESCRIBE")
     for watched in access.watches:
-        yield Grant("group", group(watched), "DESCRIBE")
+        yield Grant("group", group(watched), "DESCRIBE", prefixed=watched in several)
     if access.transactional:
         yield Grant("transactional id", group(access.transactional), "WRITE", prefixed=True)

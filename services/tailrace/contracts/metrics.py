@@ -186,6 +186,10 @@ METRICS: dict[str, MetricSpec] = {
         "tailrace_feedback_open_predictions", "gauge", "events", "Events whose outcome may still come or change.",
         ("feedback",),
     ),
+    "tasks_left_out": MetricSpec(
+        "tailrace_feedback_tasks_left_out", "gauge", "tasks",
+        "Tasks that the monitor does not wait for: idle, silent for long, or far behind the others.", ("feedback",),
+    ),
     "quality": MetricSpec(
         "tailrace_quality", "gauge", "unit of the metric",
         "Live metric over the newest day half of whose labels are final. No series where the data cannot tell.",

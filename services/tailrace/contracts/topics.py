@@ -13,13 +13,15 @@ READERS = "tailrace.reader"
 class TopicSpec(msgspec.Struct, frozen=True):
     """A topic as `tailrace topics apply` creates it.
 
-    `partitions` 0 means: as many as the events topic. `retention_ms` -1 keeps records for ever.
+    `partitions` 0 means: as many as the events topic. `retention_ms` -1 keeps records for ever. Those that are `parallel`
+    are there where several workers of feedback share the joins.
     """
 
     name: str
     partitions: int = 0
     compacted: bool = False
     retention_ms: int = -1
+    parallel: bool = False
 
 
 class Topics(msgspec.Struct, frozen=True):
@@ -107,7 +109,7 @@ class Topics(msgspec.Struct, frozen=True):
         return f"tailrace.{self.use_case}.{service}"
 
     def owned(self) -> list[TopicSpec]:
-        """Every topic Tailrace creates for this use case."""
+        """Every topic Tailrace creates for this use case, or would if its feedback were parallel."""
         return [
             TopicSpec(self.features),
             TopicSpec(self.features_changelog, compacted=True),
@@ -115,6 +117,8 @@ class Topics(msgspec.Struct, frozen=True):
             TopicSpec(self.shadow),
             TopicSpec(self.labels),
             TopicSpec(self.feedback_changelog, partitions=1, compacted=True),
+            TopicSpec(self.join_changelog, compacted=True, parallel=True),
+            TopicSpec(self.observations, partitions=1, compacted=True, parallel=True),
             TopicSpec(self.quality, partitions=1, compacted=True),
             TopicSpec(self.drift, partitions=1, compacted=True),
             TopicSpec(self.alarms, partitions=1),

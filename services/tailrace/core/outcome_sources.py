@@ -39,7 +39,12 @@ class SourceBook:
         self.names: list[str] = []
         self._codes: dict[str, int] = {}
         self._most = MOST_SOURCES + len(declared)
-        for name in names or ["", OTHERS_NAME, *declared]:
+        self.restore(names or ["", OTHERS_NAME, *declared])
+
+    def restore(self, names: Sequence[str]) -> None:
+        """Takes back names by code, as `names` gave them."""
+        self.names, self._codes = [], {}
+        for name in names:
             self._add(name)
         self._refresh()
 

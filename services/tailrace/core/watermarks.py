@@ -107,11 +107,7 @@ class Watermarks:
 
     def current(self, now_ms: int) -> int | None:
         """Stream time in epoch milliseconds; never falls. None before every active partition has one."""
-        active = [
-            mark
-            for at, mark in self._watermarks.items()
-            if at in self._punctuated or now_ms - self._active_at_ms.setdefault(at, now_ms) < IDLE_AFTER_MS
-        ]
+        active = self._active(now_ms)
         if active and all(mark is not None for mark in active):
             lowest = min(mark for mark in active if mark is not None)
             if self._reached is None or lowest > self._reached:
@@ -120,9 +116,20 @@ class Watermarks:
             self._reached = self._when_all_idle(now_ms)
         return self._reached
 
+    def idle(self, now_ms: int) -> bool:
+        """Whether no partition holds the watermark back: none has records, or all have been silent for long enough."""
+        return not self._active(now_ms)
+
     def restore(self, reached_ms: int | None) -> None:
         """Continues from a watermark that was reached before a restart."""
         self._reached = reached_ms
+
+    def _active(self, now_ms: int) -> list[int | None]:
+        return [
+            mark
+            for at, mark in self._watermarks.items()
+            if at in self._punctuated or now_ms - self._active_at_ms.setdefault(at, now_ms) < IDLE_AFTER_MS
+        ]
 
     def _when_all_idle(self, now_ms: int) -> int | None:
         # Time-outs must fire when all traffic stops. Stream time then goes on with the wall clock,

@@ -9,11 +9,11 @@ from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.metrics import METRICS
 from tailrace.contracts.records import Drift, Reading
 from tailrace.core.metric_watch import MATURE
+from tailrace.core.monitoring import Monitor
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.readings import Readings
-from tailrace.feedback.overview import Fading
-from tailrace.feedback.state import FeedbackState
+from tailrace.feedback.overview import Fading, Overview
 
 _KINDS = METRICS["alarms_active"].labels[0].values
 _REPEATS = METRICS["join_repeats"].labels[0].values
@@ -35,15 +35,25 @@ class Gauges:
         self._metrics = metrics
         self._version = ""
 
-    def champion(self, epoch: int, state: FeedbackState) -> None:
+    def champion(self, epoch: int, monitor: Monitor) -> None:
         """Takes note of the champion, after a restart too; what was measured of another one is forgotten."""
         metrics = self._metrics
         metrics.epoch.set(epoch)
-        if state.monitor.version != self._version:
-            self._version = state.monitor.version
+        if monitor.version != self._version:
+            self._version = monitor.version
             for gauge in (metrics.drift_score, metrics.drift_limit, metrics.quality_drop, metrics.quality_drop_limit):
                 gauge.clear()
-        self.alarms(state)
+        self.alarms(monitor)
+
+    def clear(self) -> None:
+        """Withdraws everything: another worker speaks of it now."""
+        metrics = self._metrics
+        for gauge in (
+            *(metrics.drift_score, metrics.drift_limit, metrics.quality_drop, metrics.quality_drop_limit),
+            *(metrics.quality, metrics.quality_maturity, metrics.quality_end, metrics.quality_reading),
+            *(metrics.quality_reading_bound, metrics.quality_reading_maturity, metrics.alarms_active),
+        ):
+            gauge.clear()
 
     def counted(self, counts: Mapping[str, int]) -> None:
         """Counts what a join has found since the last call, by the names it gives."""
@@ -60,13 +70,13 @@ class Gauges:
         self._metrics.drift_limit.labels(drift.subject).set(drift.threshold)
 
     def tick(
-        self, state: FeedbackState, threshold: float, readings: Readings | NumberReadings, fading: Fading | None
+        self, overview: Overview, threshold: float, readings: Readings | NumberReadings, fading: Fading | None
     ) -> None:
         """Exports what a tick of stream time has changed; `threshold` is that of decisions."""
         metrics = self._metrics
         metrics.quality_drop.clear()
         metrics.quality_drop_limit.clear()
-        for name, (drop, limit) in state.monitor.drops.items():
+        for name, (drop, limit) in overview.monitor.drops.items():
             metrics.quality_drop.labels(name).set(drop)
             metrics.quality_drop_limit.labels(name).set(limit)
         metrics.quality.clear()
@@ -75,9 +85,9 @@ class Gauges:
         for gauge in (metrics.quality_reading, metrics.quality_reading_bound, metrics.quality_reading_maturity):
             gauge.clear()
         for variant in _VARIANTS:
-            self._quality(variant, state.windows, threshold)
-            self._readings(variant, state.windows, readings, threshold, fading)
-        self.alarms(state)
+            self._quality(variant, overview.windows, threshold)
+            self._readings(variant, overview.windows, readings, threshold, fading)
+        self.alarms(overview.monitor)
 
     def _quality(self, variant: str, windows: QualityWindows, threshold: float) -> None:
         mature = [
@@ -125,8 +135,8 @@ class Gauges:
                     self._metrics.quality_reading_bound.labels(metric, variant, name, bound).set(end)
         self._metrics.quality_reading_maturity.labels(variant).set(windows.maturity(key))
 
-    def alarms(self, state: FeedbackState) -> None:
+    def alarms(self, monitor: Monitor) -> None:
         """Exports how many alarms of each kind stand."""
-        standing: Counter[str] = Counter(alarm.kind for alarm in state.monitor.alarms)
+        standing: Counter[str] = Counter(alarm.kind for alarm in monitor.alarms)
         for kind in _KINDS:
             self._metrics.alarms_active.labels(kind).set(standing[kind])

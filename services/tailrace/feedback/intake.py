@@ -131,6 +131,10 @@ class Intake:
         """Stream time in epoch milliseconds; None before it begins."""
         return self._marks.current(now_ms)
 
+    def idle(self, now_ms: int) -> bool:
+        """Whether no partition holds stream time back."""
+        return self._marks.idle(now_ms)
+
     def _is_watermark(self, message: Message, now_ms: int) -> bool:
         mark = watermark_of(message.value, message.headers)
         if mark is not None:

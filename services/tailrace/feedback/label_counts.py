@@ -117,6 +117,8 @@ class LabelCounts:
     def set_aside(self, spans: Sequence[Quarantined], lost: Sequence[Span] = ()) -> None:
         """Takes labels out of the windows, now and as they come.
 
+        Those of a source after its quarantine, which is known to have ended later, count again.
+
         Args:
             spans: Sources whose labels are not trusted.
             lost: Events whose outcomes may have been lost.
@@ -124,12 +126,15 @@ class LabelCounts:
         self._spans, self._lost = spans, lost
         if self.left_out is not None:
             self.left_out(lost)
+        if not spans and not lost:
+            return
         table = self.table
-        rows = table.in_use() if spans or lost else np.empty(0, np.int64)
-        rows = rows[(table.status[rows] == FINAL) & ~table.aside[rows]]
-        rows = rows[self._counts_nowhere(table.told_by[rows], table.event_time_ms[rows])]
-        table.aside[rows] = True
-        self.windows.labelled(table, rows, table.label[rows], -1)
+        rows = table.in_use()
+        rows = rows[table.status[rows] == FINAL]
+        now = self._counts_nowhere(table.told_by[rows], table.event_time_ms[rows])
+        for times, changed in ((-1, rows[now & ~table.aside[rows]]), (1, rows[~now & table.aside[rows]])):
+            table.aside[changed] = times < 0
+            self.windows.labelled(table, changed, table.label[changed], times)
 
     def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said now of windows whose labels are still coming."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.join_table import CHANGING, JoinTable, Rows
+from tailrace.core.join_watch import MINUTE_MS
 from tailrace.core.joins import Changes
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.feedback.batches import MAX_ROWS, Added, packed
@@ -59,13 +60,30 @@ class Vectors(msgspec.Struct):
 class Observation(msgspec.Struct, omit_defaults=True):
     """What a task did in a batch, or in a part of one: only the last part states the watermark that was reached.
 
-    `labels` are in the order of the declaration; `watermark_ms` is -1 before stream time begins.
+    Attributes:
+        watermark_ms: Stream time of the task, epoch milliseconds; -1 before it begins.
+        labels: In the order of the declaration.
+        vectors: Sampled inputs.
+        number: Place among all that the task has said, from 0.
+        idle: Nothing comes for the task, so that others need not wait for it.
     """
 
     task: int
     watermark_ms: int
     labels: list[Observed]
     vectors: list[Vectors] = []
+    number: int = 0
+    idle: bool = False
+    format: int = FORMAT
+
+
+class Header(msgspec.Struct):
+    """What an observation says of itself."""
+
+    task: int
+    watermark_ms: int
+    number: int = 0
+    idle: bool = False
     format: int = FORMAT
 
 
@@ -105,7 +123,7 @@ class Recorder:
 def observations(
     task: int, before_ms: int, watermark_ms: int, labels: Sequence[Sequence[Observed]], vectors: Sequence[Vectors]
 ) -> Iterator[Observation]:
-    """Records of a batch, as few as their size allows; none where nothing happened.
+    """Records of a batch, as few as their size allows; none where nothing happened and no minute has passed.
 
     Args:
         task: Whose batch.
@@ -114,7 +132,7 @@ def observations(
         labels: Parts of each label, in order.
         vectors: Sampled inputs.
     """
-    if watermark_ms <= before_ms and not vectors and not any(labels):
+    if watermark_ms // MINUTE_MS <= before_ms // MINUTE_MS and not vectors and not any(labels):
         return
     here = Observation(task, before_ms, [Observed() for _ in labels])
     size = 0
@@ -132,6 +150,11 @@ def observations(
                 setattr(here.labels[at], name, getattr(part, name))
     here.watermark_ms = watermark_ms
     yield here
+
+
+def key_of(task: int, number: int) -> bytes:
+    """Key under which an observation is kept until it is deleted."""
+    return b"%d:%020d" % (task, number)
 
 
 def read_changes(observed: Observed, rows: Rows, codes: NDArray[np.uint8] | None) -> Changes:

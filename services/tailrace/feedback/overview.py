@@ -63,7 +63,7 @@ class Overview:
         self._grid = grid_of(use_case.plan)
         self._reading_spec = reading_spec(use_case)
         self._restarted = restarted
-        self._set_aside()
+        self.set_aside()
 
     @property
     def windows(self) -> QualityWindows:
@@ -96,10 +96,16 @@ class Overview:
         joined = changes.taken(came & self._has_traffic(changes.rows))
         # A share of positive numbers says nothing of the joins.
         self.monitor.joined(joined.outcome_time_ms, (joined.label > 0.0) | (self._grid is not None))
-        final = final_of(changes)
-        first = final.taken(np.isnan(final.previous))
-        mine = first.taken(self._is_champions(first.rows))
-        self.monitor.judged(self._judged(mine.rows, mine.known_at_ms, mine.label, mine.source))
+        self.monitor.judged(self._judged_by(changes))
+
+    def changed_again(self, changes: Changes, *, ticked: bool) -> None:
+        """Takes after a restart changes of the first label since the champion serves; `ticked`: a tick has seen them."""
+        if changes.rows.size:
+            (self.monitor.judged_again if ticked else self.monitor.judged)(self._judged_by(changes))
+
+    def set_aside(self) -> None:
+        """Takes labels out of the windows that are not trusted, or whose like may have been lost; after a restart too."""
+        self._first.set_aside(self.monitor.sources.quarantined, self.monitor.lost.spans)
 
     def readings(self, watermark_ms: int) -> Readings | NumberReadings:
         """What can be said at a stream time of windows whose labels, of those that judge the model, are still coming."""
@@ -116,7 +122,7 @@ class Overview:
         suspicions = [Suspicion.of_delay(readings.drift)] if readings.drift is not None else []
         suspicions += self._judge_sources(watermark_ms)
         if self.monitor.lost.tell(tick_ms, readings.curves.values()):
-            self._set_aside()
+            self.set_aside()
 
         def accuse(since_ms: Sequence[int]) -> list[Suspicion]:
             return self._accuse(since_ms, watermark_ms)
@@ -139,7 +145,7 @@ class Overview:
         wait_ms = self._reading_spec.window_ms + self._reading_spec.lateness_ms
         for block in ripe(self._first.table, watch.data.judged_ms, watermark_ms, wait_ms):
             watch.judge(block, book)
-        self._set_aside()
+        self.set_aside()
         return [Suspicion.of_source(finding) for finding in watch.standing]
 
     def _accuse(self, since_ms: Sequence[int], watermark_ms: int) -> list[Suspicion]:
@@ -149,11 +155,15 @@ class Overview:
             return []
         blocks = [recent(self._first.table, time_ms, watermark_ms) for time_ms in since_ms]
         found = [finding for block in blocks for finding in watch.accuse(block, book, len(blocks))]
-        self._set_aside()
+        self.set_aside()
         return [Suspicion.of_source(finding) for finding in found]
 
-    def _set_aside(self) -> None:
-        self._first.set_aside(self.monitor.sources.quarantined, self.monitor.lost.spans)
+    def _judged_by(self, changes: Changes) -> Judged:
+        """The champion's labels that have become final for the first time."""
+        final = final_of(changes)
+        first = final.taken(np.isnan(final.previous))
+        mine = first.taken(self._is_champions(first.rows))
+        return self._judged(mine.rows, mine.known_at_ms, mine.label, mine.source)
 
     def _judged(
         self, rows: Rows, known_at_ms: NDArray[np.int64], labels: NDArray[np.float64], source: NDArray[np.uint8]

@@ -8,49 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 
-from tailrace.backends.codec import decode, encode
+from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import (
-    Alarm,
-    CandidateRefused,
-    CandidateRegistered,
-    Drift,
-    RetrainingRecord,
-    RetrainRequested,
-)
 from tailrace.contracts.topics import Topics
 from tailrace.core.joins import Changes, Unattributed
 from tailrace.core.labels import REASONS
 from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import HOUR_MS
-from tailrace.core.number_readings import NumberReadings
-from tailrace.core.readings import Readings
 from tailrace.errors import BadRecord
-from tailrace.feedback.gauges import Gauges
 from tailrace.feedback.intake import Intake
-from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.label_writer import LabelWriter
 from tailrace.feedback.outcomes import reports_of
-from tailrace.feedback.overview import Fading
 from tailrace.feedback.predictions import PredictionReader, sampled
+from tailrace.feedback.publisher import Publisher
 from tailrace.feedback.state import FeedbackState
 from tailrace.feedback.store import StateStore
 from tailrace.runtime.dead_letters import dead_letter
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.sources import Label
 
-_RETRAINING: Any = RetrainingRecord
 _VALUE_OF = attrgetter("value")
 CLOCK_EVERY_MS = 1_000
 """How often the monitor's state is stored between ticks. A crash loses that much of the counts
 that drift of features and broken joins are judged by, and nothing else."""
-READ_EVERY_MS = 6 * HOUR_MS
-"""How often windows that wait for labels are published though nothing in them changed but their age."""
 
 
 class FeedbackProcessor:
@@ -75,7 +59,8 @@ class FeedbackProcessor:
         self._store = StateStore(use_case, read_changelog)
         self._follow = follow
         self._metrics = metrics
-        self._gauges = Gauges(metrics)
+        self._publisher = Publisher(use_case, metrics)
+        self._gauges = self._publisher.gauges
         self._label_writers = [
             LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
             for label in use_case.labels
@@ -96,7 +81,7 @@ class FeedbackProcessor:
         self._intake.restart(self._state.watermark_ms)
         if self._champion is not None:
             self._state.serve(self._champion)
-        self._gauges.champion(self._epoch, self._state)
+        self._gauges.champion(self._epoch, self._state.monitor)
 
     def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Forgets partitions."""
@@ -116,8 +101,8 @@ class FeedbackProcessor:
         followed = self._follow()
         if followed is not None:
             self._epoch, self._champion = followed
-            outputs += self._alarms(self._state.serve(self._champion))
-            self._gauges.champion(self._epoch, self._state)
+            outputs += self._publisher.alarms(self._state.serve(self._champion))
+            self._gauges.champion(self._epoch, self._state.monitor)
         by_topic = self._intake.by_topic(batch, now_ms)
         self._predictions(by_topic.get(self._topics.predictions, []), now_ms)
         self._predictions(by_topic.get(self._topics.shadow, []), now_ms)
@@ -128,7 +113,7 @@ class FeedbackProcessor:
                 if label.topic.name == topic:
                     self._state.observe(at, reports_of(label, records))
         for message in by_topic.get(self._topics.retraining, []):
-            self._take_retraining(message)
+            self._clock_due |= self._publisher.take_retraining(self._state.monitor, message)
         return outputs + self._advance(now_ms)
 
     def _predictions(self, messages: list[Message], now_ms: int) -> None:  # hot path
@@ -146,19 +131,6 @@ class FeedbackProcessor:
         if is_traffic:
             self._intake.observe_times(messages, arrivals.event_time_ms, now_ms)
 
-    def _take_retraining(self, message: Message) -> None:
-        record = decode(_RETRAINING, message.value or b"")
-        if isinstance(record, RetrainRequested):
-            self._metrics.retrain_requests.labels(record.trigger).inc()
-        elif isinstance(record, CandidateRegistered):
-            self._state.monitor.retrain.ended(
-                record.run_id, record.model_version, record.registered_at_ms, recalled=record.recalled
-            )
-            self._clock_due = True
-        elif isinstance(record, CandidateRefused):
-            self._state.monitor.retrain.ended(record.run_id)
-            self._clock_due = True
-
     def _advance(self, now_ms: int) -> list[Output]:
         state = self._state
         watermark = self._intake.watermark_ms(now_ms)
@@ -166,10 +138,10 @@ class FeedbackProcessor:
         if watermark is not None and watermark > state.watermark_ms:
             state.advance(watermark)
             broken = state.monitor.advance(watermark)
-            outputs += self._alarms(broken)
+            outputs += self._publisher.alarms(broken)
             if broken:
                 self._clock_due = True
-                self._gauges.alarms(state)
+                self._gauges.alarms(state.monitor)
             self._metrics.watermark.set(watermark / 1000)
         outputs += self._labels(state.take_changes())
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS
@@ -187,67 +159,13 @@ class FeedbackProcessor:
         return outputs
 
     def _tick(self, tick_ms: int) -> list[Output]:
-        state, plan = self._state, self._use_case.plan
-        outputs: list[Output] = []
+        state = self._state
         state.forget(tick_ms)
-        outputs += self._store.expired(state.watermark_ms)
+        expired = self._store.expired(state.watermark_ms)
         since_ms = state.monitor.ticked_ms
         ticked = state.tick(tick_ms)
-        readings = ticked.readings
-        for decided in ticked.decided:
-            if isinstance(decided, Alarm):
-                outputs += self._alarms([decided])
-            elif isinstance(decided, Drift):
-                self._gauges.drift(decided)
-                outputs.append(Output(self._topics.drift, decided.subject.encode(), encode(decided)))
-            else:
-                outputs.append(Output(self._topics.retraining, decided.use_case.encode(), encode(decided)))
-        is_due = tick_ms // READ_EVERY_MS > since_ms // READ_EVERY_MS
-        fading = state.fading(plan.threshold)
-        outputs += self._quality(self._use_case.label, state.labels[0], tick_ms, readings, fading, is_due=is_due)
-        for declared, label in zip(self._use_case.auxiliary_labels, state.labels[1:], strict=True):
-            outputs += self._quality(declared, label, tick_ms)
-        self._gauges.tick(state, plan.threshold, readings, fading)
-        return outputs
-
-    def _quality(
-        self,
-        declared: Label,
-        label: LabelState,
-        tick_ms: int,
-        readings: Readings | NumberReadings | None = None,
-        fading: Fading | None = None,
-        *,
-        is_due: bool = False,
-    ) -> list[Output]:
-        """Windows that changed and, where it `is_due`, those whose readings did; those of auxiliary labels have none.
-
-        Windows that were forgotten are deleted: a compacted topic would keep them for ever.
-        """
-        auxiliary = readings is None
-        prefix = f"{declared.name}|" if auxiliary else ""
-        forgotten = [f"{prefix}{key.text()}".encode() for key in label.counts.take_forgotten_windows()]
-        outputs = [Output(self._topics.quality, name, None) for name in forgotten]
-        for key in label.take_changed_windows(readings if readings is not None and is_due else ()):
-            record = label.windows.record(
-                key,
-                use_case=self._use_case.name,
-                label_name=declared.name,
-                threshold=self._use_case.plan.threshold,
-                watermark_ms=tick_ms,
-                auxiliary=auxiliary,
-                provisional=readings.provisional(key) if readings is not None else None,
-                estimate=readings.estimate(key) if readings is not None else None,
-                fading=fading.metrics if fading is not None and key == fading.key else None,
-            )
-            outputs.append(Output(self._topics.quality, f"{prefix}{key.text()}".encode(), encode(record)))
-        return outputs
-
-    def _alarms(self, alarms: list[Alarm]) -> list[Output]:
-        for alarm in alarms:
-            if not alarm.resolved:
-                self._metrics.alarms.labels(alarm.kind).inc()
-        return [Output(self._topics.alarms, alarm.subject.encode(), encode(alarm)) for alarm in alarms]
+        counts = [label.counts for label in state.labels]
+        return expired + self._publisher.tick(state.overview, counts, tick_ms, since_ms, ticked)
 
     def _labels(self, changes: list[Changes]) -> list[Output]:
         outputs: list[Output] = []

@@ -13,7 +13,7 @@ from tailrace.core.quality import QualityWindows
 from tailrace.core.readings import Readings
 from tailrace.feedback.changelog import Clock, Restored
 from tailrace.feedback.label_state import LabelState
-from tailrace.feedback.overview import Fading, Overview, Ticked
+from tailrace.feedback.overview import Overview, Ticked
 from tailrace.feedback.specs import counted_of, join_spec, kept_ms
 from tailrace.usecase.declaration import UseCase
 
@@ -28,6 +28,7 @@ class FeedbackState:
 
     Attributes:
         labels: What is kept of each label; the first judges the model.
+        overview: Windows and monitor, over the tables of the joins.
     """
 
     def __init__(self, use_case: UseCase, restored: Sequence[Restored] = (), clock: Clock | None = None) -> None:
@@ -41,7 +42,7 @@ class FeedbackState:
         )
         snapshot = clock.monitor if clock is not None else None
         counts = [label.counts for label in self.labels]
-        self._overview = Overview(use_case, counts, snapshot, restarted=bool(restored))
+        self.overview = Overview(use_case, counts, snapshot, restarted=bool(restored))
         self._changes: list[list[Changes]] = [[] for _ in self.labels]
 
     @property
@@ -52,22 +53,22 @@ class FeedbackState:
     @property
     def windows(self) -> QualityWindows:
         """Live quality by the label that judges the model."""
-        return self._overview.windows
+        return self.overview.windows
 
     @property
     def monitor(self) -> Monitor:
         """What decides at ticks."""
-        return self._overview.monitor
+        return self.overview.monitor
 
     def serve(self, champion: Champion) -> list[Alarm]:
         """Takes up a champion; gives the alarms that this resolves."""
-        return self._overview.serve(champion)
+        return self.overview.serve(champion)
 
     def predict(self, arrivals: Arrivals) -> None:
         """Takes predictions."""
         for at, label in enumerate(self.labels):
             self._take(at, label.predict(arrivals))
-        self._overview.predicted(self.labels[0].added)
+        self.overview.predicted(self.labels[0].added)
 
     def observe(self, at: int, reports: Reports) -> None:
         """Takes outcomes of one label."""
@@ -85,10 +86,6 @@ class FeedbackState:
         self._changes = [[] for _ in self.labels]
         return changes
 
-    def fading(self, threshold: float) -> Fading | None:
-        """The champion's newest window with the days before it fading; None before its first."""
-        return self._overview.fading(threshold)
-
     def forget(self, now_ms: int) -> None:
         """Forgets what can no longer change, and windows that nobody looks back at."""
         for label in self.labels:
@@ -96,15 +93,15 @@ class FeedbackState:
 
     def readings(self) -> Readings | NumberReadings:
         """What can be said now of windows whose labels, of those that judge the model, are still coming."""
-        return self._overview.readings(self.watermark_ms)
+        return self.overview.readings(self.watermark_ms)
 
     def tick(self, tick_ms: int) -> Ticked:
         """Decides at a tick that stream time has come to."""
-        return self._overview.tick(tick_ms, self.watermark_ms)
+        return self.overview.tick(tick_ms, self.watermark_ms)
 
     def _take(self, at: int, changes: Changes) -> None:
         if not changes.rows.size:
             return
         self._changes[at].append(changes)
         if at == 0:
-            self._overview.changed(changes)
+            self.overview.changed(changes)

@@ -74,6 +74,8 @@ class TaskState:
     Attributes:
         labels: The join of each label; the first judges the model.
         sample: Which of the champion's inputs drift is judged by.
+        told: How many observations there were.
+        idle: Whether nothing comes any more.
     """
 
     def __init__(self, use_case: UseCase, task: int, restored: Sequence[Restored] = (), watermark_ms: int = -1) -> None:
@@ -86,7 +88,9 @@ class TaskState:
             for label, of_label in zip(use_case.labels, found, strict=True)
         )
         self._sample_ms = max(monitor_spec(use_case).psi_every_ms, HOUR_MS)
-        self._told_ms = watermark_ms
+        self.told = 0
+        self.idle = False
+        self._told_ms, self._told_idle = watermark_ms, False
         self._vectors: list[Vectors] = []
 
     def predict(self, arrivals: Arrivals, vectors: Sequence[Vectors] = ()) -> None:
@@ -123,5 +127,11 @@ class TaskState:
         ]
         observed = [label.take_observed() for label in self.labels]
         said = list(observations(self.task, self._told_ms, self.watermark_ms, observed, self._vectors))
-        self._told_ms, self._vectors = self.watermark_ms, []
+        self._vectors = []
+        if self.idle and not self._told_idle and not said:
+            said = [Observation(self.task, self.watermark_ms, [Observed() for _ in self.labels])]
+        for one in said:
+            one.number, one.idle = self.told, self.idle
+            self.told += 1
+            self._told_ms, self._told_idle = self.watermark_ms, self.idle
         return outputs, said

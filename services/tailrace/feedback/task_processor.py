@@ -147,6 +147,7 @@ class _Task:
         watermark = self.intake.watermark_ms(now_ms)
         if watermark is not None and watermark > self.state.watermark_ms:
             self.state.advance(watermark)
+        self.state.idle = self.intake.idle(now_ms)
         return outputs + self._labels() + self._store.write(self.state) + self._side(now_ms)
 
     def _predict(self, messages: list[Message], now_ms: int) -> None:  # hot path
@@ -190,6 +191,6 @@ class _Task:
     def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:
         """An outcome that judges nothing is kept as a dead letter: its own bytes are gone, its content is not."""
         self._metrics.dead_letters.labels(side.reason).inc()
-        message = Message(label.topic.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
+        message = Message(label.topic.name, self.state.task, -1, now_ms, side.event_id.encode(), encode(side), [])
         error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
         return dead_letter(self._topics, "feedback", message, error, now_ms)

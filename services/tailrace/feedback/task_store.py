@@ -12,7 +12,7 @@ from tailrace.contracts.topics import Topics
 from tailrace.core.monitoring import HOUR_MS
 from tailrace.core.vector_sample import VectorSample
 from tailrace.feedback.changelog import TASK, Changelog, abandoned, newest_of, unreadable
-from tailrace.feedback.observations import Observation
+from tailrace.feedback.observations import Observation, key_of
 from tailrace.feedback.specs import horizon_ms
 from tailrace.feedback.task import TaskState
 from tailrace.usecase.declaration import UseCase
@@ -25,13 +25,14 @@ class TaskClock(msgspec.Struct, frozen=True):
     """Stream time of a task, its sample of inputs, and the names of its labels, the one that judges the model first.
 
     `serials` are the next serial numbers in the tables of the labels: what is observed goes by them, and none may come
-    again once all that is kept of a task was forgotten.
+    again once all that is kept of a task was forgotten. `told` observations were made.
     """
 
     watermark_ms: int
     sample: VectorSample
     labels: list[str]
     serials: list[int]
+    told: int = 0
     format: int = FORMAT
 
 
@@ -68,7 +69,7 @@ class TaskStore:
         known = dict(zip(clock.labels, clock.serials, strict=True))
         for declared, label in zip(self._use_case.labels, state.labels, strict=True):
             label.table.next_serial = max(label.table.next_serial, known.get(declared.name, 0))
-        state.sample, self._forgot_ms = clock.sample, clock.watermark_ms
+        state.sample, state.told, self._forgot_ms = clock.sample, clock.told, clock.watermark_ms
         auxiliary = [label.name for label in self._use_case.auxiliary_labels]
         gone = abandoned(self._topics.join_changelog, newest, auxiliary)
         self._abandoned = [output._replace(partition=self._task) for output in gone]
@@ -86,11 +87,11 @@ class TaskStore:
         outputs = expired + outputs
         names = [label.name for label in self._use_case.labels]
         serials = [label.table.next_serial for label in state.labels]
-        clock = encode(TaskClock(state.watermark_ms, state.sample, names, serials))
+        clock = encode(TaskClock(state.watermark_ms, state.sample, names, serials, state.told))
         if clock != self._stored and (outputs or observed):
             self._stored = clock
             outputs.append(Output(topics.join_changelog, TASK, clock, task))
-        outputs += [Output(topics.observations, b"%d" % task, _pack(one), 0) for one in observed]
+        outputs += [Output(topics.observations, key_of(task, one.number), _pack(one), 0) for one in observed]
         outputs, self._abandoned = [*outputs, *self._abandoned], []
         return outputs
 

@@ -15,10 +15,9 @@ from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable, TailraceError
 from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.subscriptions import MONITOR, subscriptions
 
 POLL_S = 0.03
-FOLLOWERS = ("inference", "feedback")
-"""Services that put the epoch of the routing table they follow into their commit metadata."""
 
 
 class NotSettled(TailraceError):
@@ -41,21 +40,16 @@ class Barrier:
     def __init__(self, settings: Settings, use_case: UseCase, *, training: bool = True) -> None:
         self._admin = admin(settings)
         self._topics = topics = Topics(use_case.name)
-        outcomes = [topic.name for topic in use_case.outcome_topics]
-        reads: dict[str, list[str]] = {
-            "features": [use_case.requests.name] + ([topics.labels] if use_case.plan.online_views else []),
-            "inference": [topics.features],
-            "feedback": [topics.predictions, topics.shadow, *outcomes, topics.retraining],
-        }
-        if training:
-            reads |= {"trainer": [topics.retraining], "rollout": [topics.retraining, topics.quality]}
+        known = subscriptions(use_case)
+        judges = ("trainer", "rollout")
+        reads = {name: known[name] for name in known if training or name not in judges}
         self._reads = {
             topics.group(service): [(topic, n) for topic in names for n in partitions_of(self._admin, topic)]
             for service, names in reads.items()
         }
         self._settings = settings
         self._readers = self._connect()
-        self._followers = [topics.group(service) for service in FOLLOWERS]
+        self._followers = [topics.group(name) for name in ("inference", MONITOR if MONITOR in reads else "feedback")]
 
     def wait(self, timeout_s: float, epoch: Callable[[], int | None], keep_going: Callable[[], None]) -> None:
         """Blocks until everything is settled.

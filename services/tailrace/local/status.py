@@ -13,10 +13,11 @@ from tailrace.backends.kafka import consumer
 from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable
-from tailrace.local.supervisor import ProcessState
+from tailrace.local.system_state import ProcessState
+from tailrace.usecase.subscriptions import MONITOR
 
 STATUS_COLUMNS = ("name", "state", "pid", "restarts", "uptime_s", "rss_mb")
-CONSUMERS = ("features", "inference", "feedback", "trainer", "rollout")
+CONSUMERS = ("features", "inference", "feedback", MONITOR, "trainer", "rollout")
 ANSWER_S = 5.0
 LOADING_S = 10.0
 LOADING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
@@ -49,16 +50,18 @@ def group_lags(settings: Settings, use_cases: Sequence[str]) -> dict[str, int | 
     """Records that each consumer group has still to read, over the partitions it has committed for.
 
     Returns:
-        Lag by group; None for a group that has committed nothing yet.
+        Lag by group; None for a group that has committed nothing yet. Few use cases have a group of monitors: it is left
+        out until it has committed something.
 
     Raises:
         BrokerUnavailable: the broker does not answer.
     """
     groups = [Topics(use_case).group(service) for use_case in use_cases for service in CONSUMERS]
     try:
-        return {group: _lag(settings, group) for group in groups}
+        lags = {group: _lag(settings, group) for group in groups}
     except KafkaException as error:
         raise BrokerUnavailable(f"the broker does not say: {error.args[0].str()}") from error
+    return {group: lag for group, lag in lags.items() if lag is not None or not group.endswith(MONITOR)}
 
 
 def _lag(settings: Settings, group: str) -> int | None:

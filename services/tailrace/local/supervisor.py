@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import psutil
 from pydantic import SecretStr
 
 from tailrace.backends import topics
@@ -21,44 +20,16 @@ from tailrace.errors import ConfigError, TailraceError
 from tailrace.local.broker import Broker
 from tailrace.local.online_store import OnlineStoreServer
 from tailrace.local.processes import Child, free_port, port_is_free, spawn
+from tailrace.local.system_state import STATE_FILE, Ports, ProcessState, SystemState, read_state, running_state
 from tailrace.runtime.service import SERVICES
+from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
 
-STATE_FILE = "tailrace.json"
 CONFIG_EXIT = 78
 MAX_CRASHES = 5
 QUICK_S = 30.0
 WATCH_S = 0.2
 STOP_S = 20.0
-
-
-class Ports(msgspec.Struct, frozen=True):
-    """Ports of an embedded system, `ops` by use case; kept, so that addresses survive a restart."""
-
-    kafka: int
-    controller: int
-    redis: int
-    ops: dict[str, int]
-
-
-class ProcessState(msgspec.Struct):
-    """One supervised process as `tailrace status` shows it."""
-
-    name: str
-    pid: int
-    restarts: int = 0
-    gave_up: str = ""
-    probes_port: int = 0
-
-
-class SystemState(msgspec.Struct, kw_only=True):
-    """What stands in the state file."""
-
-    supervisor_pid: int
-    started_at_ms: int
-    ports: Ports
-    use_cases: list[str]
-    processes: list[ProcessState]
 
 
 class _Service:
@@ -159,7 +130,12 @@ class Embedded:
             topics.apply(self.settings, use_case)
         self._use_cases = list(use_cases)
         self._open_ops_ports()
-        self._services = [self._service(service, name) for name in use_cases for service in SERVICES]
+        self._services = [
+            self._service(service, use_case.name, number)
+            for use_case in loaded
+            for service in SERVICES
+            for number in range(self._workers(service, use_case))
+        ]
         self._write_state()
         self._watcher.start()
 
@@ -218,10 +194,15 @@ class Embedded:
         if self._services:
             self._write_state(ended=True)
 
-    def _service(self, service: str, use_case: str) -> _Service:
-        name = f"{use_case}.{service}"
+    def _workers(self, service: str, use_case: UseCase) -> int:
+        return self.settings.feedback_workers if service == "feedback" and use_case.parallel_feedback else 1
+
+    def _service(self, service: str, use_case: str, number: int) -> _Service:
+        name = f"{use_case}.{service}" + (f"-{number}" if number else "")
         command = [sys.executable, "-m", "tailrace", "run", service, "--use-case", use_case]
-        environment = _environment(self.settings) | {"TAILRACE_OPS_PORT": str(self._ports.ops[use_case])}
+        own = {"TAILRACE_OPS_PORT": str(self._ports.ops[use_case])}
+        own |= {"TAILRACE_INSTANCE": str(number)} if number else {}
+        environment = _environment(self.settings) | own
         return _Service(name, command, self.directory / "logs" / f"{name}.log", environment)
 
     def _open_ops_ports(self) -> None:
@@ -269,37 +250,6 @@ class Embedded:
         part = path.with_suffix(".part")
         part.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
         part.replace(path)
-
-
-def read_state(directory: Path) -> SystemState | None:
-    """The state file of a directory; None when nothing ever ran there.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
-    path = directory.expanduser() / STATE_FILE
-    if not path.exists():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=SystemState)
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path} is damaged ({error}); remove it, the data beside it stay") from error
-
-
-def running_state(directory: Path) -> SystemState | None:
-    """The state of a system that runs from this directory; None when none does."""
-    state = read_state(directory)
-    if state is None or state.supervisor_pid in (0, os.getpid()):
-        return None
-    try:
-        process = psutil.Process(state.supervisor_pid)
-        # A killed process keeps its id until somebody asks for its exit code, and an id is reused sooner or
-        # later: ours is alive, and was there when the file was written.
-        ended = process.status() == psutil.STATUS_ZOMBIE
-        younger = process.create_time() * 1000 > state.started_at_ms
-    except psutil.NoSuchProcess:
-        return None
-    return None if ended or younger else state
 
 
 def _ports(directory: Path) -> Ports:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
@@ -15,6 +16,7 @@ from tailrace.backends.settings import Settings
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable
 from tailrace.usecase.declaration import UseCase
+from tailrace.usecase.subscriptions import subscriptions
 
 ANSWER_S = 5.0
 At = tuple[str, int]
@@ -67,9 +69,10 @@ class LagProbe:
         """
         try:
             self._ends = self._end_offsets()
-            return {name: lag_of(reader, self._ends_of(name)) for name, reader in self._readers.items()}
+            lags = {name: lag_of(reader, self._ends_of(name)) for name, reader in self._readers.items()}
         except KafkaException as error:
             raise BrokerUnavailable(f"the broker does not say where consumers stand: {error}") from error
+        return by_service(lags)
 
     def events_per_s(self, now_ms: int, span_ms: int = 10_000) -> float | None:
         """Events produced per second over the last seconds, as of the last `measure`; None at first."""
@@ -94,18 +97,15 @@ class LagProbe:
         return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
 
 
-def subscriptions(use_case: UseCase) -> dict[str, tuple[str, ...]]:
-    """Topics for which each service commits offsets."""
-    topics = Topics(use_case.name)
-    outcomes = (topic.name for topic in use_case.outcome_topics)
-    labels = (topics.labels,) if use_case.plan.online_views else ()
-    return {
-        "features": (use_case.requests.name, *labels),
-        "inference": (topics.features,),
-        "feedback": (topics.predictions, topics.shadow, *outcomes, topics.retraining),
-        "trainer": (topics.retraining,),
-        "rollout": (topics.retraining, topics.quality),
-    }
+def by_service(lags: Mapping[str, Lag]) -> dict[str, Lag]:
+    """Lags of services, of which one may have several groups: it is as late as the latest of them."""
+    found: dict[str, Lag] = {}
+    for name, lag in lags.items():
+        service = name.partition("-")[0]
+        known = found.get(service, Lag(0.0, 0.0))
+        # A NaN in either is unknown in both.
+        found[service] = Lag(known.records + lag.records, float(np.maximum(known.seconds, lag.seconds)))
+    return found
 
 
 def lag_of(reader: Consumer, ends: Mapping[At, int]) -> Lag:

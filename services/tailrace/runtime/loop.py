@@ -116,7 +116,7 @@ class _Session:
         assignor = {"group.remote.assignor": "range"} if together else {}
         self._consumer: Consumer = consumer(settings, group, **assignor)
         self._deadman = Deadman()
-        lifecycle.metrics.guarded_call.set_function(self._deadman.age_s)
+        lifecycle.guarded(self._deadman.age_s)
 
     def __enter__(self) -> _Session:
         return self

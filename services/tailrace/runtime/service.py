@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import importlib.metadata
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +40,32 @@ class Lifecycle:
         self.metrics = Metrics(use_case, service)
         self.metrics.build_info.labels(importlib.metadata.version("tailrace")).set(1)
         self.metrics.ready.set(0)
-        self._not_ready = "starting"
+        self._loop = ""
+        self._not_ready = {"": "starting"}
+        self._guarded: dict[str, Callable[[], float]] = {}
+
+    def loops(self, names: Sequence[str]) -> dict[str, Lifecycle]:
+        """As many views on this life cycle, for the loops of a service that has several: ready are they together."""
+        self._not_ready.clear()
+        self._not_ready |= dict.fromkeys(names, "starting")
+        views = {name: copy.copy(self) for name in names}
+        for name, view in views.items():
+            view._loop, view.log = name, self.log.bind(loop=name)
+        return views
 
     def ready(self, is_ready: bool, reason: str = "") -> None:
         """Says whether work can be done; the probe /readyz answers with `reason` when not."""
-        self._not_ready = "" if is_ready else (reason or "not ready")
-        self.metrics.ready.set(is_ready)
+        self._not_ready[self._loop] = "" if is_ready else (reason or "not ready")
+        self.metrics.ready.set(not self.not_ready())
 
     def not_ready(self) -> str:
         """Why the service is not ready; "" when it is."""
-        return self._not_ready
+        return next((why for why in list(self._not_ready.values()) if why), "")
+
+    def guarded(self, age_s: Callable[[], float]) -> None:
+        """Has the age of guarded calls exported, seconds; of several loops the longest."""
+        self._guarded[self._loop] = age_s
+        self.metrics.guarded_call.set_function(lambda: max(age() for age in list(self._guarded.values())))
 
 
 def run_service(name: str, use_case_name: str, settings: Settings) -> None:

@@ -7,15 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
-import numpy as np
-from numba import njit
-from numpy.typing import NDArray
-
 from tailrace.backends.ports import Headers, Message, Output
 from tailrace.contracts.topics import TopicSpec
+from tailrace.core.partitioning import partitions_of
 
 _NO_HEADERS: Headers = []
-_SEED = 0x9747B28C
 _NEW = tuple.__new__  # half the cost of the constructor of a NamedTuple
 
 
@@ -169,39 +165,3 @@ class MemoryLog:
             for number, part in enumerate(parts):
                 passed = [self._committed[group, topic, number][0] for group in self._readers[topic]]
                 part.trim(min(passed, default=part.end), compacted=self._specs[topic].compacted)
-
-
-def partitions_of(keys: Sequence[bytes], partitions: int) -> NDArray[np.int64]:
-    """Partition of each key, int64 (n,): murmur2 as in Kafka's Java client (Appleby 2008), sign bit cleared."""
-    bounds = np.zeros(len(keys) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys)), out=bounds[1:])
-    hashes: NDArray[np.int64] = _murmur2(np.frombuffer(b"".join(keys), np.uint8), bounds)
-    return (hashes & 0x7FFFFFFF) % partitions
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]  # numba ships no types
-def _murmur2(raw: Any, bounds: Any) -> Any:
-    out = np.empty(bounds.size - 1, np.int64)
-    mask = np.uint64(0xFFFFFFFF)
-    m = np.uint64(0x5BD1E995)
-    for row in range(out.size):
-        at, end = bounds[row], bounds[row + 1]
-        h = np.uint64(_SEED) ^ np.uint64(end - at)
-        while end - at >= 4:
-            k = np.uint64(0)
-            for byte in range(4):
-                k |= np.uint64(raw[at + byte]) << np.uint64(8 * byte)
-            k = (k * m) & mask
-            k ^= k >> np.uint64(24)
-            k = (k * m) & mask
-            h = ((h * m) & mask) ^ k
-            at += 4
-        if end > at:
-            for byte in range(end - at):
-                h ^= np.uint64(raw[at + byte]) << np.uint64(8 * byte)
-            h = (h * m) & mask
-        h ^= h >> np.uint64(13)
-        h = (h * m) & mask
-        h ^= h >> np.uint64(15)
-        out[row] = np.int64(h)
-    return out

@@ -26,6 +26,7 @@ from tailrace.backends.recordings import Recording, to_recording
 from tailrace.backends.settings import Settings, load_settings
 from tailrace.contracts.records import WATERMARK_HEADER
 from tailrace.core.durations import milliseconds
+from tailrace.core.partitioning import partitions_of
 from tailrace.feedback.specs import join_spec
 from tailrace.testing.faults import (
     AnyFault,
@@ -43,7 +44,7 @@ from tailrace.testing.faults import (
     check,
 )
 from tailrace.testing.injection import inject
-from tailrace.testing.memory_log import MemoryLog, partitions_of
+from tailrace.testing.memory_log import MemoryLog
 from tailrace.testing.sent_streams import Stream, stream_of, streams_of
 from tailrace.testing.shells import Features, Transactional, feedback, inference, rollout
 from tailrace.testing.simulation import Counts, Simulation, Verdict, run_of

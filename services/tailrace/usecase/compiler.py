@@ -9,7 +9,7 @@ from tailrace.errors import UseCaseError
 from tailrace.usecase.checks import check_amount, check_model, check_monitor, check_policies, check_sources
 from tailrace.usecase.columns import compile_columns
 from tailrace.usecase.findings import Findings, field_type
-from tailrace.usecase.label_checks import check_labels
+from tailrace.usecase.label_checks import check_labels, check_parallel
 from tailrace.usecase.policies import Binary, Model
 from tailrace.usecase.sources import fields_of
 
@@ -31,6 +31,7 @@ def compile_plan(use_case: UseCase) -> Plan:
     findings = Findings()
     check_sources(use_case, findings)
     check_labels(use_case, findings)
+    check_parallel(use_case, findings)
     columns = compile_columns(use_case.name, use_case.features, use_case.requests, use_case.label, findings)
     latency_budget_ms = check_model(use_case, findings)
     check_monitor(use_case, findings)

@@ -31,6 +31,8 @@ class UseCase:
         gates: What a candidate must meet on recent data, besides being sane; None: no worse than the champion, by log
             loss, or by the mean absolute error of numbers.
         rollout: How a candidate becomes champion.
+        parallel_feedback: Whether several workers of `feedback` share the joins, each the partitions of some numbers, as
+            the tasks of Kafka Streams are shared; outcomes then have to be co-partitioned with the requests.
 
     Raises:
         UseCaseError: the declaration is wrong; every finding is listed.
@@ -54,6 +56,7 @@ class UseCase:
         retrain: Retrain | None = None,
         gates: Sequence[Gate] | None = None,
         rollout: Rollout | None = None,
+        parallel_feedback: bool = False,
     ) -> None:
         self.name = name
         self.version = version
@@ -71,6 +74,7 @@ class UseCase:
         usual = NotWorse("mae" if isinstance(model, Regression) else "log_loss")
         self.gates: tuple[Gate, ...] = (usual,) if gates is None else tuple(gates)
         self.rollout: Shadow | Immediate = rollout or Shadow()
+        self.parallel_feedback = parallel_feedback
         # The compiler needs the finished declaration; importing it above would be circular.
         from tailrace.usecase.compiler import compile_plan
 

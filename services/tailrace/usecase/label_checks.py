@@ -9,6 +9,7 @@ from tailrace.core.reductions import Reduction, Touch
 from tailrace.core.trust import TIERS
 from tailrace.usecase.checks import check_topic
 from tailrace.usecase.findings import IDENTITIES, NUMBERS, Findings
+from tailrace.usecase.sharing import sharing_of
 from tailrace.usecase.sources import Label
 
 if TYPE_CHECKING:
@@ -89,4 +90,18 @@ def _check_reduction(place: str, label: Label, use_case: UseCase, findings: Find
         findings.add(
             f"{place}.attribution",
             f"{label.attribution!r} has no effect on outcomes of single events; name the entity they speak of",
+        )
+
+
+def check_parallel(use_case: UseCase, findings: Findings) -> None:
+    """Checks that several feedback workers can share the joins, where they shall; sources and labels must be right."""
+    if not use_case.parallel_feedback or findings.sentences:
+        return
+    sharing = sharing_of(use_case)
+    for obstacle in sharing.obstacles:
+        findings.add("parallel_feedback", obstacle)
+    for name in sharing.elsewhere if not sharing.obstacles else ():
+        field = sharing.fields[name]
+        findings.add(
+            "parallel_feedback", f"outcomes of {name!r} lie elsewhere than their requests; key them by {field!r}"
         )

@@ -45,6 +45,19 @@ def sharing_of(use_case: UseCase) -> Sharing:
     return Sharing(fields, elsewhere, tuple(obstacles))
 
 
+def workers_of(use_case: UseCase) -> str:
+    """How many workers of feedback a use case has, or what keeps it from more, as a sentence."""
+    sharing = sharing_of(use_case)
+    if use_case.parallel_feedback:
+        return "parallel: as many workers as the requests have partitions"
+    if sharing.obstacles:
+        return f"one worker: {'; '.join(sharing.obstacles)}"
+    if sharing.elsewhere:
+        keyed = ", ".join(f"{name!r} by {sharing.fields[name]!r}" for name in sharing.elsewhere)
+        return f"one worker; for more, key {keyed} and declare parallel_feedback=True"
+    return "one worker; for more, declare parallel_feedback=True"
+
+
 def _field(requests: Topic, label: Label) -> tuple[str, str]:
     """The field of a label's outcomes that holds the key of the request, and what stands against it."""
     key, topic = requests.key, label.topic
