@@ -41,7 +41,9 @@ from tailrace.usecase.load import load_use_case
 settings, lifecycle = Settings(), Lifecycle("feedback", "disordered")
 configure_logs(settings)
 signal.signal(signal.SIGTERM, lambda *_: lifecycle.stopping.set())
-run_monitor(settings, load_use_case(Path(sys.argv[1]), "disordered"), lifecycle)
+declared = load_use_case(Path(sys.argv[1]), "disordered")
+declared.parallel_feedback = True  # its outcomes could not be shared, but nobody joins here
+run_monitor(settings, declared, lifecycle)
 """
 
 

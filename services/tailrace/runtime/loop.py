@@ -228,10 +228,14 @@ class _Session:
         return self._open_since is not None and time.monotonic() - self._open_since >= wait_s
 
     def _cut(self) -> None:
-        """Closes the open transaction to further records, and has it committed beside the next batch."""
+        """Closes the open transaction to further records, and has it committed beside the next batch.
+
+        Offsets that did not move go with outputs that came of no record: by them the group fences whoever has lost
+        the partitions.
+        """
         offsets = [
             TopicPartition(topic, partition, offset, self._processor.metadata(topic, partition))
-            for (topic, partition), offset in self._offsets.items()
+            for (topic, partition), offset in (self._offsets or self._positions).items()
         ]
         self._open_since = None
         self._offsets.clear()
@@ -265,11 +269,12 @@ class _Session:
     def _commit_now(self) -> None:
         """Commits all that was processed, and waits for it."""
         self._settle()
-        if self._offsets:
+        if self._open_since is not None:
             self._cut()
             self._settle()
 
     def _abort(self) -> None:
+        self._open_since = None
         try:
             self._producer.abort_transaction(10)
         except KafkaException as error:
