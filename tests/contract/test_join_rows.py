@@ -226,7 +226,7 @@ def test_row_21_shadow_of_the_same_request_is_judged_by_the_same_outcome(driver:
 
 
 def test_row_24_outcome_from_the_future_is_dead_lettered_and_moves_no_time(driver: Driver) -> None:
-    far = Step("reports", 500 * DAY_S, {"offer_id": "a", "value": 1.0})
+    far = Step("reports", 5_000 * DAY_S, {"offer_id": "a", "value": 1.0})
     row = Row(driver, "24", p(), far, wm(109))
     assert [] == row.of()
     letters = driver.read(f"{driver.use_case.name}.dead-letters")

@@ -19,7 +19,7 @@ Known = tuple[int, int, int, float | None, bool]
 known = st.tuples(
     st.integers(0, 5),  # prediction
     st.integers(1, 4),  # version
-    st.integers(0, 20 * 24).map(lambda hours: hours * HOUR_MS),
+    st.integers(0, 8 * 24).map(lambda hours: hours * HOUR_MS),
     st.sampled_from([None, 0.0, 1.0, 3.0]),
     st.booleans(),
 )

@@ -29,7 +29,7 @@ from tailrace.usecase.load import load_use_case
 
 S = 1_000
 START_MS = 20_000 * 86_400 * S
-WALL_MS = START_MS + 400 * 86_400 * S
+WALL_MS = START_MS + 4_000 * 86_400 * S
 PATIENCE_S = 30.0
 MODULE = """
 import tailrace as tr
