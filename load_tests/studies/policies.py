@@ -32,7 +32,8 @@ from tailrace.backends.settings import Settings
 from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested
 from tailrace.core.metrics import merge
 from tailrace.errors import ConfigError
-from tailrace.testing.simulation import NO_MODEL, Simulation
+from tailrace.testing.decisions import NO_MODEL
+from tailrace.testing.simulation import Simulation
 from tailrace.testing.simulator import simulate
 from tailrace.usecase.declaration import UseCase
 from tailrace.usecase.load import load_use_case
