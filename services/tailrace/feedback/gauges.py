@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.metrics import METRICS
@@ -16,8 +15,6 @@ from tailrace.core.readings import Readings
 from tailrace.feedback.overview import Fading, Overview
 
 _KINDS = METRICS["alarms_active"].labels[0].values
-_REPEATS = METRICS["join_repeats"].labels[0].values
-_EVICTIONS = METRICS["evictions"].labels[0].values
 _VARIANTS = METRICS["quality"].labels[1].values
 
 TERMS = frozenset({"threshold", "error_step", "quantile"})
@@ -54,15 +51,6 @@ class Gauges:
             *(metrics.quality_reading_bound, metrics.quality_reading_maturity, metrics.alarms_active),
         ):
             gauge.clear()
-
-    def counted(self, counts: Mapping[str, int]) -> None:
-        """Counts what a join has found since the last call, by the names it gives."""
-        for kind in _REPEATS:
-            if kind in counts:
-                self._metrics.join_repeats.labels(kind).inc(counts[kind])
-        for kind in _EVICTIONS:
-            if f"evicted_{kind}" in counts:
-                self._metrics.evictions.labels(kind).inc(counts[f"evicted_{kind}"])
 
     def drift(self, drift: Drift) -> None:
         """Exports the distance of one feature, or of the score."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,8 +15,9 @@ from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.topics import Topics
 from tailrace.core.durations import milliseconds
+from tailrace.core.joins import Reports
 from tailrace.core.watermarks import PartitionTime, Watermarks, watermark_of
-from tailrace.feedback.outcomes import OutcomeReader
+from tailrace.feedback.outcomes import OutcomeReader, reports_of
 from tailrace.runtime.dead_letters import Quarantine, dead_letter
 from tailrace.usecase.declaration import UseCase
 
@@ -109,9 +109,9 @@ class Intake:
 
     def outcomes(
         self, by_topic: dict[str, list[Message]], now_ms: int
-    ) -> tuple[list[tuple[str, list[Any]]], list[Output]]:
-        """Outcomes that can be used, by topic in the order of declaration; and dead letters of the others."""
-        found: list[tuple[str, list[Any]]] = []
+    ) -> tuple[list[tuple[int, Reports]], list[Output]]:
+        """What outcomes that can be used say of each label, by its place; and dead letters of the others."""
+        found: list[tuple[int, Reports]] = []
         letters: list[Output] = []
         for name, reader in self._readers.items():
             messages = by_topic.get(name, [])
@@ -120,7 +120,8 @@ class Intake:
             records, carriers, times_ms, bad = reader.take(messages, now_ms)
             if records:
                 self.observe_times(carriers, times_ms, now_ms)
-                found.append((name, records))
+                labels = enumerate(self._use_case.labels)
+                found += [(at, reports_of(label, records)) for at, label in labels if label.topic.name == name]
             self._quarantine.observe(len(records), len(bad))
             for _, error in bad:
                 self._metrics.dead_letters.labels(error.reason).inc()

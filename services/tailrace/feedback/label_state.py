@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tailrace.backends.ports import Output
 from tailrace.contracts.records import Quarantined
 from tailrace.core.join_table import Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
 from tailrace.core.lost_outcomes import Span
-from tailrace.core.number_readings import NumberReadings
-from tailrace.core.quality import QualityWindows, WindowKey
-from tailrace.core.readings import Readings, ReadingSpec
+from tailrace.core.quality import QualityWindows
 from tailrace.core.window_spec import PLAIN, WindowSpec
 from tailrace.feedback.changelog import Changelog, Restored
 from tailrace.feedback.label_counts import LabelCounts
@@ -82,14 +80,6 @@ class LabelState(LabelJoin):
     def set_aside(self, spans: Sequence[Quarantined], lost: Sequence[Span] = ()) -> None:
         """Takes labels out of the windows; see `LabelCounts`."""
         self.counts.set_aside(spans, lost)
-
-    def readings(self, spec: ReadingSpec, watermark_ms: int) -> Readings | NumberReadings:
-        """What can be said now of windows whose labels are still coming."""
-        return self.counts.readings(spec, watermark_ms)
-
-    def take_changed_windows(self, waiting: Iterable[WindowKey] = ()) -> list[WindowKey]:
-        """Windows to publish; see `LabelCounts`."""
-        return self.counts.take_changed_windows(waiting)
 
     def _count(self, changes: Changes) -> Changes:
         self.counts.changed(changes)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tailrace.backends.codec import BatchDecoder
 from tailrace.core.joins import Arrivals, Scored
+from tailrace.core.plan import Plan
 from tailrace.core.vector_sample import VectorSample
 from tailrace.errors import BadRecord
 
@@ -55,6 +56,11 @@ class PredictionReader:
         self._amount_at = amount_at
         self._scored = BatchDecoder(Scored)
         self._vectors = BatchDecoder(Vector)
+
+    @classmethod
+    def of(cls, plan: Plan) -> PredictionReader:
+        """The reader of predictions that a plan's features made."""
+        return cls(len(plan.order), plan.order.index(plan.amount) if plan.amount else None)
 
     def read(self, values: Sequence[bytes | None], *, whole: bool = False) -> PredictionBatch:  # hot path
         """Reads at least one prediction.

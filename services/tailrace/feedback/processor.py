@@ -9,27 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
-import numpy as np
-
-from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.topics import Topics
-from tailrace.core.joins import Changes, Unattributed
-from tailrace.core.labels import REASONS
 from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import HOUR_MS
-from tailrace.errors import BadRecord
 from tailrace.feedback.intake import Intake
-from tailrace.feedback.label_writer import LabelWriter
-from tailrace.feedback.outcomes import reports_of
+from tailrace.feedback.label_publisher import LabelPublisher
 from tailrace.feedback.predictions import PredictionReader, sampled
 from tailrace.feedback.publisher import Publisher
 from tailrace.feedback.state import FeedbackState
 from tailrace.feedback.store import StateStore
-from tailrace.runtime.dead_letters import dead_letter
 from tailrace.usecase.declaration import UseCase
-from tailrace.usecase.sources import Label
 
 _VALUE_OF = attrgetter("value")
 CLOCK_EVERY_MS = 1_000
@@ -61,12 +52,8 @@ class FeedbackProcessor:
         self._metrics = metrics
         self._publisher = Publisher(use_case, metrics)
         self._gauges = self._publisher.gauges
-        self._label_writers = [
-            LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
-            for label in use_case.labels
-        ]
-        order, amount = use_case.plan.order, use_case.plan.amount
-        self._reader = PredictionReader(len(order), order.index(amount) if amount else None)
+        self._labels = LabelPublisher(use_case, metrics)
+        self._reader = PredictionReader.of(use_case.plan)
         self._clock_due = False
         self._clock_at_ms = 0
         self._epoch = 0
@@ -108,10 +95,8 @@ class FeedbackProcessor:
         self._predictions(by_topic.get(self._topics.shadow, []), now_ms)
         outcomes, letters = self._intake.outcomes(by_topic, now_ms)
         outputs += letters
-        for topic, records in outcomes:
-            for at, label in enumerate(self._use_case.labels):
-                if label.topic.name == topic:
-                    self._state.observe(at, reports_of(label, records))
+        for at, reports in outcomes:
+            self._state.observe(at, reports)
         for message in by_topic.get(self._topics.retraining, []):
             self._clock_due |= self._publisher.take_retraining(self._state.monitor, message)
         return outputs + self._advance(now_ms)
@@ -143,15 +128,13 @@ class FeedbackProcessor:
                 self._clock_due = True
                 self._gauges.alarms(state.monitor)
             self._metrics.watermark.set(watermark / 1000)
-        outputs += self._labels(state.take_changes())
+        outputs += self._labels.changed(state.labels, state.take_changes())
         tick_ms = state.watermark_ms - state.watermark_ms % HOUR_MS
         if watermark is not None and tick_ms > state.monitor.ticked_ms:
             outputs += self._tick(tick_ms)
             self._clock_due = True
         outputs += self._store.write(state)
-        for declared, label in zip(self._use_case.labels, state.labels, strict=True):
-            outputs += [self._unattributed(declared, side, now_ms) for side in label.take_side()]
-            self._gauges.counted(label.take_counts())
+        outputs += self._labels.side(state.labels, now_ms)
         if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms
             outputs += self._store.write_clock(state)
@@ -166,19 +149,3 @@ class FeedbackProcessor:
         ticked = state.tick(tick_ms)
         counts = [label.counts for label in state.labels]
         return expired + self._publisher.tick(state.overview, counts, tick_ms, since_ms, ticked)
-
-    def _labels(self, changes: list[Changes]) -> list[Output]:
-        outputs: list[Output] = []
-        for reason, count in enumerate(np.bincount(changes[0].reason).tolist()):
-            if count:
-                self._metrics.labels.labels(REASONS[reason]).inc(count)
-        for writer, label, changed in zip(self._label_writers, self._state.labels, changes, strict=True):
-            outputs += writer.records(label.table, changed, label.sources)
-        return outputs
-
-    def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:
-        """An outcome that judges nothing is kept as a dead letter: its own bytes are gone, its content is not."""
-        self._metrics.dead_letters.labels(side.reason).inc()
-        message = Message(label.topic.name, -1, -1, now_ms, side.event_id.encode(), encode(side), [])
-        error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
-        return dead_letter(self._topics, "feedback", message, error, now_ms)

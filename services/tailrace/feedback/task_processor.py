@@ -10,26 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-import numpy as np
-
-from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.topics import Topics
-from tailrace.core.joins import Unattributed
-from tailrace.core.labels import REASONS
 from tailrace.core.monitors import PSI
-from tailrace.errors import BadRecord, Retryable
-from tailrace.feedback.gauges import Gauges
+from tailrace.errors import Retryable
 from tailrace.feedback.intake import Intake
-from tailrace.feedback.label_writer import LabelWriter
+from tailrace.feedback.label_publisher import LabelPublisher
 from tailrace.feedback.observations import Vectors
-from tailrace.feedback.outcomes import reports_of
 from tailrace.feedback.predictions import PredictionReader, sampled
 from tailrace.feedback.task_store import TaskStore
-from tailrace.runtime.dead_letters import dead_letter
 from tailrace.usecase.declaration import UseCase
-from tailrace.usecase.sources import Label
 
 _PARTITION_OF, _VALUE_OF = attrgetter("partition"), attrgetter("value")
 VECTORS_BYTES = 500_000
@@ -117,16 +108,11 @@ class _Task:
     def __init__(
         self, use_case: UseCase, task: int, read: Callable[[], Iterable[tuple[bytes, bytes | None]]], metrics: Metrics
     ) -> None:
-        self._use_case, self._metrics, self._gauges = use_case, metrics, Gauges(metrics)
         self._topics = Topics(use_case.name)
-        order, amount = use_case.plan.order, use_case.plan.amount
-        self._reader = PredictionReader(len(order), order.index(amount) if amount else None)
-        self._at_once = max(VECTORS_BYTES // (4 * len(order) + 8), 1)
+        self._reader = PredictionReader.of(use_case.plan)
+        self._at_once = max(VECTORS_BYTES // (4 * len(use_case.plan.order) + 8), 1)
         self._wants_vectors = any(isinstance(detector, PSI) for detector in use_case.detectors)
-        self._writers = [
-            LabelWriter(self._topics.labels, use_case.name, label.name, auxiliary=label is not use_case.label)
-            for label in use_case.labels
-        ]
+        self._labels = LabelPublisher(use_case, metrics, task)
         self.intake = Intake(use_case, metrics)
         self._store = TaskStore(use_case, task, read)
         self.state = self._store.restore()
@@ -140,15 +126,14 @@ class _Task:
         for topic in (self._topics.predictions, self._topics.shadow):
             self._predict(by_topic.get(topic, []), now_ms)
         outcomes, outputs = self.intake.outcomes(by_topic, now_ms)
-        for topic, records in outcomes:
-            for at, label in enumerate(self._use_case.labels):
-                if label.topic.name == topic:
-                    self.state.observe(at, reports_of(label, records))
+        for at, reports in outcomes:
+            self.state.observe(at, reports)
         watermark = self.intake.watermark_ms(now_ms)
         if watermark is not None and watermark > self.state.watermark_ms:
             self.state.advance(watermark)
         self.state.idle = self.intake.idle(now_ms)
-        return outputs + self._labels() + self._store.write(self.state) + self._side(now_ms)
+        outputs += self._labels.changed(self.state.labels, self.state.changes())
+        return outputs + self._store.write(self.state) + self._labels.side(self.state.labels, now_ms)
 
     def _predict(self, messages: list[Message], now_ms: int) -> None:  # hot path
         if not messages:
@@ -170,27 +155,3 @@ class _Task:
                 vectors.append(Vectors(version, matrix.tobytes(), scores.tobytes()))
         self.state.predict(arrivals, vectors)
         self.intake.observe_times(messages, arrivals.event_time_ms, now_ms)
-
-    def _labels(self) -> list[Output]:
-        outputs: list[Output] = []
-        changes = self.state.changes()
-        for reason, count in enumerate(np.bincount(changes[0].reason).tolist()):
-            if count:
-                self._metrics.labels.labels(REASONS[reason]).inc(count)
-        for writer, label, changed in zip(self._writers, self.state.labels, changes, strict=True):
-            outputs += writer.records(label.table, changed, label.sources)
-        return outputs
-
-    def _side(self, now_ms: int) -> list[Output]:
-        outputs: list[Output] = []
-        for declared, label in zip(self._use_case.labels, self.state.labels, strict=True):
-            outputs += [self._unattributed(declared, side, now_ms) for side in label.take_side()]
-            self._gauges.counted(label.take_counts())
-        return outputs
-
-    def _unattributed(self, label: Label, side: Unattributed, now_ms: int) -> Output:
-        """An outcome that judges nothing is kept as a dead letter: its own bytes are gone, its content is not."""
-        self._metrics.dead_letters.labels(side.reason).inc()
-        message = Message(label.topic.name, self.state.task, -1, now_ms, side.event_id.encode(), encode(side), [])
-        error = BadRecord(side.reason, f"outcome of {side.event_id!r} gives no prediction its {label.name!r}")
-        return dead_letter(self._topics, "feedback", message, error, now_ms)
