@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -298,25 +298,24 @@ def study(settings: Settings, folder: Path, predictions: int, seed: int = 0, kil
     return figures + compare(own, declared, of, published(own, declared))
 
 
-def main(predictions: int = 1_000_000, as_json: bool = False) -> None:
-    """Prints the figures; exit code 1 where a bar is missed."""
-    with tempfile.TemporaryDirectory() as name, bench.servers(Path(name)) as settings:
-        figures = study(settings, Path(name) / "use-cases", predictions)
-    rows = [{**figure._asdict(), "met": figure.met} for figure in figures]
-    for row in (
-        [json.dumps(rows, indent=2)] if as_json else [f"{r['name']:70} {r['value']:12,.0f}  {r['met']}" for r in rows]
-    ):
-        print(row)  # noqa: T201  # the result of the command
-    sys.exit(0 if all(figure.met for figure in figures) else 1)
-
-
-if __name__ == "__main__":
+def run(study: Callable[[Settings, Path, int], list[Figure]]) -> None:
+    """Runs a study as a command on a broker of its own; exit code 1 where a bar is missed."""
     import typer
 
     def command(
         predictions: int = 1_000_000, as_json: bool = typer.Option(False, "--json", help="Print JSON.")
     ) -> None:
         """Runs the study."""
-        main(predictions, as_json)
+        with tempfile.TemporaryDirectory() as name, bench.servers(Path(name)) as settings:
+            figures = study(settings, Path(name) / "use-cases", predictions)
+        rows = [{**figure._asdict(), "met": figure.met} for figure in figures]
+        lines = [f"{row['name']:70} {row['value']:12,.0f}  {row['met']}" for row in rows]
+        for line in [json.dumps(rows, indent=2)] if as_json else lines:
+            print(line)  # noqa: T201  # the result of the command
+        sys.exit(0 if all(figure.met for figure in figures) else 1)
 
     typer.run(command)
+
+
+if __name__ == "__main__":
+    run(study)

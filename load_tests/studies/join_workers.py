@@ -10,18 +10,15 @@ contiguous, and the counts of QUALITY, which the monitor writes, must be those o
 
 from __future__ import annotations
 
-import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
-from load_tests import bench
 from load_tests.services import environment, service
-from load_tests.studies.join_oracle import MODULE, compare, fill, published, world
+from load_tests.studies.join_oracle import MODULE, compare, fill, published, run, world
 from load_tests.studies.report import Figure
 from tailrace.backends.kafka import admin, committed_offsets, end_offsets
 from tailrace.backends.settings import Settings
@@ -154,25 +151,5 @@ def study(settings: Settings, folder: Path, predictions: int, seed: int = 0) -> 
     return figures + compare(own, declared, of, published(own, declared))
 
 
-def main(predictions: int = 1_000_000, as_json: bool = False) -> None:
-    """Prints the figures; exit code 1 where a bar is missed."""
-    with tempfile.TemporaryDirectory() as name, bench.servers(Path(name)) as settings:
-        figures = study(settings, Path(name) / "use-cases", predictions)
-    rows = [{**figure._asdict(), "met": figure.met} for figure in figures]
-    for row in (
-        [json.dumps(rows, indent=2)] if as_json else [f"{r['name']:70} {r['value']:12,.0f}  {r['met']}" for r in rows]
-    ):
-        print(row)  # noqa: T201  # the result of the command
-    sys.exit(0 if all(figure.met for figure in figures) else 1)
-
-
 if __name__ == "__main__":
-    import typer
-
-    def command(
-        predictions: int = 1_000_000, as_json: bool = typer.Option(False, "--json", help="Print JSON.")
-    ) -> None:
-        """Runs the study."""
-        main(predictions, as_json)
-
-    typer.run(command)
+    run(study)
