@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 from confluent_kafka.admin import NewTopic
@@ -41,6 +41,9 @@ class Copy:
         if sum(self.copied.values()) >= self.stop_at:
             self.stop()
         return [Output(self.target, message.key, message.value, message.partition) for message in batch]
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        pass
 
     def metadata(self, topic: str, partition: int) -> str:
         return str(self.copied[partition])
@@ -132,6 +135,38 @@ def test_drained_group_of_a_transactional_topic_has_no_lag(settings: Settings, t
     watcher.join()
     assert deadline.is_alive(), "the group never reached the end offsets"
     deadline.cancel()
+
+
+def test_end_of_a_partition_is_told_after_the_records_before_it_and_not_while_more_wait(
+    settings: Settings, topics: tuple[str, str]
+) -> None:
+    ends = {
+        number: sum(1 for _ in read_topic(settings, topics[0], partitions=[number])) for number in range(PARTITIONS)
+    }
+    told: list[dict[int, int]] = []
+    written = threading.Event()
+
+    class Ended(Copy):
+        def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+            told.append({number: self.copied[number] for _, number in partitions})
+            if told[-1] == ends and not written.is_set():
+                # One more in each partition, of which the end has been told already.
+                writer = producer(settings)
+                for number in range(PARTITIONS):
+                    writer.produce(topics[0], str(COUNT + number), partition=number)
+                assert writer.flush(30) == 0
+                written.set()
+            elif told[-1] == {number: end + 1 for number, end in ends.items()}:
+                self.stop()
+
+    lifecycle = Lifecycle("copy", "test")
+    deadline = threading.Timer(60, lifecycle.stopping.set)
+    deadline.start()
+    work = Ended(topics[1], 10 * COUNT, lifecycle.stopping.set)
+    run_transactional(settings, f"{topics[0]}.copy", [topics[0]], f"{topics[0]}.copy", work, lifecycle)
+    assert deadline.is_alive(), "the ends were never told"
+    deadline.cancel()
+    assert all(count in (ends[number], ends[number] + 1) for call in told for number, count in call.items())
 
 
 def test_the_newest_of_each_partition_are_its_last_records_in_order(
