@@ -48,10 +48,11 @@ class Worker:
         outputs = self.processor.process(messages, now_ms)
         self.outputs += outputs
         self.metadata |= {at: self.processor.metadata(*at) for at in PLACES}
-        labels = [
-            msgspec.json.decode(o.value or b"", type=LabelledPrediction) for o in outputs if o.topic == TOPICS.labels
-        ]
-        return {label.event_id: label.reason for label in labels}
+        return {label.event_id: label.reason for label in labels(outputs)}
+
+
+def labels(outputs: list[Output]) -> list[LabelledPrediction]:
+    return [msgspec.json.decode(o.value or b"", type=LabelledPrediction) for o in outputs if o.topic == TOPICS.labels]
 
 
 def reported(event: str, partition: int, at_ms: int) -> Message:
@@ -89,6 +90,7 @@ def test_partition_that_is_silent_after_a_restart_is_left_out_once_it_is_idle(tm
     begin(worker, now_ms=THEN_MS)
     worker.restart()
     read = (worker.predicted("c", 0, NOW_MS), worker.predicted("d", 1, NOW_MS), reported("z", 0, NOW_MS))
+    worker.processor.ended(PLACES)
     assert worker.take(*read) == {}
     assert worker.take(now_ms=NOW_MS + IDLE_AFTER_MS - 1) == {}
     assert worker.take(worker.predicted("e", 0, NOW_MS + IDLE_AFTER_MS), now_ms=NOW_MS + IDLE_AFTER_MS) == {
@@ -101,6 +103,8 @@ def test_time_goes_on_by_the_wall_clock_after_a_restart_when_all_traffic_has_sto
     worker = Worker(tmp_path)
     begin(worker, now_ms=THEN_MS)
     worker.restart()
+    assert worker.take(now_ms=NOW_MS - IDLE_AFTER_MS) == {}
+    worker.processor.ended(PLACES)
     assert worker.take(now_ms=NOW_MS) == {}
     assert worker.take(now_ms=NOW_MS + IDLE_AFTER_MS) == {"a": "timeout", "b": "timeout"}
 
@@ -110,8 +114,37 @@ def test_partition_whose_records_were_never_read_holds_stream_time_back_until_it
     assert (
         worker.take(worker.predicted("a", 0, THEN_MS), worker.predicted("b", 0, NOW_MS), reported("x", 0, NOW_MS)) == {}
     )
+    worker.processor.ended(PLACES)
+    assert worker.take(now_ms=NOW_MS) == {}
     last = worker.predicted("c", 0, NOW_MS + IDLE_AFTER_MS)
     assert worker.take(last, now_ms=NOW_MS + IDLE_AFTER_MS) == {"a": "timeout"}
+
+
+def test_labels_are_as_if_outcomes_that_wait_for_an_hour_had_been_read_in_time(tmp_path: Path) -> None:
+    # predictions  one an hour, for three days: read in an hour of wall clock
+    # outcomes     of every third, an hour behind it: read beside them, or all after that hour
+    hours = range(-71, 1)
+
+    def played(*, in_time: bool) -> list[tuple[str, int, str, str, float | None]]:
+        worker = Worker(tmp_path / str(in_time), waiting=True)
+        outcomes = []
+        for at, hour in enumerate(hours):
+            told = [reported(f"e{hour - 1}", at % 2, NOW_MS + hour * HOUR_MS)] if at % 3 == 1 else []
+            outcomes += [] if in_time else told
+            predicted = worker.predicted(f"e{hour}", at % 2, NOW_MS + hour * HOUR_MS)
+            worker.take(predicted, *(told if in_time else []), now_ms=NOW_MS + at * HOUR_MS // len(hours))
+            worker.processor.ended(PLACES if in_time else PLACES[:4])
+        for outcome in outcomes:
+            worker.take(outcome, now_ms=NOW_MS + HOUR_MS)
+        last_ms = NOW_MS + HOUR_MS
+        last = [worker.predicted(f"z{part}", part, last_ms) for part in range(2)]
+        worker.take(*last, *(reported(f"y{part}", part, last_ms) for part in range(2)), now_ms=last_ms)
+        made = labels(worker.outputs)
+        return sorted((label.event_id, label.label_version, label.status, label.reason, label.label) for label in made)
+
+    late = played(in_time=False)
+    assert late == played(in_time=True)
+    assert sum(reason == "timeout" for _, _, _, reason, _ in late) > 20
 
 
 def test_partition_without_any_record_holds_nothing_back(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def test_task_says_once_that_nothing_comes_for_it(tmp_path: Path) -> None:
 
     def said(messages: list[Message], now_ms: int) -> list[tuple[int, int, bool]]:
         outputs = [o for o in worker.process(messages, now_ms) if o.topic == TOPICS.observations]
+        worker.ended([(at.topic, at.partition) for at in cluster.partitions([0, 1])])
         headers = [msgspec.msgpack.decode(output.value or b"", type=Header) for output in outputs]
         return [(header.task, header.number, header.idle) for header in headers]
 
@@ -168,6 +169,7 @@ def test_task_says_once_that_nothing_comes_for_it(tmp_path: Path) -> None:
     record = encode(prediction(cluster.declared, "a", START_MS))
     first = Message(TOPICS.predictions, 0, 0, START_MS, b"k", record, [])
     assert said([first], WALL_MS) == [(0, 1, False)]
+    assert said([], WALL_MS) == []
     assert said([], WALL_MS + IDLE_AFTER_MS - 1) == []
     assert said([], WALL_MS + IDLE_AFTER_MS) == [(0, 2, True)]
     assert said([], WALL_MS + 2 * IDLE_AFTER_MS) == []

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 from confluent_kafka.admin import NewTopic
@@ -8,6 +8,7 @@ from tailrace.backends.kafka import admin, committed_offsets, end_offsets, produ
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.settings import Settings
 from tailrace.errors import StoreUnavailable
+from tailrace.runtime import ends
 from tailrace.runtime.loop import run_transactional
 from tailrace.runtime.service import Lifecycle
 
@@ -41,6 +42,9 @@ class Copy:
         if sum(self.copied.values()) >= self.stop_at:
             self.stop()
         return [Output(self.target, message.key, message.value, message.partition) for message in batch]
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        pass
 
     def metadata(self, topic: str, partition: int) -> str:
         return str(self.copied[partition])
@@ -131,6 +135,61 @@ def test_drained_group_of_a_transactional_topic_has_no_lag(settings: Settings, t
     run_transactional(settings, group, [target], group, sink, lifecycle)
     watcher.join()
     assert deadline.is_alive(), "the group never reached the end offsets"
+    deadline.cancel()
+
+
+def test_end_of_a_partition_is_told_after_the_records_before_it_and_not_while_more_wait(
+    settings: Settings, topics: tuple[str, str]
+) -> None:
+    counts = {
+        number: sum(1 for _ in read_topic(settings, topics[0], partitions=[number])) for number in range(PARTITIONS)
+    }
+    told: list[dict[int, int]] = []
+    written = threading.Event()
+
+    class Ended(Copy):
+        def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+            told.append({number: self.copied[number] for _, number in partitions})
+            if told[-1] == counts and not written.is_set():
+                # One more in each partition, of which the end has been told already.
+                writer = producer(settings)
+                for number in range(PARTITIONS):
+                    writer.produce(topics[0], str(COUNT + number), partition=number)
+                assert writer.flush(30) == 0
+                written.set()
+            elif told[-1] == {number: end + 1 for number, end in counts.items()}:
+                self.stop()
+
+    lifecycle = Lifecycle("copy", "test")
+    deadline = threading.Timer(60, lifecycle.stopping.set)
+    deadline.start()
+    work = Ended(topics[1], 10 * COUNT, lifecycle.stopping.set)
+    run_transactional(settings, f"{topics[0]}.copy", [topics[0]], f"{topics[0]}.copy", work, lifecycle)
+    assert deadline.is_alive(), "the ends were never told"
+    deadline.cancel()
+    assert all(count in (counts[number], counts[number] + 1) for call in told for number, count in call.items())
+
+
+def test_end_behind_a_transaction_is_told_again_after_the_broker_was_asked(
+    settings: Settings, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(settings, topics, COUNT)
+    monkeypatch.setattr(ends, "CHECK_S", 0.0)
+    told: list[int] = []
+
+    class Ended(Copy):
+        def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+            told.append(len(partitions))
+            if told[-10:] == [PARTITIONS] * 10:
+                self.stop()
+
+    source, target = topics
+    lifecycle = Lifecycle("copy", "test")
+    deadline = threading.Timer(60, lifecycle.stopping.set)
+    deadline.start()
+    work = Ended(source, 10 * COUNT, lifecycle.stopping.set)
+    run_transactional(settings, f"{target}.copy", [target], f"{target}.copy", work, lifecycle)
+    assert deadline.is_alive(), f"the ends were not told again: {told[-20:]}"
     deadline.cancel()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -71,6 +71,12 @@ class Processor(Protocol):
 
         Raises:
             Retryable: nothing of the batch was kept; the loop aborts, backs off and comes again.
+        """
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Which partitions are at their end; told after each batch, in the place of what was told before.
+
+        All that was written to one when it was told has been processed. The others may hold records that will come.
         """
 
     def metadata(self, topic: str, partition: int) -> str:

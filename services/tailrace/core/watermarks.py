@@ -9,7 +9,7 @@ every time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tailrace.contracts.records import WATERMARK_HEADER
 
 IDLE_AFTER_MS = 60_000
-"""Wall time without a record after which a partition no longer holds the watermark back.
+"""Wall time at its end, without a record, after which a partition no longer holds the watermark back.
 
 Shorter, and a consumer that is busy elsewhere loses late records; longer, and a quiet partition
 delays every time-out by as much.
@@ -63,15 +63,12 @@ class Watermarks:
         self._lateness_ms = dict(lateness_ms)
         self._watermarks: dict[tuple[str, int], int | None] = {}
         self._punctuated: set[tuple[str, int]] = set()
-        self._active_at_ms: dict[tuple[str, int], int] = {}
+        self._ended_at_ms: dict[tuple[str, int], int | None] = {}
         self._seen_at_ms: dict[tuple[str, int], int] = {}
         self._reached: int | None = None
 
     def assign(self, topic: str, partition: int, known: PartitionTime = _UNKNOWN) -> None:
-        """Adds a partition as it was `known`; it holds the watermark back until it has a record or is idle.
-
-        Idle is what has had no record for so long since the next call of `current`.
-        """
+        """Adds a partition as it was `known`; it holds the watermark back until it has a record or is idle."""
         at = (topic, partition)
         self._watermarks[at] = known.watermark_ms
         self._seen_at_ms[at] = known.seen_ms
@@ -85,21 +82,29 @@ class Watermarks:
 
     def revoke(self, topic: str, partition: int) -> None:
         """Forgets a partition."""
-        for table in (self._watermarks, self._active_at_ms, self._seen_at_ms):
-            table.pop((topic, partition), None)
-        self._punctuated.discard((topic, partition))
+        at = (topic, partition)
+        self._watermarks.pop(at, None)
+        self._ended_at_ms.pop(at, None)
+        self._seen_at_ms.pop(at, None)
+        self._punctuated.discard(at)
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Takes note of which partitions are at their end, all others being not: only there is silence known.
+
+        One is idle that has been there for `IDLE_AFTER_MS`, counted from the next call of `current`. Whoever has
+        records that were not read yet, however long ago it had the last one, holds the watermark back.
+        """
+        self._ended_at_ms = {at: self._ended_at_ms.get(at) for at in partitions}
 
     def observe(self, topic: str, partition: int, max_event_time_ms: int, now_ms: int) -> None:
         """Takes note of the newest event time of a batch of a partition."""
-        at = (topic, partition)
-        self._active_at_ms[at] = self._seen_at_ms[at] = now_ms
+        at = self._heard(topic, partition, now_ms)
         if at not in self._punctuated:
             self._raise(at, max_event_time_ms - self._lateness_ms[topic])
 
     def punctuate(self, topic: str, partition: int, watermark_ms: int, now_ms: int) -> None:
         """Takes note of a stated watermark."""
-        at = (topic, partition)
-        self._active_at_ms[at] = self._seen_at_ms[at] = now_ms
+        at = self._heard(topic, partition, now_ms)
         if at not in self._punctuated:
             self._punctuated.add(at)
             self._watermarks[at] = watermark_ms
@@ -117,7 +122,7 @@ class Watermarks:
         return self._reached
 
     def idle(self, now_ms: int) -> bool:
-        """Whether no partition holds the watermark back: none has records, or all have been silent for long enough."""
+        """Whether no partition holds the watermark back: none has records, or all are idle."""
         return not self._active(now_ms)
 
     def restore(self, reached_ms: int | None) -> None:
@@ -125,11 +130,21 @@ class Watermarks:
         self._reached = reached_ms
 
     def _active(self, now_ms: int) -> list[int | None]:
-        return [
-            mark
-            for at, mark in self._watermarks.items()
-            if at in self._punctuated or now_ms - self._active_at_ms.setdefault(at, now_ms) < IDLE_AFTER_MS
-        ]
+        return [mark for at, mark in self._watermarks.items() if not self._is_idle(at, now_ms)]
+
+    def _is_idle(self, at: tuple[str, int], now_ms: int) -> bool:
+        if at in self._punctuated or at not in self._ended_at_ms:
+            return False
+        ended_at_ms = self._ended_at_ms[at]
+        if ended_at_ms is None:
+            ended_at_ms = self._ended_at_ms[at] = now_ms
+        return now_ms - ended_at_ms >= IDLE_AFTER_MS
+
+    def _heard(self, topic: str, partition: int, now_ms: int) -> tuple[str, int]:
+        at = (topic, partition)
+        self._seen_at_ms[at] = now_ms
+        self._ended_at_ms.pop(at, None)
+        return at
 
     def _when_all_idle(self, now_ms: int) -> int | None:
         # Time-outs must fire when all traffic stops. Stream time then goes on with the wall clock,

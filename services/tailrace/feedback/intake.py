@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -84,6 +84,10 @@ class Intake:
             self.committed.pop(at, None)
             self._waiting.discard(at)
             self._marks.revoke(*at)
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Takes note of which partitions are at their end, all others being not."""
+        self._marks.ended(partitions)
 
     def metadata(self, topic: str, partition: int, epoch: int = 0) -> str:
         """A `Position` as JSON."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -80,6 +80,9 @@ class MonitorProcessor:
             self._epochs.pop(topic, None)
             self._state = None
         self._publisher.gauges.clear()
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Of no account: nothing here waits for a partition."""
 
     def metadata(self, topic: str, partition: int) -> str:
         """A `MonitorPosition` as JSON."""

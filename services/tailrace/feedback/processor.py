@@ -6,7 +6,7 @@ worker that reads all partitions of both can join them without a repartitioning 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 
 from tailrace.backends.ports import Assigned, Message, Output
@@ -73,6 +73,10 @@ class FeedbackProcessor:
     def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Forgets partitions."""
         self._intake.revoked(partitions)
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Lets time go on without the partitions that are at their end, once they are idle."""
+        self._intake.ended(partitions)
 
     def metadata(self, topic: str, partition: int) -> str:
         """A `Position` as JSON."""

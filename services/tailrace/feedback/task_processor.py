@@ -6,7 +6,7 @@ alone, so that it does not matter how many workers share the tasks, nor which ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -64,6 +64,11 @@ class TaskProcessor:
             self._assigned.get(task, {}).pop(topic, None)
             self._tasks.pop(task, None)
         self._assigned = {task: of_task for task, of_task in self._assigned.items() if of_task}
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Lets the time of a task go on without its partitions that are at their end, once they are idle."""
+        for number, task in self._tasks.items():
+            task.intake.ended([at for at in partitions if at[1] == number])
 
     def metadata(self, topic: str, partition: int) -> str:
         """A `Position` as JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, TypeGuard
@@ -90,6 +90,9 @@ class ScoringProcessor:
         """Forgets partitions."""
         for _, partition in partitions:
             self._positions.pop(partition, None)
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Of no account: nothing here waits for a partition."""
 
     def metadata(self, topic: str, partition: int) -> str:
         """Epoch in force and last source offset, as JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from tailrace.backends.codec import decode, encode
@@ -72,6 +72,9 @@ class RolloutProcessor:
         self._held -= set(partitions)
         if not self._held:
             self._state = None
+
+    def ended(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Of no account: nothing here waits for a partition."""
 
     def metadata(self, topic: str, partition: int) -> str:
         """None is needed: CONTROL holds the state."""

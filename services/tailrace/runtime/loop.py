@@ -23,6 +23,7 @@ from tailrace.backends.ports import Assigned, Message, Output, Processor
 from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, Retryable
 from tailrace.runtime.deadman import Deadman
+from tailrace.runtime.ends import Ends
 from tailrace.runtime.service import Lifecycle
 
 MAX_BATCH = 4_000
@@ -57,8 +58,7 @@ def run_transactional(
          same transaction, with the processor's metadata of that moment;
       4. the transaction is committed: outputs and offsets become visible together; nothing is produced
          before that is known;
-      5. at the end of all partitions the offset behind the transaction markers is committed too, so
-         that a drained group has lag 0.
+      5. at the end of all partitions the offset behind the transaction markers is committed too: no lag is left.
     A crash before 4 leaves nothing visible; the same records come again.
 
     Raises:
@@ -115,6 +115,7 @@ class _Session:
         # The group's own choice balances partitions one by one, whichever topic they are of.
         assignor = {"group.remote.assignor": "range"} if together else {}
         self._consumer: Consumer = consumer(settings, group, **assignor)
+        self._ends = Ends(self._consumer)
         self._deadman = Deadman()
         lifecycle.guarded(self._deadman.age_s)
 
@@ -163,13 +164,12 @@ class _Session:
         if self._failure is not None:
             raise self._failure
         self._busy = len(records) == MAX_BATCH
-        return to_messages([record for record in records if record.error() is None or self._is_data(record)])
+        return to_messages([r for r in records if (error := r.error()) is None or self._is_data(r, error)])
 
-    def _is_data(self, record: Record) -> bool:
-        error = record.error()
-        assert error is not None
+    def _is_data(self, record: Record, error: KafkaError) -> bool:
         if error.code() == KafkaError._PARTITION_EOF:
             self._advance(record.topic(), record.partition(), record.offset())
+            self._ends.reached(record.topic(), record.partition(), record.offset())
             return False
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise BrokerUnavailable(f"topic {record.topic()!r} is missing; create it with `tailrace topics apply`")
@@ -186,6 +186,7 @@ class _Session:
         # In the order of the offsets: the last of a partition is what stays.
         for (topic, partition), offset in {(m.topic, m.partition): m.offset for m in batch}.items():
             self._advance(topic, partition, offset + 1)
+        self._processor.ended(self._ends.current(self._positions))
         metrics = self._lifecycle.metrics
         if batch:
             metrics.batch_seconds.observe(time.perf_counter() - began)
@@ -196,8 +197,7 @@ class _Session:
     def _advance(self, topic: str, partition: int, offset: int) -> None:
         if offset > self._positions.get((topic, partition), -1):
             self._positions[topic, partition] = self._offsets[topic, partition] = offset
-            if self._open_since is None:
-                self._begin()
+            self._begin()
 
     def _begin(self) -> None:
         if self._open_since is None:
@@ -230,8 +230,7 @@ class _Session:
     def _cut(self) -> None:
         """Closes the open transaction to further records, and has it committed beside the next batch.
 
-        Offsets that did not move go with outputs that came of no record: by them the group fences whoever has lost
-        the partitions.
+        Offsets that did not move go with outputs that came of no record: they fence who has lost the partitions.
         """
         offsets = [
             TopicPartition(topic, partition, offset, self._processor.metadata(topic, partition))
@@ -313,3 +312,4 @@ class _Session:
         for at in partitions:
             self._positions.pop((at.topic, at.partition), None)
             self._offsets.pop((at.topic, at.partition), None)
+            self._ends.forget(at.topic, at.partition)

@@ -86,6 +86,7 @@ class Transactional:
                 end = ends.get((at.topic, at.partition), at.offset)
                 metadata = self._processor.metadata(at.topic, at.partition)
                 self._log.commit(self._group, at.topic, at.partition, end, metadata)
+        self._processor.ended([(at.topic, at.partition) for at in self._assigned() if not at.waiting])
         return bool(batch or outputs)
 
     def _started(self) -> Processor:
