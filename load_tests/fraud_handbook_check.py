@@ -25,7 +25,8 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from tailrace.backends.codec import BatchDecoder
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings, load_settings
-from tailrace.contracts.records import LabelledPrediction, Prediction, Quality
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import LabelledPrediction, Prediction
 from tailrace.contracts.topics import Topics
 from tailrace.core.metrics import merge
 from tailrace.usecase.load import load_use_case

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from load_tests.studies.report import Figure, report
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 from tailrace.core.join_table import ACTIVATED, JoinTable
 from tailrace.core.metrics import merge
 from tailrace.core.quality import DAY_MS, QualityWindows, WindowCounts

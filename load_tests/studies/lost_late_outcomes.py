@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import tailrace as tr
 from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, World, simulate, use_case
 from load_tests.studies.report import Figure, report
-from tailrace.contracts.records import RetrainRequested
+from tailrace.contracts.retraining import RetrainRequested
 from tailrace.core.durations import milliseconds
 from tailrace.core.e_detector import Baseline
 from tailrace.core.lost_outcomes import MATERIAL, within

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.label_sources import LabelBlock, LabelSources, LabelSourcesData, SourceFinding
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.quarantine import distrusted

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 from tailrace.core.join_table import ACTIVATED, DECIDED, JoinTable
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import merge

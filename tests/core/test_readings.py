@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, World, simulate, use_case
 from tailrace.backends.codec import decode, encode
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.influence import influences
 from tailrace.core.label_delay import LEAST_SHARE, cell_of
 from tailrace.core.label_free import estimate, failed

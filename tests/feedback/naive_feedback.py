@@ -12,7 +12,8 @@ from naive_join import Change, Event, NaiveJoin
 
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Message
-from tailrace.contracts.records import Alarm, Drift, LabelledPrediction, Prediction, Quality
+from tailrace.contracts.quality import Alarm, Drift, Quality
+from tailrace.contracts.records import LabelledPrediction, Prediction
 from tailrace.contracts.topics import Topics
 from tailrace.core.joins import Outcome, Scored
 from tailrace.core.judged import Judged as Judgements

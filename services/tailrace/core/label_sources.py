@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.label_delay import CELLS, bin_of_delay, cell_of
 from tailrace.core.outcome_sources import NOBODY, SourceBook
 from tailrace.core.sampling import HOUR_MS

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tailrace.contracts.records import Alarm, AlarmKind
+from tailrace.contracts.quality import Alarm, AlarmKind
 from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.join_watch import JoinWatchData
 from tailrace.core.label_sources import LabelSourcesData, SourceFinding

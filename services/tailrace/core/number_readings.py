@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.error_cells import LEAST_LABELS, estimated
 from tailrace.core.label_delay import DelayCurve
 from tailrace.core.label_free import JUDGED_WINDOWS

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quality, Reading
+from tailrace.contracts.quality import Quality, Reading
 from tailrace.core.error_cells import ErrorCells
 from tailrace.core.fading import faded
 from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, Cohort, JoinTable, Rows

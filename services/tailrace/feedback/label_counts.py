@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.backends.ports import Output
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Changes
 from tailrace.core.labels import FINAL

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from tailrace.contracts.records import Alarm
+from tailrace.contracts.quality import Alarm
 from tailrace.core.alignment import Alignment, AlignmentState, Said
 from tailrace.core.join_watch import MINUTE_MS
 from tailrace.core.monitor_state import Champion, MonitorSnapshot

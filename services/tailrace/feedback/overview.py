@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Alarm, Drift, RetrainHeld, RetrainRequested
+from tailrace.contracts.quality import Alarm, Drift
+from tailrace.contracts.retraining import RetrainHeld, RetrainRequested
 from tailrace.core.join_table import Rows
 from tailrace.core.joins import Changes
 from tailrace.core.judged import Judged
