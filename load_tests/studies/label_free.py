@@ -15,9 +15,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, World, use_case
 from load_tests.studies.report import Figure, report
 from tailrace.core.metrics import metrics_of
-from tailrace.core.quality import WindowKey
 from tailrace.core.readings import Readings
 from tailrace.core.scoring import on_grid
+from tailrace.core.window_counts import WindowKey
 
 BEFORE, AFTER, PER_DAY, WIDTH = 8, 4, 5_000, 6
 DELAY_MS = 20 * HOUR_MS

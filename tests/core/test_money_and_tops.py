@@ -16,8 +16,9 @@ from tailrace.contracts.quality import Quality
 from tailrace.core.join_table import ACTIVATED, DECIDED, JoinTable
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import merge
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.scoring import on_grid
+from tailrace.core.window_counts import WindowKey
 from tailrace.core.window_spec import WindowSpec
 
 THRESHOLD = 0.5

@@ -16,9 +16,10 @@ from tailrace.core.label_delay import LEAST_SHARE, cell_of
 from tailrace.core.label_free import estimate, failed
 from tailrace.core.metrics import metrics_of, metrics_of_counts
 from tailrace.core.provisional import Histogram
-from tailrace.core.quality import QualityWindows, WindowCounts, WindowKey
+from tailrace.core.quality import QualityWindows
 from tailrace.core.readings import Readings
 from tailrace.core.scoring import bin_of, on_grid
+from tailrace.core.window_counts import WindowCounts, WindowKey
 
 WINDOW_MS = 2 * DAY_MS
 FULL = [(0.05, True), (0.3, False), (0.3, True), (0.6, False), (0.9, True), (0.9, True)]

@@ -20,9 +20,10 @@ from tailrace.core.judged import Judged as Judgements
 from tailrace.core.metrics import metrics_of_counts
 from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import HOUR_MS, Monitor
-from tailrace.core.quality import DAY_MS, WindowKey
+from tailrace.core.quality import DAY_MS
 from tailrace.core.scoring import bin_of_score
 from tailrace.core.watermarks import Watermarks, watermark_of
+from tailrace.core.window_counts import WindowKey
 from tailrace.errors import BadRecord
 from tailrace.feedback.publisher import READ_EVERY_MS
 from tailrace.feedback.specs import join_spec, kept_ms, monitor_spec

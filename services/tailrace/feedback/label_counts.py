@@ -15,9 +15,11 @@ from tailrace.core.labels import FINAL
 from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.outcome_sources import SourceBook
-from tailrace.core.quality import QualityWindows, WindowCounts, WindowKey, pairs
+from tailrace.core.quality import QualityWindows
 from tailrace.core.quarantine import distrusted
 from tailrace.core.readings import Readings, ReadingSpec
+from tailrace.core.shadow_pairs import pairs
+from tailrace.core.window_counts import WindowCounts, WindowKey
 from tailrace.core.window_spec import WindowSpec
 from tailrace.feedback.changelog import Changelog
 

@@ -10,8 +10,9 @@ from tailrace.core.join_table import Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
 from tailrace.core.lost_outcomes import Span
 from tailrace.core.number_readings import NumberReadings
-from tailrace.core.quality import QualityWindows, WindowKey
+from tailrace.core.quality import QualityWindows
 from tailrace.core.readings import Readings, ReadingSpec
+from tailrace.core.window_counts import WindowKey
 from tailrace.core.window_spec import PLAIN, WindowSpec
 from tailrace.feedback.changelog import Changelog, Restored
 from tailrace.feedback.label_counts import LabelCounts

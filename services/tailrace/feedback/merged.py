@@ -13,7 +13,7 @@ from tailrace.core.alignment import Alignment, AlignmentState, Said
 from tailrace.core.join_watch import MINUTE_MS
 from tailrace.core.monitor_state import Champion, MonitorSnapshot
 from tailrace.core.monitoring import HOUR_MS, Monitor
-from tailrace.core.quality import WindowCounts, WindowKey
+from tailrace.core.window_counts import WindowCounts, WindowKey
 from tailrace.errors import StateCorrupt
 from tailrace.feedback.kept_observations import KeptObservations
 from tailrace.feedback.label_counts import LabelCounts
