@@ -22,7 +22,8 @@ from tailrace.backends.codec import BatchDecoder, decode
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import load_settings
-from tailrace.contracts.records import CandidateRegistered, Prediction, RetrainingRecord
+from tailrace.contracts.records import Prediction
+from tailrace.contracts.retraining import CandidateRegistered, RetrainingRecord
 from tailrace.contracts.topics import Topics
 
 USE_CASE = "elec2"

@@ -13,7 +13,7 @@ import datetime as dt
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,8 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from tailrace.backends.codec import BatchDecoder
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings, load_settings
-from tailrace.contracts.records import LabelledPrediction, Prediction, Quality
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import LabelledPrediction, Prediction
 from tailrace.contracts.topics import Topics
 from tailrace.core.metrics import merge
 from tailrace.usecase.load import load_use_case
@@ -39,6 +40,8 @@ NAMES = {
     **{f"TERMINAL_ID_RISK_{n}DAY_WINDOW": f"terminal_id_mean_label_{n}d" for n in (1, 7, 30)},
 }
 USE_CASE = "fraud_handbook"
+
+Record = TypeVar("Record")
 
 
 def main(
@@ -115,7 +118,7 @@ def _tied(data: Path, wanted: set[int]) -> set[int]:
     return {event_id for shared in places.values() if len(shared) > 1 for event_id in shared} & wanted
 
 
-def _decoded(settings: Settings, topic: str, kind: type) -> list[list[Prediction]]:
+def _decoded(settings: Settings, topic: str, kind: type[Record]) -> list[list[Record]]:
     decoder = BatchDecoder(kind)
     values = [m.value for m in read_topic(settings, topic) if m.value is not None]
     return [decoder.decode(values[at : at + 10_000]) for at in range(0, len(values), 10_000)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 from typing import Any
+from unittest.mock import patch
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -21,7 +22,7 @@ from tailrace.runtime.service import Lifecycle, run_service
 from tailrace.usecase.load import load_use_case
 
 
-class PlainProducer(Producer):
+class PlainProducer(Producer):  # type: ignore[misc]  # the library's types are not looked at: see pyproject
     """A producer whose transactions are none."""
 
     reader: Consumer
@@ -59,18 +60,16 @@ class NoStore:
 
 def at_least_once(use_case: str) -> None:
     """Runs inference until it is asked to stop."""
-    made = loop.consumer
 
     def producer(settings: Settings, **options: Any) -> Producer:
         return PlainProducer(kafka.producer_options(settings))
 
     def consumer(settings: Settings, group: str, **options: Any) -> Consumer:
-        PlainProducer.reader = made(settings, group, **options)
+        PlainProducer.reader = kafka.consumer(settings, group, **options)
         return PlainProducer.reader
 
-    loop.producer = producer
-    loop.consumer = consumer
-    run_service("inference", use_case, load_settings())
+    with patch.multiple(loop, producer=producer, consumer=consumer):
+        run_service("inference", use_case, load_settings())
 
 
 def without_store(use_case: str) -> None:

@@ -50,7 +50,7 @@ def river(bench: Bench) -> float:
     adwin, page_hinkley = SPECS
     values = losses(bench.events, bench.seed).tolist()
     detectors = [
-        drift.ADWIN(delta=adwin.delta),
+        drift.ADWIN(delta=adwin.delta),  # type: ignore[no-untyped-call]  # its constructor has no types
         drift.PageHinkley(
             min_instances=page_hinkley.min_instances,
             delta=page_hinkley.delta,

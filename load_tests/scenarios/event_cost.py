@@ -45,10 +45,10 @@ def tailrace(bench: Bench) -> float:
         _fill(bench, settings, case)
         topics, count = Topics(case.name), bench.events
         store = redis.Redis.from_url(settings.redis_url)
-        before = store.info("memory")["used_memory"]
+        before = _used(store)
         _measured(bench, settings, case, "features", lambda: _there(settings, topics.features), count)
         cards = len(set(events.cards_of(np.random.default_rng(bench.seed), count)))
-        bench.notes["redis_bytes_per_key"] = (store.info("memory")["used_memory"] - before) / cards
+        bench.notes["redis_bytes_per_key"] = (_used(store) - before) / cards
         store.close()
         _measured(bench, settings, case, "inference", lambda: _there(settings, topics.predictions), count)
         streams.check_each_once(settings, topics.predictions, count)
@@ -57,6 +57,11 @@ def tailrace(bench: Bench) -> float:
         sizes = _sizes(bench, settings, case)
     bench.notes |= {f"kafka_{name}": size / count for name, size in sizes.items()}
     return sum(sizes.values()) / count
+
+
+def _used(store: redis.Redis) -> int:
+    """Bytes that the online store holds."""
+    return int(store.info("memory")["used_memory"])  # type: ignore[index]  # the client is typed for both modes
 
 
 def _fill(bench: Bench, settings: Settings, case: UseCase) -> None:

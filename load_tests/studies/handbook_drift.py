@@ -33,6 +33,7 @@ TICK = 2_000
 PLAN: Plan = None  # type: ignore[assignment]  # trees do not look at it
 
 Times = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def study(seeds: int) -> list[Figure]:
@@ -56,14 +57,14 @@ def payments(folder: Path) -> DataSet:
     )
     amount = np.array(events["amount"], dtype=np.float64)
     day, hour = times // DAY_MS, times // 3_600_000 % 24
-    columns = [amount, (day + 3) % 7 >= 5, hour <= 6]
+    columns: list[NDArray[np.generic]] = [amount, (day + 3) % 7 >= 5, hour <= 6]
     for days in WINDOWS:
         columns += _window(customers, times, amount, 0, days)
         columns += _window(terminals, times, labels.astype(np.float64), DELAY, days)
     return DataSet(np.column_stack(columns).astype(np.float32), labels, times)
 
 
-def _window(keys: NDArray[np.int64], times: Times, values: NDArray[np.float64], delay: int, days: int) -> list[NDArray]:
+def _window(keys: NDArray[np.int64], times: Times, values: Floats, delay: int, days: int) -> list[Floats]:
     """Count and mean of the values of the same key in (t - delay - days, t - delay]; 0 where there are none."""
     span = 200 * DAY_MS
     place = keys * span + (times - times[0]) + 60 * DAY_MS
@@ -71,7 +72,7 @@ def _window(keys: NDArray[np.int64], times: Times, values: NDArray[np.float64], 
     sums = np.concatenate([[0.0], np.cumsum(values[order])])
     last = np.searchsorted(place[order], place - delay * DAY_MS, side="right")
     first = np.searchsorted(place[order], place - (delay + days) * DAY_MS, side="right")
-    count = last - first
+    count = (last - first).astype(np.float64)
     return [count, np.where(count, (sums[last] - sums[first]) / np.maximum(count, 1), 0.0)]
 
 
@@ -82,7 +83,7 @@ def _alarms(data: DataSet, metric: str, seed: int) -> int:
         trained = slice(
             *np.searchsorted(data.times_ms, [now - (DELAY + TRAINED) * DAY_MS, now - DELAY * DAY_MS]).tolist()
         )
-        split = split_by_time(DataSet(*(column[trained] for column in data[:3])))
+        split = split_by_time(data.where(trained))
         model = fit(split.fit.rows, split.fit.labels, *split.calibration[:2], plan=PLAN, seed=seed)
         known = baselines(model.predict(split.gates.rows), split.gates.labels, THRESHOLD)
         served = slice(int(np.searchsorted(data.times_ms, now)), len(data.labels))

@@ -73,7 +73,8 @@ def held(seed: int) -> Held:
         if start + BATCH in (CAP, 2 * CAP):
             gc.collect()
             marks.append(process.memory_info().rss - began)
-    return Held(*marks, dict(counts), told)
+    full, after = marks
+    return Held(full, after, dict(counts), told)
 
 
 def closing(seed: int) -> float:

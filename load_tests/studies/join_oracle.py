@@ -31,7 +31,8 @@ from tailrace.backends.codec import BatchDecoder, encode
 from tailrace.backends.kafka import admin, committed_offsets, end_offsets, read_topic
 from tailrace.backends.settings import Settings
 from tailrace.backends.topics import apply
-from tailrace.contracts.records import WATERMARK_HEADER, Prediction, Quality, Source
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import WATERMARK_HEADER, Prediction, Source
 from tailrace.contracts.topics import Topics
 from tailrace.core.scoring import on_grid
 from tailrace.local.processes import Child, spawn

@@ -15,9 +15,9 @@ import numpy as np
 
 from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, World, simulate, use_case
 from load_tests.studies.report import Figure, report
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.metrics import metrics_of
-from tailrace.core.quality import WindowKey
+from tailrace.core.window_counts import WindowKey
 
 WINDOW_MS = 7 * DAY_MS
 PER_DAY = 40_000

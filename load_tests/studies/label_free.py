@@ -15,8 +15,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, World, use_case
 from load_tests.studies.report import Figure, report
 from tailrace.core.metrics import metrics_of
-from tailrace.core.quality import WindowKey
+from tailrace.core.readings import Readings
 from tailrace.core.scoring import on_grid
+from tailrace.core.window_counts import WindowKey
 
 BEFORE, AFTER, PER_DAY, WIDTH = 8, 4, 5_000, 6
 DELAY_MS = 20 * HOUR_MS
@@ -46,6 +47,7 @@ def _shifted(seed: int, shift: float) -> list[tuple[float, float, bool]]:
         world.advance(START_MS + day * DAY_MS)
         if day > BEFORE:
             readings, key = world.state.readings(), _key(day - 1)
+            assert isinstance(readings, Readings)
             # The error is that of the estimate itself, be it published or withheld.
             guess, mine = readings.guess(key), slice((day - 1) * PER_DAY, day * PER_DAY)
             truth = metrics_of(score[mine], label[mine], 0.5)

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from load_tests.studies.report import Figure, report
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 from tailrace.core.join_table import ACTIVATED, JoinTable
 from tailrace.core.metrics import merge
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowCounts
+from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.regression import ValueGrid
 from tailrace.core.scoring import on_grid
+from tailrace.core.window_counts import WindowCounts
 from tailrace.core.window_spec import WindowSpec
 
 ROWS, DAYS, WORKERS, TOP, CARDS = 120_000, 3, 4, 100, 5_000

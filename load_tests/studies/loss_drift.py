@@ -38,9 +38,11 @@ Measured = tuple[int, int]
 class Updated(Protocol):
     """A detector of River."""
 
-    drift_detected: bool
+    @property
+    def drift_detected(self) -> bool:
+        """Whether the last value brought an alarm."""
 
-    def update(self, x: float) -> object:
+    def update(self, x: bool, /) -> object:
         """Takes a value."""
 
 
@@ -98,7 +100,7 @@ def _ours(gates: int, errors: Errors, rate: float, seed: int) -> Measured:
 
 def _river(make: Callable[[], Updated], errors: Errors, rate: float, seed: int) -> Measured:
     detector, false = make(), 0
-    for at, error in enumerate(errors.tolist()):
+    for at, error in enumerate((errors > 0.0).tolist()):
         detector.update(error)
         if detector.drift_detected:
             if at >= STEADY:

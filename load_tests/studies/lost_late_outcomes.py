@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 import tailrace as tr
 from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, World, simulate, use_case
 from load_tests.studies.report import Figure, report
-from tailrace.contracts.records import RetrainRequested
-from tailrace.core.drift import Distribution
+from tailrace.contracts.retraining import RetrainRequested
 from tailrace.core.durations import milliseconds
 from tailrace.core.e_detector import Baseline
 from tailrace.core.lost_outcomes import MATERIAL, within
 from tailrace.core.monitor_state import Champion
-from tailrace.core.reference import Reference
+from tailrace.core.reference import Distribution, Reference
 
 DETECTORS = (tr.drift.EDetector("accuracy"), tr.drift.EDetector("log_loss"))
 SHARE = 0.5

@@ -17,7 +17,7 @@ from load_tests.studies.concepts import tables, use_case
 from load_tests.studies.report import Figure, report
 from tailrace import Retrain
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import RetrainRequested
+from tailrace.contracts.retraining import RetrainRequested
 from tailrace.testing.faults import AnyFault, Drop, Silence
 from tailrace.testing.simulation import Simulation
 from tailrace.testing.simulator import simulate

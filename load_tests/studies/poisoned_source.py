@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from load_tests.studies.report import Figure, report
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import RetrainHeld, RetrainRequested
-from tailrace.core.label_sources import LabelBlock, LabelSources, LabelSourcesData, SourceFinding
+from tailrace.contracts.retraining import RetrainHeld, RetrainRequested
+from tailrace.core.label_sources import LabelBlock, LabelSources, SourceFinding
 from tailrace.core.outcome_sources import SourceBook
+from tailrace.core.source_state import LabelSourcesData
 from tailrace.testing.simulator import ConceptShift, Poison, Simulation, simulate
 from tailrace.usecase.load import load_use_case
 

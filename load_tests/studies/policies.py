@@ -29,7 +29,7 @@ import typer
 import tailrace as tr
 from load_tests.studies.report import Figure, show
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, RetrainRequested
 from tailrace.core.metrics import merge
 from tailrace.errors import ConfigError
 from tailrace.testing.decisions import NO_MODEL

@@ -17,7 +17,8 @@ from load_tests.studies.concepts import DAY_MS, START_MS, tables, use_case
 from load_tests.studies.report import Figure, report
 from tailrace import Retrain, Shadow
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import CandidateRegistered, Quality, RetrainRequested
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.retraining import CandidateRegistered, RetrainRequested
 from tailrace.core.metrics import merge, metrics_of
 from tailrace.testing.simulation import Simulation
 from tailrace.testing.simulator import simulate

@@ -45,7 +45,8 @@ def _population(seed: int, share: float, apart: float) -> tuple[NDArray[np.float
 def _auc_error(seed: int, share: float, apart: float) -> float:
     scores, positive = _population(seed, share, apart)
     hits = int(positive.sum())
-    exact = (rankdata(scores)[positive].sum() - hits * (hits + 1) / 2) / (hits * (EVENTS - hits))
+    ranks = float(rankdata(scores)[positive].sum())
+    exact = (ranks - hits * (hits + 1) / 2) / (hits * (EVENTS - hits))
     histogram = ScoreHistogram()
     histogram.add(bin_of(scores), positive)
     return abs((histogram.metrics(threshold=0.5)["roc_auc"] or 0.0) - exact)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import yaml
 
-from tailrace.contracts import records
+from tailrace.contracts import records, retraining
 from tailrace.contracts.schemas import avro_schema, json_schema, record_types, write_schemas
 from tailrace.contracts.topics import Topics
 
@@ -61,19 +61,19 @@ def test_json_schema_names_every_field_of_the_record(kind: type[msgspec.Struct])
 
 
 def test_a_record_with_a_union_and_nested_records_survives_avro() -> None:
-    record = records.CandidateRegistered(
+    record = retraining.CandidateRegistered(
         run_id="r",
         use_case="shop",
         model_version="3",
         bundle_uri="file:///b",
         digest="sha256:0",
         registered_at_ms=1,
-        gates=[records.GateResult(name="g", passed=True, candidate=0.5, champion=None, detail="")],
+        gates=[retraining.GateResult(name="g", passed=True, candidate=0.5, champion=None, detail="")],
         metrics={"log_loss": 0.5, "roc_auc": None},
         lineage={"rows": "9"},
     )
     builtins = msgspec.to_builtins(record)
-    schema = fastavro.parse_schema(avro_schema(records.CandidateRegistered))
+    schema = fastavro.parse_schema(avro_schema(retraining.CandidateRegistered))
     buffer = io.BytesIO()
     fastavro.schemaless_writer(buffer, schema, builtins, strict=True)
     buffer.seek(0)

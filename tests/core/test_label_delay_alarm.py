@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tailrace.contracts.records import Alarm
+from tailrace.contracts.quality import Alarm
 from tailrace.core.delay_drift import DelayDrift
 from tailrace.core.label_delay import CELLS, STEPS, DelayCurve
 from tailrace.core.monitor_state import Champion, MonitorSpec, Suspicion

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quarantined
-from tailrace.core.label_sources import LabelBlock, LabelSources, LabelSourcesData, SourceFinding
+from tailrace.contracts.retraining import Quarantined
+from tailrace.core.label_sources import LabelBlock, LabelSources, SourceFinding
 from tailrace.core.outcome_sources import SourceBook
 from tailrace.core.quarantine import distrusted
 from tailrace.core.source_bets import Pairs, log_e_values, pairs
+from tailrace.core.source_state import LabelSourcesData
 from tailrace.core.trust import Trust
 
 HOUR_MS = 3_600_000

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 from tailrace.core.join_table import ACTIVATED, DECIDED, JoinTable
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import merge
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.scoring import on_grid
+from tailrace.core.window_counts import WindowKey
 from tailrace.core.window_spec import WindowSpec
 
 THRESHOLD = 0.5

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from tailrace.contracts.records import Alarm, RetrainHeld, RetrainRequested
+from tailrace.contracts.quality import Alarm
+from tailrace.contracts.retraining import RetrainHeld, RetrainRequested
 from tailrace.core.e_detector import Baseline
 from tailrace.core.judged import Judged
 from tailrace.core.label_delay import STEPS, Delays, bin_of_delay, learn

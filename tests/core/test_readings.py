@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, World, simulate, use_case
 from tailrace.backends.codec import decode, encode
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.influence import influences
 from tailrace.core.label_delay import LEAST_SHARE, cell_of
 from tailrace.core.label_free import estimate, failed
 from tailrace.core.metrics import metrics_of, metrics_of_counts
 from tailrace.core.provisional import Histogram
-from tailrace.core.quality import QualityWindows, WindowCounts, WindowKey
+from tailrace.core.quality import QualityWindows
 from tailrace.core.readings import Readings
 from tailrace.core.scoring import bin_of, on_grid
+from tailrace.core.window_counts import WindowCounts, WindowKey
 
 WINDOW_MS = 2 * DAY_MS
 FULL = [(0.05, True), (0.3, False), (0.3, True), (0.6, False), (0.9, True), (0.9, True)]

@@ -1,7 +1,9 @@
 import msgspec
 import pytest
 
-from tailrace.contracts.records import CandidateRegistered, PromoteRequested, Quality, RollbackRequested, RoutingTable
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import RoutingTable
+from tailrace.contracts.retraining import CandidateRegistered, PromoteRequested, RollbackRequested
 from tailrace.core.rollouts import Decided, Rollout, RolloutState
 
 DAY_MS = 86_400_000

@@ -12,16 +12,18 @@ from naive_join import Change, Event, NaiveJoin
 
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Message
-from tailrace.contracts.records import Alarm, Drift, LabelledPrediction, Prediction, Quality
+from tailrace.contracts.quality import Alarm, Drift, Quality
+from tailrace.contracts.records import LabelledPrediction, Prediction
 from tailrace.contracts.topics import Topics
 from tailrace.core.joins import Outcome, Scored
 from tailrace.core.judged import Judged as Judgements
 from tailrace.core.metrics import metrics_of_counts
 from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import HOUR_MS, Monitor
-from tailrace.core.quality import DAY_MS, WindowKey
+from tailrace.core.quality import DAY_MS
 from tailrace.core.scoring import bin_of_score
 from tailrace.core.watermarks import Watermarks, watermark_of
+from tailrace.core.window_counts import WindowKey
 from tailrace.errors import BadRecord
 from tailrace.feedback.publisher import READ_EVERY_MS
 from tailrace.feedback.specs import join_spec, kept_ms, monitor_spec

@@ -15,7 +15,8 @@ from naive_feedback import NaiveFeedback, Record
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import Drift, LabelledPrediction, Quality
+from tailrace.contracts.quality import Drift, Quality
+from tailrace.contracts.records import LabelledPrediction
 from tailrace.contracts.topics import Topics
 from tailrace.core import drift_findings, vector_sample
 from tailrace.core.monitor_state import Champion

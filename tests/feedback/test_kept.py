@@ -14,7 +14,8 @@ from declared import payments, prediction
 from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import CandidateRefused, Prediction, RetrainRequested, Source
+from tailrace.contracts.records import Prediction, Source
+from tailrace.contracts.retraining import CandidateRefused, RetrainRequested
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
 from tailrace.feedback.processor import FeedbackProcessor

@@ -12,7 +12,7 @@ from load_tests.studies.conversions import DAY_MS, HOUR_MS, START_MS, Stream, Wo
 from load_tests.studies.lost_late_outcomes import DETECTORS, SHARE, Law, broken, champion
 from tailrace.core.lost_outcomes import MATERIAL, within
 from tailrace.core.monitor_state import MonitorSnapshot
-from tailrace.core.quality import WindowKey
+from tailrace.core.window_counts import WindowKey
 from tailrace.feedback.changelog import Changelog, Clock, newest_of
 from tailrace.feedback.specs import horizon_ms
 from tailrace.feedback.state import FeedbackState

@@ -18,7 +18,8 @@ from test_merged import CHAMPION, alone, observed
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import CandidateRefused, Quality
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.retraining import CandidateRefused
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
 from tailrace.errors import Retryable, StateCorrupt

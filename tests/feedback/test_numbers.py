@@ -14,7 +14,8 @@ from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import WATERMARK_HEADER, Quality, Source
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import WATERMARK_HEADER, Source
 from tailrace.contracts.topics import Topics
 from tailrace.core.metrics import merge
 from tailrace.core.window_spec import grid_of

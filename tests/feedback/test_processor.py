@@ -15,15 +15,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from tailrace.backends.codec import encode
 from tailrace.backends.ports import Assigned, Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import (
-    WATERMARK_HEADER,
-    CandidateRefused,
-    LabelledPrediction,
-    Prediction,
-    Quality,
-    RetrainRequested,
-    Source,
-)
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import WATERMARK_HEADER, LabelledPrediction, Prediction, Source
+from tailrace.contracts.retraining import CandidateRefused, RetrainRequested
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitor_state import Champion
 from tailrace.feedback.processor import FeedbackProcessor

@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import LabelledPrediction, Quarantined
+from tailrace.contracts.records import LabelledPrediction
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.join_table import DECIDED
 from tailrace.core.joins import Arrivals, JoinSpec, Outcome, Reports, Scored
 from tailrace.core.labels import FINAL

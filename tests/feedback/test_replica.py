@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from test_quarantine import DAY_MS, NAMES, SPEC, finals, predicted, reported
 
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.window_spec import PLAIN
 from tailrace.feedback.changelog import Changelog
 from tailrace.feedback.label_state import LabelState

@@ -22,19 +22,9 @@ from tailrace.backends.codec import decode, encode
 from tailrace.backends.kafka import producer, read_topic
 from tailrace.backends.settings import Settings
 from tailrace.backends.topics import apply
-from tailrace.contracts.records import (
-    CandidateRegistered,
-    Heartbeat,
-    LabelledPrediction,
-    Prediction,
-    PromoteRequested,
-    Quality,
-    RetrainingRecord,
-    RollbackRequested,
-    RoutingTable,
-    Source,
-    Variant,
-)
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import Heartbeat, LabelledPrediction, Prediction, RoutingTable, Source, Variant
+from tailrace.contracts.retraining import CandidateRegistered, PromoteRequested, RetrainingRecord, RollbackRequested
 from tailrace.contracts.topics import Topics
 from tailrace.local.root_cause_report import markdown
 from tailrace.ops.api import create_app

@@ -17,12 +17,7 @@ from tailrace.backends.recordings import to_recording
 from tailrace.backends.redis import client
 from tailrace.backends.settings import Settings
 from tailrace.contracts.access import MATRIX, PREFIX
-from tailrace.contracts.records import (
-    CandidateRefused,
-    CandidateRegistered,
-    RetrainingRecord,
-    RetrainRequested,
-)
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, RetrainingRecord, RetrainRequested
 from tailrace.contracts.topics import AUDIT, Topics
 from tailrace.local.audit import audit
 from tailrace.local.broker import Broker

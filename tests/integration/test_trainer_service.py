@@ -19,17 +19,13 @@ from tailrace.backends.codec import decode, encode
 from tailrace.backends.kafka import admin, committed_offsets, end_offsets, producer, read_topic
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import (
+from tailrace.contracts.records import LabelledPrediction, Prediction, RoutingTable, Source, Variant
+from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
-    LabelledPrediction,
-    Prediction,
     RetrainingRecord,
     RetrainRequested,
-    RoutingTable,
-    Source,
     TrainingStarted,
-    Variant,
 )
 from tailrace.contracts.topics import Topics
 from tailrace.runtime.service import Lifecycle

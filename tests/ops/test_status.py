@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tailrace.contracts.records import Alarm
+from tailrace.contracts.quality import Alarm
 from tailrace.ops.lag import Lag
 from tailrace.ops.status import Evidence, status_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tailrace.backends.codec import encode
 from tailrace.backends.ports import Message
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 from tailrace.contracts.topics import Topics
 from tailrace.ops.view import LoopView
 

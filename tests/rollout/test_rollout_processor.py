@@ -4,7 +4,9 @@ import pytest
 
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
-from tailrace.contracts.records import AuditEntry, CandidateRegistered, PromoteRequested, Quality, RoutingTable
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import AuditEntry, RoutingTable
+from tailrace.contracts.retraining import CandidateRegistered, PromoteRequested
 from tailrace.contracts.topics import AUDIT, Topics
 from tailrace.core.rollouts import Rollout, RolloutState
 from tailrace.rollout.processor import RolloutProcessor, audit_hash

@@ -9,7 +9,7 @@ import demo_loop
 import msgspec
 import pytest
 
-from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, RetrainRequested
 from tailrace.testing.simulator import Simulation
 from tailrace.testing.streams import CardFraudStream
 

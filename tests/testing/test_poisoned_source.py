@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from loops import tables, use_case
 
-from tailrace.contracts.records import RetrainRequested
+from tailrace.contracts.retraining import RetrainRequested
 from tailrace.testing.faults import AnyFault
 from tailrace.testing.simulator import ConceptShift, Poison, Simulation, simulate
 

@@ -13,7 +13,7 @@ import pytest
 from declared import deliveries
 
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import CandidateRegistered
+from tailrace.contracts.retraining import CandidateRegistered
 from tailrace.core.metrics import merge
 from tailrace.testing.simulation import Simulation
 from tailrace.testing.simulator import simulate

@@ -12,7 +12,7 @@ from loops import DAY_MS
 
 import tailrace as tr
 from tailrace.backends.recordings import to_recording
-from tailrace.contracts.records import CandidateRegistered
+from tailrace.contracts.retraining import CandidateRegistered
 from tailrace.errors import ConfigError
 from tailrace.testing.models import logistic_model
 from tailrace.testing.simulator import (

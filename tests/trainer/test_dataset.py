@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.errors import ImmatureLabels
 from tailrace.trainer.dataset import Window, load
 from tailrace.trainer.lake import LabelRow, ServedRow, _date, _labels, _predictions, labels_of, predictions_of

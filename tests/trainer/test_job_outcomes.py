@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import CandidateRefused, RetrainRequested
+from tailrace.contracts.retraining import CandidateRefused, RetrainRequested
 from tailrace.trainer import job
 
 REQUEST = RetrainRequested(

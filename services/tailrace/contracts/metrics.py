@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from tailrace.contracts.records import AlarmKind
+from tailrace.contracts.quality import AlarmKind
 
 Kind = Literal["counter", "gauge", "histogram"]
 Stage = Literal["features", "inference", "feedback", "trainer", "rollout", "ops"]

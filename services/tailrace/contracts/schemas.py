@@ -1,4 +1,4 @@
-"""Writes the published contracts: JSON Schema, Avro and AsyncAPI, all generated from `records` and `topics`."""
+"""Writes the published contracts: JSON Schema, Avro and AsyncAPI, all generated from the records and `topics`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec.inspect as inspection
 import yaml
 from fastavro import parse_schema
 
-from tailrace.contracts import records
+from tailrace.contracts import quality, records, retraining
 from tailrace.contracts.topics import AUDIT, Topics
 
 NAMESPACE = "tailrace"
@@ -26,18 +26,18 @@ CHANNELS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "predictions": (records.Prediction,),
     "shadow": (records.Prediction,),
     "labels": (records.LabelledPrediction,),
-    "quality": (records.Quality,),
-    "drift": (records.Drift,),
-    "alarms": (records.Alarm,),
+    "quality": (quality.Quality,),
+    "drift": (quality.Drift,),
+    "alarms": (quality.Alarm,),
     "retraining": (
-        records.RetrainRequested,
-        records.RetrainHeld,
-        records.TrainingStarted,
-        records.CandidateRegistered,
-        records.CandidateRefused,
-        records.PromoteRequested,
-        records.RollbackRequested,
-        records.OperatorAction,
+        retraining.RetrainRequested,
+        retraining.RetrainHeld,
+        retraining.TrainingStarted,
+        retraining.CandidateRegistered,
+        retraining.CandidateRefused,
+        retraining.PromoteRequested,
+        retraining.RollbackRequested,
+        retraining.OperatorAction,
     ),
     "control": (records.RoutingTable,),
     "dead_letters": (records.DeadLetter, records.DeadLettersReplayed),

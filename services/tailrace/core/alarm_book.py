@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tailrace.contracts.records import Alarm
+from tailrace.contracts.quality import Alarm
 
 
 class AlarmBook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from tailrace.contracts.records import Alarm, Drift
+from tailrace.contracts.quality import Alarm, Drift
 from tailrace.core.alarm_book import AlarmBook
 from tailrace.core.drift_findings import PSIFinding
 from tailrace.core.join_watch import JoinFinding

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.influence import Z95, influences
 from tailrace.core.metrics import metrics_of_counts
 from tailrace.core.provisional import Floats, Histogram, Ints

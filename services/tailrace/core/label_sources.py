@@ -17,25 +17,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.label_delay import CELLS, bin_of_delay, cell_of
 from tailrace.core.outcome_sources import NOBODY, SourceBook
 from tailrace.core.sampling import HOUR_MS
 from tailrace.core.source_bets import RECOVERED_AT, SHARES, Bets, Pairs, excess, log_e_values, pairs, recovered
-from tailrace.core.source_days import DAY_MS, Day, DaysData, close_day, timing_marks
+from tailrace.core.source_days import DAY_MS, Day, close_day, timing_marks
+from tailrace.core.source_state import LEAST_PAIRS, MATERIAL, LabelSourcesData, SourceState, Standing
 
 RUN_LENGTH = 10_000.0
 """More than a year of hours."""
 ALPHA = 0.05
 """Most of the honest rises of the loss that are laid to a source: it is set aside, and the detectors begin anew. A lie
 that is missed is learned, so that this may be more than other errors are."""
-MATERIAL = 0.02
-"""Share of a source's labels, beyond what is usual, that nobody is called for."""
-MOST_USUAL = 0.1
-"""A source that contradicts more than this from its first label on is not usual but wrong."""
-LEAST_PAIRS = 200
-"""Pairs from which it is known how a source differs from others; before, nothing is betted."""
-LOOK, Z = 1.5, 1.645
 KEPT = 0.99
 """Part of what is known of the scores that an hour hands on to the next."""
 COARSE = 4
@@ -79,63 +73,6 @@ class SourceFinding(NamedTuple):
     value: float
     limit: float
     resolved: bool = False
-
-
-class Standing(msgspec.Struct):
-    """A finding that stands, and the statistic of its end."""
-
-    since_ms: int
-    value: float
-    limit: float
-    statistic: float = 0.0
-
-
-class SourceState(msgspec.Struct):
-    """What is known of a source: the moments of its differences, the bound of those, and the bets."""
-
-    pairs: int = 0
-    moved: float = 0.0
-    squares: float = 0.0
-    room: float = 0.0
-    look_at: int = LEAST_PAIRS
-    bound: float = MOST_USUAL
-    flips: Bets = msgspec.field(default_factory=Bets)
-    standing: dict[str, Standing] = {}
-
-    @property
-    def usual(self) -> float:
-        """Share of its labels by which it contradicts more than others; where it contradicts less, it need not."""
-        return max(self.moved / self.room, 0.0) if self.pairs >= LEAST_PAIRS else MOST_USUAL
-
-    @property
-    def limit(self) -> float:
-        """Mean difference that is allowed."""
-        return self.bound + MATERIAL
-
-    def learn(self, found: Pairs) -> None:
-        """Takes differences in; the bound is taken anew when they have grown by half, and kept where it is lower."""
-        self.pairs += len(found.differences)
-        self.moved += float(found.differences.sum())
-        self.squares += float(found.differences @ found.differences)
-        self.room += found.room
-        if self.pairs >= self.look_at:
-            self.look_at = int(LOOK * self.pairs)
-            upper = (self.moved + Z * self.squares**0.5) / max(self.room, 1.0)
-            self.bound = min(self.bound, max(upper, 0.0))
-
-
-class LabelSourcesData(msgspec.Struct):
-    """State as it is stored; `judged_ms` is the first hour that is still to be judged, by event time.
-
-    `labels` and `positives` count final labels by cell of the score; `spans` are the quarantines.
-    """
-
-    judged_ms: int = -1
-    labels: list[float] = []
-    positives: list[float] = []
-    sources: dict[str, SourceState] = {}
-    days: DaysData = msgspec.field(default_factory=DaysData)
-    spans: list[Quarantined] = []
 
 
 class LabelSources:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from tailrace.core.lost_outcomes import Span
 from tailrace.core.monitor_state import Champion, MonitorSpec
 from tailrace.core.monitors import SMALLER_IS_BETTER
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.quality import DAY_MS, QualityWindows
+from tailrace.core.window_counts import WindowKey
 
 MATURE = 0.5
 """Share of final labels from which a day takes part in a comparison with the champion's figures.

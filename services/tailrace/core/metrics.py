@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 from tailrace.core.amounts import metrics_of_amounts
 from tailrace.core.regression import metrics_of_errors
 from tailrace.core.scoring import BINS, bin_of, score_of

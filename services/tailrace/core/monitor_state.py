@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tailrace.contracts.records import Alarm, AlarmKind
+from tailrace.contracts.quality import Alarm, AlarmKind
 from tailrace.core.delay_drift import MATERIAL, DelayDrift
 from tailrace.core.join_watch import JoinWatchData
-from tailrace.core.label_sources import LabelSourcesData, SourceFinding
+from tailrace.core.label_sources import SourceFinding
 from tailrace.core.lost_outcomes import LostOutcomesData
 from tailrace.core.monitors import Detector, Metric
 from tailrace.core.prequential import Prequential
 from tailrace.core.retraining import RetrainSpec, RetrainState
+from tailrace.core.source_state import LabelSourcesData
 from tailrace.core.vector_sample import VectorSample
 
 FORMAT = 2

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Alarm, AlarmKind, Drift, RetrainHeld, RetrainRequested
+from tailrace.contracts.quality import Alarm, AlarmKind, Drift
+from tailrace.contracts.retraining import RetrainHeld, RetrainRequested
 from tailrace.contracts.spans import EventSpan
 from tailrace.core.alarm_book import AlarmBook
 from tailrace.core.drift import PSIState

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.error_cells import LEAST_LABELS, estimated
 from tailrace.core.label_delay import DelayCurve
 from tailrace.core.label_free import JUDGED_WINDOWS
-from tailrace.core.quality import DAY_MS, QualityWindows, WindowKey
+from tailrace.core.quality import DAY_MS, QualityWindows
 from tailrace.core.regression import ValueGrid
+from tailrace.core.window_counts import WindowKey
 
 COMPLETE = 0.98
 """Share of outcomes from which a window is judged by them before the last could have come."""

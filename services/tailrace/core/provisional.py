@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.influence import Influence, influences, interval
 from tailrace.core.label_delay import EDGES_MS, LEAST_SHARE, Aged, DelayCurve
 from tailrace.core.metrics import metrics_of_counts

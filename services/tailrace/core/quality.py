@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quality, Reading
+from tailrace.contracts.quality import Quality, Reading
 from tailrace.core.error_cells import ErrorCells
 from tailrace.core.fading import faded
-from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, DECIDED, Cohort, JoinTable, Rows
+from tailrace.core.join_table import ACTIVATED, ASSERTED, BLOCKED, Cohort, JoinTable, Rows
 from tailrace.core.label_delay import CELLS, STEPS, Delays, bin_of_delay, cell_of
 from tailrace.core.labels import FINAL
 from tailrace.core.metrics import ScoreHistogram
 from tailrace.core.provisional import Histogram
 from tailrace.core.scoring import bin_of
-from tailrace.core.window_extras import ExtraCounts, ExtraRows, Extras, errors_of
+from tailrace.core.shadow_pairs import pairs
+from tailrace.core.window_counts import WindowCounts, WindowKey, keys_of
+from tailrace.core.window_extras import ExtraRows, Extras, errors_of
 from tailrace.core.window_metrics import (
     fields_of_extras,
     histogram_of,
@@ -30,32 +30,6 @@ from tailrace.core.window_metrics import (
 from tailrace.core.window_spec import PLAIN, WindowSpec
 
 DAY_MS = 86_400_000
-
-
-class WindowKey(NamedTuple):
-    """A window: the day it starts on, and what it speaks of; slice "" is the whole."""
-
-    start_ms: int
-    variant: str
-    model_version: str
-    slice: str
-
-    def text(self) -> str:
-        """Key of the QUALITY topic."""
-        return f"{self.start_ms}|{self.variant}|{self.model_version}|{self.slice}"
-
-
-class WindowCounts(msgspec.Struct):
-    """Counts of one window as they are stored; `delays` counts outcomes by class, score cell and delay as one number."""
-
-    predictions: int = 0
-    paired: int = 0
-    disagreements: int = 0
-    bins: list[int] = []
-    n: list[int] = []
-    positives: list[int] = []
-    delays: dict[int, int] = {}
-    extras: ExtraCounts | None = None
 
 
 class _Window:
@@ -318,36 +292,3 @@ class QualityWindows:
             if extras is not None and extras.errors is not None:
                 total.add(extras.errors.sums)
         return total.sums
-
-
-def keys_of(start_ms: int, cohort: Cohort) -> list[WindowKey]:
-    """Windows that a day's predictions of a cohort count in, the whole first."""
-    slices = msgspec.json.decode(cohort.slices, type=dict[str, str])
-    parts = ["", *(f"{column}={value}" for column, value in slices.items())]
-    return [WindowKey(start_ms, cohort.variant, cohort.model_version, part) for part in parts]
-
-
-def pairs(table: JoinTable, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
-    """The pairs of a shadow and a model with traffic in which at least one of some predictions takes part.
-
-    Args:
-        table: Where they stand.
-        rows: int64 (n,), distinct.
-
-    Returns:
-        int64 (m,) rows of shadows, and bool (m,) whether the other of the pair decided alike.
-    """
-    heads = np.unique(table.head[rows])
-    heads = heads[table.next[heads] >= 0].astype(np.int64)
-    if not heads.size:
-        return np.empty(0, np.int64), np.empty(0, np.bool_)
-    new = set(rows.tolist())
-    shadows, agrees = [], []
-    for head in heads.tolist():
-        chain = [(row, table.cohorts[table.cohort[row]].variant == "shadow") for row in table.chain(head)]
-        for shadow in [row for row, is_shadow in chain if is_shadow]:
-            for traffic in [row for row, is_shadow in chain if not is_shadow]:
-                if shadow in new or traffic in new:
-                    shadows.append(shadow)
-                    agrees.append(bool((table.flags[shadow] ^ table.flags[traffic]) & DECIDED == 0))
-    return np.array(shadows, dtype=np.int64), np.array(agrees, dtype=np.bool_)

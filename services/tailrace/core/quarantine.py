@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 
 FOREVER_MS = 2**62
 

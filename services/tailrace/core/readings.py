@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Reading
+from tailrace.contracts.quality import Reading
 from tailrace.core.delay_drift import DelayDrift, find_drift
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.label_delay import CELL_WIDTH, DAY_MS, Aged, DelayCurve, Delays, learn
@@ -20,9 +20,10 @@ from tailrace.core.label_free import JUDGED_WINDOWS, estimate, failed
 from tailrace.core.labels import FINAL
 from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.provisional import Came, Histogram, provisional, youngest
-from tailrace.core.quality import QualityWindows, WindowKey, keys_of
+from tailrace.core.quality import QualityWindows
 from tailrace.core.readings_kernels import scan
 from tailrace.core.scoring import BINS
+from tailrace.core.window_counts import WindowKey, keys_of
 
 HISTORY_MS = 14 * DAY_MS
 """Span of closed predictions from whose outcomes the delays are learnt: two of each weekday."""

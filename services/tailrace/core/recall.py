@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tailrace.contracts.records import GateResult
+from tailrace.contracts.retraining import GateResult
 from tailrace.core.loss_detectors import log_losses
 from tailrace.core.sampling import DataSet, split_by_time
 

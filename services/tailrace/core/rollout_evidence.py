@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 
 
 class Disagreement(NamedTuple):

@@ -23,14 +23,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tailrace.contracts.records import (
-    CandidateRegistered,
-    PromoteRequested,
-    Quality,
-    RollbackRequested,
-    RoutingTable,
-    Variant,
-)
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import RoutingTable, Variant
+from tailrace.contracts.retraining import CandidateRegistered, PromoteRequested, RollbackRequested
 from tailrace.core.rollout_evidence import RolloutEvidence
 
 WARM = 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tailrace.contracts.records import TopPrediction
+from tailrace.contracts.quality import TopPrediction
 
 LATEST = 2
 """The list is cut when it has grown to this many times its size, so that cutting costs O(1) per prediction."""

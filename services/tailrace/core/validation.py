@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import GateResult
+from tailrace.contracts.retraining import GateResult
 from tailrace.core.monitors import SMALLER_IS_BETTER
 from tailrace.core.paired import LEAST_ROWS, difference
 

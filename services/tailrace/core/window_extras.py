@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import TopPrediction
+from tailrace.contracts.quality import TopPrediction
 from tailrace.core.amounts import hundredths
 from tailrace.core.error_cells import ErrorCells, cell_of
 from tailrace.core.join_table import JoinTable, Rows

@@ -21,7 +21,7 @@ from tailrace.core.join_records import Outcome
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.monitor_state import MonitorSnapshot
 from tailrace.core.outcome_table import OutcomeTable
-from tailrace.core.quality import WindowCounts, WindowKey
+from tailrace.core.window_counts import WindowCounts, WindowKey
 from tailrace.errors import StateCorrupt
 from tailrace.feedback.batches import Batch, batches, read_batches, read_outcomes
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.metrics import METRICS
-from tailrace.contracts.records import Drift, Reading
+from tailrace.contracts.quality import Drift, Reading
 from tailrace.core.metric_watch import MATURE
 from tailrace.core.monitoring import Monitor
 from tailrace.core.number_readings import NumberReadings

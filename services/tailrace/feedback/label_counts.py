@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.backends.ports import Output
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Changes
 from tailrace.core.labels import FINAL
 from tailrace.core.lost_outcomes import Span, within
 from tailrace.core.number_readings import NumberReadings
 from tailrace.core.outcome_sources import SourceBook
-from tailrace.core.quality import QualityWindows, WindowCounts, WindowKey, pairs
+from tailrace.core.quality import QualityWindows
 from tailrace.core.quarantine import distrusted
 from tailrace.core.readings import Readings, ReadingSpec
+from tailrace.core.shadow_pairs import pairs
+from tailrace.core.window_counts import WindowCounts, WindowKey
 from tailrace.core.window_spec import WindowSpec
 from tailrace.feedback.changelog import Changelog
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tailrace.backends.ports import Output
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.join_table import Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, Reports
 from tailrace.core.lost_outcomes import Span

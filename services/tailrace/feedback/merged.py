@@ -8,12 +8,12 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from tailrace.contracts.records import Alarm
+from tailrace.contracts.quality import Alarm
 from tailrace.core.alignment import Alignment, AlignmentState, Said
 from tailrace.core.join_watch import MINUTE_MS
 from tailrace.core.monitor_state import Champion, MonitorSnapshot
 from tailrace.core.monitoring import HOUR_MS, Monitor
-from tailrace.core.quality import WindowCounts, WindowKey
+from tailrace.core.window_counts import WindowCounts, WindowKey
 from tailrace.errors import StateCorrupt
 from tailrace.feedback.kept_observations import KeptObservations
 from tailrace.feedback.label_counts import LabelCounts

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Alarm, Drift, RetrainHeld, RetrainRequested
+from tailrace.contracts.quality import Alarm, Drift
+from tailrace.contracts.retraining import RetrainHeld, RetrainRequested
 from tailrace.core.join_table import Rows
 from tailrace.core.joins import Changes
 from tailrace.core.judged import Judged
@@ -16,9 +17,10 @@ from tailrace.core.labels import FINAL, NO_TIME, OUTCOME
 from tailrace.core.monitor_state import Champion, MonitorSnapshot, Suspicion
 from tailrace.core.monitoring import Monitor
 from tailrace.core.number_readings import NumberReadings
-from tailrace.core.quality import QualityWindows, WindowKey
+from tailrace.core.quality import QualityWindows
 from tailrace.core.readings import Readings
 from tailrace.core.source_blocks import recent, ripe
+from tailrace.core.window_counts import WindowKey
 from tailrace.core.window_spec import grid_of
 from tailrace.feedback.label_counts import LabelCounts, final_of
 from tailrace.feedback.specs import monitor_spec, reading_spec

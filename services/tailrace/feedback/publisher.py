@@ -8,14 +8,8 @@ from typing import Any
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Message, Output
 from tailrace.backends.telemetry import Metrics
-from tailrace.contracts.records import (
-    Alarm,
-    CandidateRefused,
-    CandidateRegistered,
-    Drift,
-    RetrainingRecord,
-    RetrainRequested,
-)
+from tailrace.contracts.quality import Alarm, Drift
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, RetrainingRecord, RetrainRequested
 from tailrace.contracts.topics import Topics
 from tailrace.core.monitoring import HOUR_MS, Monitor
 from tailrace.core.number_readings import NumberReadings

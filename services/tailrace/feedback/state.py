@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tailrace.contracts.records import Alarm
+from tailrace.contracts.quality import Alarm
 from tailrace.core.joins import Arrivals, Changes, Reports
 from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import Monitor

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, RetrainRequested
 from tailrace.local.audit import AuditReport
 from tailrace.local.observer import Observer
 from tailrace.local.replay import Progress

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from tailrace.backends.codec import encode
 from tailrace.backends.kafka import producer
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import OperatorAction, PromoteRequested, RetrainRequested, RollbackRequested
+from tailrace.contracts.retraining import OperatorAction, PromoteRequested, RetrainRequested, RollbackRequested
 from tailrace.contracts.topics import Topics
 from tailrace.errors import BrokerUnavailable
 from tailrace.ops.dead_letters import replay

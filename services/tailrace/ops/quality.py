@@ -8,7 +8,7 @@ from typing import Any
 from tailrace.backends.codec import decode
 from tailrace.backends.kafka import read_topic
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import Quality
+from tailrace.contracts.quality import Quality
 from tailrace.contracts.topics import Topics
 from tailrace.core.metrics import merge
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from tailrace.contracts.records import Alarm
+from tailrace.contracts.quality import Alarm
 from tailrace.ops.lag import Lag
 
 LAG_S = 60.0

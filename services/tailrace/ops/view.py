@@ -9,19 +9,14 @@ import msgspec
 
 from tailrace.backends.codec import decode
 from tailrace.backends.ports import Message
-from tailrace.contracts.records import (
-    Alarm,
-    AuditEntry,
+from tailrace.contracts.quality import Alarm, Drift, Quality
+from tailrace.contracts.records import AuditEntry, DeadLettersReplayed, Heartbeat, RoutingTable
+from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
-    DeadLettersReplayed,
-    Drift,
-    Heartbeat,
-    Quality,
     RetrainHeld,
     RetrainingRecord,
     RetrainRequested,
-    RoutingTable,
     TrainingStarted,
 )
 from tailrace.contracts.topics import AUDIT, Topics

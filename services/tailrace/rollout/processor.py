@@ -8,12 +8,12 @@ from typing import Any
 
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Assigned, Message, Output
-from tailrace.contracts.records import (
-    AuditEntry,
+from tailrace.contracts.quality import Quality
+from tailrace.contracts.records import AuditEntry
+from tailrace.contracts.retraining import (
     CandidateRegistered,
     OperatorAction,
     PromoteRequested,
-    Quality,
     RetrainingRecord,
     RollbackRequested,
 )

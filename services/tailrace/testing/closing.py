@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested, RoutingTable
+from tailrace.contracts.records import RoutingTable
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, RetrainRequested
 from tailrace.testing.decisions import DecisionLog, champion_of
 from tailrace.testing.streams import DAY_MS
 

@@ -8,14 +8,13 @@ import msgspec
 import numpy as np
 
 from tailrace.backends.codec import decode
-from tailrace.contracts.records import (
-    Alarm,
+from tailrace.contracts.quality import Alarm, Quality
+from tailrace.contracts.records import RoutingTable
+from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
-    Quality,
     RetrainingRecord,
     RetrainRequested,
-    RoutingTable,
     TrainingStarted,
 )
 from tailrace.contracts.topics import Topics

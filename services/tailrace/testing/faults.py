@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from tailrace.contracts.records import AlarmKind
+from tailrace.contracts.quality import AlarmKind
 from tailrace.core.durations import milliseconds
 from tailrace.errors import ConfigError
 

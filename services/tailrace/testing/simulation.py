@@ -9,7 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from tailrace.backends.codec import BatchDecoder
-from tailrace.contracts.records import Alarm, CandidateRegistered, RetrainRequested
+from tailrace.contracts.quality import Alarm
+from tailrace.contracts.retraining import CandidateRegistered, RetrainRequested
 from tailrace.core.durations import milliseconds
 from tailrace.testing.decisions import DecisionLog, champion_of
 from tailrace.testing.faults import AnyFault, Candidate, Fault, moment_ms

@@ -10,7 +10,7 @@ from tailrace.backends.artifacts import write_bundle
 from tailrace.backends.codec import BatchDecoder, decode, encode
 from tailrace.backends.ports import DIGEST_TAG, Output
 from tailrace.backends.runtime_onnx import OnnxExecutor
-from tailrace.contracts.records import (
+from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
     RetrainingRecord,

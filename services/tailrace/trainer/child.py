@@ -31,7 +31,8 @@ def run_encoded(settings_json: str, job_json: bytes) -> bytes:
     import msgspec
 
     from tailrace.backends.settings import Settings
-    from tailrace.contracts.records import CandidateRegistered, RetrainRequested, Variant
+    from tailrace.contracts.records import Variant
+    from tailrace.contracts.retraining import CandidateRegistered, RetrainRequested
     from tailrace.trainer.job import Job, run_job
 
     settings = Settings.model_validate_json(settings_json)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import Quarantined
+from tailrace.contracts.retraining import Quarantined
 from tailrace.core.delay_drift import find_drift
 from tailrace.core.durations import milliseconds
 from tailrace.core.label_delay import LEAST_SHARE, Delays, cell_of, learn

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import GateResult
+from tailrace.contracts.retraining import GateResult
 from tailrace.core.paired import difference
 from tailrace.core.plan import Plan
 from tailrace.core.sampling import HELD_ROWS, DataSet, Split

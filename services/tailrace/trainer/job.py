@@ -17,7 +17,8 @@ from tailrace.backends.artifacts import Bundle, open_bundle, write_bundle
 from tailrace.backends.ports import DIGEST_TAG, Registry
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import CandidateRefused, CandidateRegistered, GateResult, RetrainRequested, Variant
+from tailrace.contracts.records import Variant
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, GateResult, RetrainRequested
 from tailrace.core.e_detector import Baseline
 from tailrace.core.recall import ASKED_AT, Past, newest_of, recall
 from tailrace.core.sampling import DataSet, Split, split_by_time

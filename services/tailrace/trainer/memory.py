@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from tailrace.contracts.records import CandidateRefused, CandidateRegistered, RetrainRequested
+from tailrace.contracts.retraining import CandidateRefused, CandidateRegistered, RetrainRequested
 from tailrace.core.recall import CHANGES, pool
 
 REMEMBERED = 8

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.kafka import consumer, producer, read_topic
 from tailrace.backends.settings import Settings
-from tailrace.contracts.records import (
+from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
     RetrainingRecord,

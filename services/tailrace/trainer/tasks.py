@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.contracts.records import GateResult
+from tailrace.contracts.retraining import GateResult
 from tailrace.core.e_detector import Baseline
 from tailrace.core.loss_detectors import LOSSES, LOSSES_OF_NUMBERS, baselines, losses
 from tailrace.core.metrics import metrics_of
