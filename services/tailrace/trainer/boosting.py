@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
+from skl2onnx.common.data_types import DoubleTensorType
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from tailrace.core.plan import Plan
@@ -39,12 +40,8 @@ class Boosting:
 
     def to_onnx(self) -> onnx.ModelProto:
         """The ensemble as a graph whose first output is the probability of the positive class."""
-        example = np.zeros((1, self._width), dtype=np.float32)
-        model: onnx.ModelProto = to_onnx(
-            self._model, example, target_opset={"": OPSET, "ai.onnx.ml": 3}, options={"zipmap": False}, name="boosting"
-        )
+        model = _exported(self._model, self._width, {"zipmap": False})
         graph = model.graph
-        _rename_input(model, "rows")
         probabilities = graph.output[1].name
         graph.initializer.append(numpy_helper.from_array(np.array(1, dtype=np.int64), "positive_class"))
         graph.node.append(helper.make_node("Gather", [probabilities, "positive_class"], ["positive"], axis=1))
@@ -87,12 +84,7 @@ class NumberTrees:
 
     def to_onnx(self) -> onnx.ModelProto:
         """The ensemble as a graph whose only output is the number."""
-        example = np.zeros((1, self._width), dtype=np.float32)
-        model: onnx.ModelProto = to_onnx(
-            self._model, example, target_opset={"": OPSET, "ai.onnx.ml": 3}, name="boosting"
-        )
-        _rename_input(model, "rows")
-        return model
+        return _exported(self._model, self._width, {})
 
 
 def fit_numbers(
@@ -128,11 +120,20 @@ def _on_float32(model: Any) -> Any:
     return model
 
 
-def _rename_input(model: onnx.ModelProto, name: str) -> None:
-    graph = model.graph
-    old = graph.input[0].name
-    graph.input[0].name = name
-    for node in graph.node:
-        for at, taken in enumerate(node.input):
-            if taken == old:
-                node.input[at] = name
+def _exported(model: Any, width: int, options: dict[str, Any]) -> onnx.ModelProto:
+    """The ensemble as a graph that adds up its trees in float64, whatever the batch and the number of threads.
+
+    Small batches are shared out by trees and large ones by rows, so that sums of float32 would depend on the batch.
+    """
+    exported: onnx.ModelProto = to_onnx(
+        model,
+        initial_types=[("exact_rows", DoubleTensorType([None, width]))],
+        target_opset={"": OPSET, "ai.onnx.ml": 3},
+        options=options,
+        name="boosting",
+    )
+    graph = exported.graph
+    graph.output[-1].type.tensor_type.elem_type = TensorProto.FLOAT  # sums are rounded at last; the exporter errs
+    graph.input[0].name, graph.input[0].type.tensor_type.elem_type = "rows", TensorProto.FLOAT
+    graph.node.insert(0, helper.make_node("Cast", ["rows"], ["exact_rows"], to=TensorProto.DOUBLE))
+    return exported

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -32,7 +32,7 @@ class TrainedModel(Protocol):
         """Probabilities, float64 (n,), uncalibrated."""
 
     def to_onnx(self) -> onnx.ModelProto:
-        """The same as a graph: input "rows" float32 (n, d), first output float32 (n,) of probabilities."""
+        """The same as a graph: input "rows" float32 (n, d), first output (n,) of probabilities, of any type of float."""
 
 
 class Calibration:
@@ -58,7 +58,11 @@ class Calibration:
         return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * _logits(scores) + self.offset))))
 
     def append_to(self, model: onnx.ModelProto) -> bytes:
-        """The model with the calibration behind it, and "scores" as its only output."""
+        """The model with the calibration behind it, and "scores" as its only output, float64 (n,).
+
+        In float64: a logarithm of float32 may end otherwise in the last rows of a batch, which vector instructions do
+        not reach, and a score near a step of the grid would depend on the batch that the row came in.
+        """
         graph = model.graph
         raw = graph.output[0].name
         constants = {
@@ -69,12 +73,13 @@ class Calibration:
             "calibration_offset": self.offset,
         }
         for name, value in constants.items():
-            graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+            graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float64), name))
         flat = numpy_helper.from_array(np.array([-1], dtype=np.int64), "calibration_flat")
         graph.initializer.append(flat)
         steps = (
             ("Reshape", [raw, "calibration_flat"], "calibration_raw"),
-            ("Clip", ["calibration_raw", "calibration_low", "calibration_high"], "calibration_p"),
+            ("Cast", ["calibration_raw"], "calibration_exact"),
+            ("Clip", ["calibration_exact", "calibration_low", "calibration_high"], "calibration_p"),
             ("Sub", ["calibration_one", "calibration_p"], "calibration_q"),
             ("Div", ["calibration_p", "calibration_q"], "calibration_odds"),
             ("Log", ["calibration_odds"], "calibration_logit"),
@@ -82,15 +87,19 @@ class Calibration:
             ("Add", ["calibration_scaled", "calibration_offset"], "calibration_moved"),
             ("Sigmoid", ["calibration_moved"], "scores"),
         )
-        return in_chain(model, steps)
+        return in_chain(model, steps, TensorProto.DOUBLE)
 
 
-def in_chain(model: onnx.ModelProto, steps: Sequence[tuple[str, list[str], str]]) -> bytes:
-    """A model with operators behind it, each with its inputs and its output; the last gives its only output, "scores"."""
+def in_chain(model: onnx.ModelProto, steps: Sequence[tuple[str, list[str], str]], kind: int) -> bytes:
+    """A model with operators behind it, each with its inputs and its output.
+
+    The last gives its only output, "scores", of the type `kind`, which is also what a `Cast` gives.
+    """
     for operator, inputs, output in steps:
-        model.graph.node.append(helper.make_node(operator, inputs, [output]))
+        cast_to: dict[str, Any] = {"to": kind} if operator == "Cast" else {}
+        model.graph.node.append(helper.make_node(operator, inputs, [output], **cast_to))
     del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"]))
+    model.graph.output.append(helper.make_tensor_value_info("scores", kind, ["n"]))
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

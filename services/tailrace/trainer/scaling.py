@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from tailrace.core.regression import ValueGrid
 from tailrace.trainer.models import in_chain
@@ -33,12 +33,13 @@ class Scaling:
         grid, graph = self._grid, model.graph
         constants = {"low": grid.low, "range": grid.high - grid.low, "zero": 0.0, "one": 1.0}
         for name, value in constants.items():
-            graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), f"scaling_{name}"))
+            graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float64), f"scaling_{name}"))
         graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), "scaling_flat"))
         steps = (
             ("Reshape", [graph.output[0].name, "scaling_flat"], "scaling_raw"),
-            ("Sub", ["scaling_raw", "scaling_low"], "scaling_above"),
+            ("Cast", ["scaling_raw"], "scaling_exact"),
+            ("Sub", ["scaling_exact", "scaling_low"], "scaling_above"),
             ("Div", ["scaling_above", "scaling_range"], "scaling_share"),
             ("Clip", ["scaling_share", "scaling_zero", "scaling_one"], "scores"),
         )
-        return in_chain(model, steps)
+        return in_chain(model, steps, TensorProto.DOUBLE)

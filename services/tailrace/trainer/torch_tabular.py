@@ -81,8 +81,8 @@ class Probability(nn.Module):
         self.network = network
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Probabilities, float32 (n,)."""
-        return torch.sigmoid(self.network(rows))
+        """Probabilities, float64 (n,): of small ones, float32 leaves an error that depends on the batch."""
+        return torch.sigmoid(self.network(rows).double())
 
 
 class Tabular:
@@ -95,7 +95,7 @@ class Tabular:
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities, float64 (n,)."""
         with torch.inference_mode():
-            return np.asarray(self._module(torch.from_numpy(rows)).numpy(), dtype=np.float64)
+            return np.asarray(self._module(torch.from_numpy(rows)).numpy())
 
     def to_onnx(self) -> onnx.ModelProto:
         """The network as a graph."""
@@ -174,5 +174,8 @@ def _embedded(codes: int) -> int:
 
 
 def _squeeze(numbers: torch.Tensor) -> torch.Tensor:
-    """Signed logarithm: amounts and counts have long tails, which would drown everything else."""
-    return torch.sign(numbers) * torch.log1p(torch.abs(numbers))
+    """Signed logarithm: amounts and counts have long tails, which would drown everything else.
+
+    Taken in float64, since that of float32 may depend on where in a batch a row stands.
+    """
+    return torch.sign(numbers) * torch.log1p(torch.abs(numbers).double()).to(numbers.dtype)
