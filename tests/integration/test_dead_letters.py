@@ -26,7 +26,8 @@ from tailrace.testing.streams import START_MS
 from tailrace.usecase.load import load_use_case
 
 EVENTS = 300
-WITHIN_S = 60
+WITHIN_S = 180
+"""More than the 60 s after which a broker ends the transaction of a worker that was killed while it stopped."""
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_letter_that_fails_again_is_held_again(settings: Settings, topics: Topic
     assert 1 == replay(settings, topics, by="ana")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_events_refused_by_a_wrong_declaration_are_predicted_after_it_was_mended(tmp_path: Path) -> None:
     right = Path("feature_repo/card_fraud/usecase.py").read_text()
     declaration = tmp_path / "use_cases" / "card_fraud" / "usecase.py"
