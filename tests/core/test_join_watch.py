@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 import pytest
@@ -27,15 +29,18 @@ def stream(seed: int, days: float, per_minute: float, share: float = 0.5, positi
     return times, outcomes, rng.random(len(outcomes)) < positive
 
 
-def played(watch: JoinWatch, of: Stream, *, step_ms: int = MINUTE_MS, restart: bool = False) -> list[JoinFinding]:
-    """Feeds a stream in order of time and advances after each step."""
+def played(
+    watch: JoinWatch, of: Stream, *, step_ms: int = MINUTE_MS, restart: bool = False, seen: np.ndarray | None = None
+) -> list[JoinFinding]:
+    """Feeds a stream in order of time, or outcomes when they are `seen`, and advances after each step."""
     times, outcomes, positive = of
-    order = np.argsort(outcomes)
-    outcomes, positive = outcomes[order], positive[order]
+    seen = outcomes if seen is None else seen
+    order = np.argsort(seen)
+    outcomes, positive, seen = outcomes[order], positive[order], seen[order]
     found = []
     for at in range(START_MS, int(times.max()), step_ms):
         watch.predicted(times[slice(*np.searchsorted(times, [at, at + step_ms]))])
-        taken = slice(*np.searchsorted(outcomes, [at, at + step_ms]))
+        taken = slice(*np.searchsorted(seen, [at, at + step_ms]))
         watch.joined(outcomes[taken], positive[taken])
         found += watch.advance(at + step_ms)
         if restart:
@@ -47,6 +52,31 @@ def dropped(of: Stream, since_ms: int, until_ms: int, share: float, seed: int = 
     times, outcomes, positive = of
     lost = (outcomes >= since_ms) & (outcomes < until_ms) & (np.random.default_rng(seed).random(len(outcomes)) < share)
     return times, outcomes[~lost], positive[~lost]
+
+
+def in_nightly_files(outcomes: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return (outcomes // DAY_MS + 1) * DAY_MS + 2 * HOUR_MS
+
+
+def out_of_order(outcomes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return outcomes + rng.choice([0, 0, 2 * HOUR_MS, DAY_MS, 4 * DAY_MS], len(outcomes))
+
+
+@pytest.mark.parametrize("late", [in_nightly_files, out_of_order])
+def test_outcomes_that_come_late_are_no_broken_join_and_are_told_later(
+    late: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+) -> None:
+    whole = stream(11, 16, 60.0)
+    seen = late(whole[1], np.random.default_rng(12))
+    assert [] == played(JoinWatch(), whole, step_ms=10 * MINUTE_MS, seen=seen)
+
+    broken_ms = START_MS + 9 * DAY_MS + 10 * HOUR_MS
+    lost = (whole[1] >= broken_ms) & (whole[1] < broken_ms + 2 * HOUR_MS)
+    lost &= np.random.default_rng(13).random(len(lost)) < 0.7
+    less = whole[0], whole[1][~lost], whole[2][~lost]
+    raised, over = played(JoinWatch(), less, step_ms=10 * MINUTE_MS, seen=seen[~lost])
+    assert abs(raised.since_ms - broken_ms) <= 10 * MINUTE_MS
+    assert broken_ms + 2 * HOUR_MS < over.found_ms <= broken_ms + 4 * HOUR_MS
 
 
 @pytest.mark.parametrize("hour", [3, 10, 20])

@@ -1,9 +1,9 @@
 """Broken joins: outcomes that stop coming, or say something else than before, told within minutes of stream time.
 
-Per minute the outcomes that found their prediction, and the positive ones among them, are held against the
-last seven days at the same hour of the day, and against the last hours. The bets are those of the e-detector (`core.e_detector`), on
-counts: for Poisson counts of mean at least mu, a**x exp(mu (1 - a)) with a < 1 is an e-value, and for shares the
-likelihood ratio of two binomial laws. As long as the week's lower or upper bounds hold, times `FEWER`,
+Per minute the outcomes that found their prediction, and the positive ones among them, are held against the last seven
+days at the same hour of the day, and against the last hours (`core.join_week`), as soon as they usually have come
+(`core.lateness`). The bets are those of the e-detector (`core.e_detector`), on counts: for Poisson counts of mean at
+least mu, a**x exp(mu (1 - a)) with a < 1 is an e-value, and for shares the likelihood ratio of two binomial laws. As long as the week's lower or upper bounds hold, times `FEWER`,
 `MORE` or `LESS`, a false alarm comes once in `RUN_LENGTH` minutes at most.
 """
 
@@ -16,27 +16,19 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+
+from tailrace.core.join_week import WEEK_HOURS, Week, Z, last_week
+from tailrace.core.lateness import Lateness, LatenessData
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
-WEEK_HOURS = 168
-LEAST_OUTCOMES = 100
-"""Outcomes of the week, at an hour of the day or in all, from which they can be held against."""
-LEAST_HOURS = 24
-RECENT_HOURS = 3
 RUN_LENGTH = 10_000.0
 """A week of minutes, if there were never more than `FEWER` of the usual; if there are, far longer."""
 RECOVERED_AT = 100.0
-Z = 1.645
 FEWER = 0.8
 """Outcomes may be fewer than ever before in the week by a fifth: days of traffic and delays differ."""
 MORE, LESS = 2.0, 0.5
 """The share of positives may double or halve: what drifts honestly does not do so within minutes."""
-BLOCKS_H = (1, 6, 24)
-CLUSTERED = 0.01
-"""Blocks of so many hours tell whether positives come in runs, as those of a price that is up all day do: where shares
-differ by more than chance, at this level, counts tell by so much less."""
 FALLS = (0.05, 0.35, 0.625, 0.8)
 RISES = (1.25, 2.0)
 
@@ -78,22 +70,6 @@ class _Standing(msgspec.Struct):
     high: bool = False
 
 
-class _Week(NamedTuple):
-    """What the last seven days were like at an hour of the day.
-
-    `level` are outcomes a minute in the hour before, this hour and the hour after; `today` is by how much more
-    there were in the last hours than those of the week would have had. The rest are counts of the week at this hour,
-    and `runs`, by how much more than by chance the shares of positives differed from one part of the week to another.
-    """
-
-    level: tuple[float, float, float]
-    today: float
-    predictions: int
-    outcomes: int
-    positives: int
-    runs: float = 1.0
-
-
 class JoinWatchData(msgspec.Struct):
     """State as it is stored; counts are [predictions, outcomes joined, positive ones].
 
@@ -102,15 +78,16 @@ class JoinWatchData(msgspec.Struct):
 
     judged: int = -1
     hour: int = -1
-    week: _Week | None = None
+    week: Week | None = None
     minutes: dict[int, list[int]] = {}
     hours: dict[int, list[int]] = {}
     runs: dict[str, list[_Run]] = {}
     standing: dict[str, _Standing] = {}
+    lateness: LatenessData = msgspec.field(default_factory=LatenessData)
 
 
 class JoinWatch:
-    """State of the watch; minutes are judged in order once the watermark has passed them.
+    """State of the watch; minutes are judged in order once the watermark has passed them and their outcomes have come.
 
     Args:
         data: Where to begin.
@@ -118,6 +95,7 @@ class JoinWatch:
 
     def __init__(self, data: JoinWatchData | None = None) -> None:
         self._data = data or JoinWatchData()
+        self._lateness = Lateness(self._data.lateness)
 
     @property
     def standing(self) -> dict[str, int]:
@@ -139,37 +117,43 @@ class JoinWatch:
         self._count(times_ms[positive], 2)
 
     def advance(self, watermark_ms: int) -> list[JoinFinding]:
-        """Judges the minutes that are over."""
-        data, end = self._data, watermark_ms // MINUTE_MS
+        """Judges the minutes that are over, and of which the outcomes usually have come."""
+        self._lateness.advance(watermark_ms // MINUTE_MS)
+        data, end = self._data, watermark_ms // MINUTE_MS - self._lateness.wait
         if data.judged < 0:
             data.judged = min(data.minutes, default=end)
         found: list[JoinFinding] = []
         # Of a leap over more than a week only the last is judged: the rest is no longer held against anything.
         for minute in range(max(data.judged, end - 60 * WEEK_HOURS), end):
             found += self._judge(minute)
-        for minute in [minute for minute in data.minutes if minute < end]:
-            del data.minutes[minute]
+        if end - data.judged > 60 * WEEK_HOURS:
+            data.minutes = {minute: counts for minute, counts in data.minutes.items() if minute >= end}
         data.judged = max(end, data.judged)
         return found
 
     def snapshot(self) -> JoinWatchData:
         """State to store."""
+        self._data.lateness = self._lateness.snapshot()
         return self._data
 
     def _count(self, times_ms: NDArray[np.int64], place: int) -> None:
         minutes, counts = np.unique(times_ms // MINUTE_MS, return_counts=True)
-        for minute, count in zip(minutes.tolist(), counts.tolist(), strict=True):
-            # What is late for its minute still tells what the week was like.
-            late = minute < self._data.judged
-            kept, key = (self._data.hours, minute // 60) if late else (self._data.minutes, minute)
-            kept.setdefault(key, [0, 0, 0])[place] += count
+        if place == 1:
+            self._lateness.observe(minutes, counts)
+        # What is later than was waited for does not count: minutes are held against others as those were judged.
+        waited = minutes >= self._data.judged
+        for minute, count in zip(minutes[waited].tolist(), counts[waited].tolist(), strict=True):
+            self._data.minutes.setdefault(minute, [0, 0, 0])[place] += count
 
     def _judge(self, minute: int) -> Iterator[JoinFinding]:
         data = self._data
         now = data.minutes.pop(minute, None)
         if minute // 60 != data.hour:
             data.hour = minute // 60
-            data.week = self._last_week(data.hour)
+            standing = data.standing.get("join_rate")
+            today = standing.today if standing is not None else None
+            data.hours = {at: counts for at, counts in data.hours.items() if at >= data.hour - WEEK_HOURS}
+            data.week = last_week(data.hours, data.hour, today)
         week = data.week
         if week is not None:
             yield from self._outcomes(minute, now or [0, 0, 0], week)
@@ -180,43 +164,7 @@ class JoinWatch:
             for place, count in enumerate(now):
                 hour[place] += count
 
-    def _last_week(self, hour: int) -> _Week | None:
-        """What an hour is held against; None while too little is known."""
-        known = self._data.hours
-        for old in [at for at in known if at < hour - WEEK_HOURS]:
-            del known[old]
-        before = [at for at in known if at < hour]
-        if not before or hour - min(before) < LEAST_HOURS:
-            return None
-        first = min(before)
-
-        def usual(of: int) -> NDArray[np.float64]:
-            """Mean counts of an hour of the day."""
-            days = [at for at in range(of - WEEK_HOURS, hour) if at >= first and (of - at) % 24 == 0]
-            total = np.sum([known.get(at, [0, 0, 0]) for at in days], axis=0)
-            return np.asarray([*total, len(days)], dtype=np.float64)
-
-        around = [usual(hour + shift) for shift in (-1, 0, 1)]
-        predictions, outcomes, positives, _ = np.sum(around, axis=0).tolist()
-        level = [float(counts[1] / counts[3] / 60.0) for counts in around]
-        if outcomes < LEAST_OUTCOMES:
-            every = np.sum([known[at] for at in before], axis=0).tolist()
-            predictions, outcomes, positives = every
-            level = [outcomes / (hour - first) / 60.0] * 3
-        if outcomes < LEAST_OUTCOMES or not predictions:
-            return None
-        recent = range(hour - RECENT_HOURS, hour)
-        expected = sum(float(counts[1] / counts[3]) for counts in map(usual, recent))
-        came = sum(known.get(at, [0, 0, 0])[1] for at in recent)
-        # What the day was like so far tells more than other days do, where it tells anything.
-        today = _lower(came) / expected if expected >= LEAST_OUTCOMES else _lower(outcomes) / outcomes
-        if (standing := self._data.standing.get("join_rate")) is not None:
-            today = standing.today
-        older = [at for at in before if at < hour - 24]  # a break would hide itself
-        runs = _runs({at: known[at] for at in (older if len(older) >= 2 * LEAST_HOURS else before)})
-        return _Week((level[0], level[1], level[2]), today, int(predictions), int(outcomes), int(positives), runs)
-
-    def _outcomes(self, minute: int, now: list[int], week: _Week) -> Iterator[JoinFinding]:
+    def _outcomes(self, minute: int, now: list[int], week: Week) -> Iterator[JoinFinding]:
         # By the traffic of this minute too: neither a surge, whose outcomes come later, nor a lull makes them few.
         before, here, after = week.level
         off = (minute % 60 + 0.5) / 60.0 - 0.5  # from the middle of the hour, in hours
@@ -229,7 +177,7 @@ class JoinWatch:
         back = FEWER**-seen * math.exp(-least * (1.0 / FEWER - 1.0))
         yield from self._step("join_rate", minute, fall, back, (now[1], now[0]), FEWER * usual, usual)
 
-    def _positives(self, minute: int, n: int, hits: int, week: _Week) -> Iterator[JoinFinding]:
+    def _positives(self, minute: int, n: int, hits: int, week: Week) -> Iterator[JoinFinding]:
         share = week.positives / week.outcomes
         reach = Z * math.sqrt(share * (1.0 - share) / week.outcomes)
         most, least = min(MORE * (share + reach), 0.95), LESS * max(share - reach, 0.0)
@@ -275,26 +223,6 @@ class JoinWatch:
                 likeliest.since, data.week.today if data.week else 1.0, high=value > usual
             )
             yield JoinFinding(subject, since_ms, found_ms, value, limit, usual, resolved=False)
-
-
-def _lower(count: float) -> float:
-    """Lower bound of the mean of a Poisson count."""
-    return count + Z * Z / 2.0 - Z * math.sqrt(count + Z * Z / 4.0)
-
-
-def _runs(hours: dict[int, list[int]]) -> float:
-    """By how much more than independent outcomes the shares of positives differ between blocks of hours."""
-    at, counts = np.array(list(hours)), np.array(list(hours.values()), dtype=np.float64)
-    share, worst = counts[:, 2].sum() / max(counts[:, 1].sum(), 1.0), 1.0
-    for width in BLOCKS_H if 0.0 < share < 1.0 else ():
-        block = at // width - at.min() // width
-        n, hits = (np.bincount(block, weights=counts[:, place]) for place in (1, 2))
-        n, hits = n[n > 0.0], hits[n > 0.0]
-        freedom = len(n) - 1
-        statistic = float(((hits - share * n) ** 2 / (share * (1.0 - share) * n)).sum())
-        if freedom > 0 and special.chdtrc(freedom, statistic) < CLUSTERED:
-            worst = max(worst, statistic / freedom)
-    return worst
 
 
 def _binomial(bound: float, other: float, hits: float, n: float) -> float:
