@@ -18,7 +18,7 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient
 
 from load_tests.services import environment, service
-from load_tests.studies.join_oracle import MODULE, compare, fill, published, run, world
+from load_tests.studies.join_oracle import MODULE, compare, fill, run, world
 from load_tests.studies.report import Figure
 from tailrace.backends.kafka import admin, committed_offsets, end_offsets
 from tailrace.backends.settings import Settings
@@ -148,7 +148,7 @@ def study(settings: Settings, folder: Path, predictions: int, seed: int = 0) -> 
     seconds, killed = serve(own, declared)
     figures = [Figure("predictions", int(len(of.times_ms) + of.shadowed.sum())), Figure("records", sent)]
     figures += [Figure("kills", killed, 4, ">="), Figure("seconds", seconds)]
-    return figures + compare(own, declared, of, published(own, declared))
+    return figures + compare(own, declared, of)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Per minute the outcomes that found their prediction, and the positive ones among them, are held against the last seven
 days at the same hour of the day, and against the last hours (`core.join_week`), as soon as they usually have come
 (`core.lateness`). The bets are those of the e-detector (`core.e_detector`), on counts: for Poisson counts of mean at
-least mu, a**x exp(mu (1 - a)) with a < 1 is an e-value, and for shares the likelihood ratio of two binomial laws. As long as the week's lower or upper bounds hold, times `FEWER`,
-`MORE` or `LESS`, a false alarm comes once in `RUN_LENGTH` minutes at most.
+least mu, a**x exp(mu (1 - a)) with a < 1 is an e-value, and for shares the likelihood ratio of two binomial laws. As
+long as the week's lower or upper bounds hold, times `FEWER`, `MORE` or `LESS`, a false alarm comes once in `RUN_LENGTH`
+minutes at most.
 """
 
 from __future__ import annotations
