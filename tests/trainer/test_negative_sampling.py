@@ -25,7 +25,7 @@ from tailrace.usecase.load import load_trainer, load_use_case
 sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
 from loops import use_case  # a use case with a trainer that takes milliseconds
 
-ROWS, RATE = 400_000, 0.1
+ROWS, RATE = 450_000, 0.1
 PLAN = load_use_case(Path(__file__).parents[2] / "feature_repo", "elec2").plan
 """Only its threshold is looked at."""
 
