@@ -33,7 +33,8 @@ class Echo:
         self.copied = 0
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
-        self.owns.set()
+        if partitions:
+            self.owns.set()
 
     def revoked(self, partitions: Sequence[tuple[str, int]]) -> None:
         pass
