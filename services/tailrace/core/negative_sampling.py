@@ -12,7 +12,7 @@ from tailrace.core.sampling import DataSet
 
 LEAST_NEGATIVES = 30_000
 """Negatives that are kept where there are as many, whatever the rate: a fit to so many takes seconds. A third of them
-is fitted to 1.5 times as fast, and loses 5 % of the average precision in place of 1.6 %
+is fitted to 1.5 times as fast, and loses 5 to 7 % of the average precision in place of 2 to 3 %
 (`python -m load_tests.studies.negative_sampling`)."""
 
 
