@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mmh3
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +115,20 @@ def test_weighted_rows_reach_to_the_newest_and_their_targets_sum_to_the_positive
     final = sum(came is not None for time_ms, came in truth.values() if time_ms in used)
     come = int(data.labels[newest].sum())
     assert abs(data.targets[newest].sum() - final) < 0.5 * (final - come)
+
+
+def test_the_draw_of_a_row_follows_from_its_prediction_id_and_no_other_row(tmp_path: Path) -> None:
+    lake(tmp_path)
+    whole = load(tmp_path, fingerprint="plan", window=WINDOW._replace(drawn=True))
+    assert whole.draws is not None
+    assert whole.draws.tolist() == [mmh3.hash(f"p{at}", 15, False) / 2**32 for at in range(len(whole.labels))]
+    sooner = load(tmp_path, fingerprint="plan", window=WINDOW._replace(drawn=True, span_ms=DAY_MS))
+    assert sooner.draws is not None
+    assert whole.draws[-len(sooner.draws) :].tolist() == sooner.draws.tolist()
+    assert np.histogram(whole.draws, 4, (0.0, 1.0))[0] == pytest.approx(len(whole.draws) / 4, rel=0.15)
+    plain = load(tmp_path, fingerprint="plan", window=WINDOW)
+    assert plain.draws is None
+    assert whole._replace(draws=None).rows.tobytes() == plain.rows.tobytes()
 
 
 def test_positives_of_days_whose_other_labels_are_open_are_refused(tmp_path: Path) -> None:

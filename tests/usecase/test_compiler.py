@@ -302,6 +302,8 @@ def test_all_findings_come_at_once_in_the_order_of_the_declaration() -> None:
             "retrain.at_least_every: must not be shorter than at_most_every, its cool-down",
         ),
         ({"retrain": tr.Retrain(min_labels=0)}, "retrain.min_labels: 0 must be 1 or greater"),
+        ({"retrain": tr.Retrain(negative_sampling_rate=0.0)}, "retrain.negative_sampling_rate: 0.0 must lie in (0, 1]"),
+        ({"retrain": tr.Retrain(negative_sampling_rate=10)}, "retrain.negative_sampling_rate: 10 must lie in (0, 1]"),
         ({"gates": [tr.NotWorse("brier", margin=-1)]}, "gates[0] NotWorse margin: -1 must be 0 or greater"),
         ({"gates": [tr.AtLeast("roc_acu", 0.7)]}, "'roc_acu' is no metric; did you mean 'roc_auc'?"),
         ({"rollout": tr.Shadow(min_predictions=-1)}, "rollout.min_predictions: -1 must be 0 or greater"),
@@ -359,6 +361,7 @@ def test_a_number_is_declared_with_its_range_and_judged_by_its_error() -> None:
         ({"amount": "amount_eur"}, "amount: has no meaning where numbers are predicted"),
         ({"auxiliary_labels": [fraud]}, "auxiliary_labels: are not counted where numbers are predicted"),
         ({"retrain": tr.Retrain(immature="weight")}, "numbers that are still to come are not made up for"),
+        ({"retrain": tr.Retrain(negative_sampling_rate=0.1)}, "numbers are neither positives nor negatives"),
     ],
 )
 def test_what_makes_no_sense_of_a_number_is_said_at_import(changes: dict[str, Any], sentence: str) -> None:

@@ -26,7 +26,8 @@ class DataSet(NamedTuple):
     `rows` float32 (n, d) in plan order, NaN = missing; `labels` bool (n,); `times_ms` int64 (n,). `targets`
     float64 (n,), None where every label is final: 0 or 1 for those that are, and else how many positive labels
     one that has come stands for, 1 or more, or 0 while none has. Where numbers are predicted, `targets` are those.
-    `distrusted` bool (n,), None for none: labels of sources in quarantine.
+    `distrusted` bool (n,), None for none: labels of sources in quarantine. `draws` float64 (n,) in [0, 1) follow from the
+    prediction ids; None where negatives are not sampled.
     """
 
     rows: NDArray[np.float32]
@@ -34,6 +35,7 @@ class DataSet(NamedTuple):
     times_ms: NDArray[np.int64]
     targets: NDArray[np.float64] | None = None
     distrusted: NDArray[np.bool_] | None = None
+    draws: NDArray[np.float64] | None = None
 
     @property
     def answers(self) -> NDArray[np.bool_] | NDArray[np.float64]:
@@ -49,8 +51,8 @@ class DataSet(NamedTuple):
         """Rows whose labels are trusted."""
         return self if self.distrusted is None else self.where(~self.distrusted)
 
-    def where(self, which: NDArray[np.bool_] | slice) -> DataSet:
-        """Some of the rows, by a mask or a span."""
+    def where(self, which: NDArray[np.bool_] | NDArray[np.int64] | slice) -> DataSet:
+        """Some of the rows, by a mask, places or a span."""
         return DataSet._make(None if column is None else column[which] for column in self)
 
     @staticmethod

@@ -18,8 +18,8 @@ from types import TracebackType
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as Record
 
-from tailrace.backends.kafka import consumer, is_waiting, producer, to_messages
-from tailrace.backends.ports import Assigned, Message, Output, Processor
+from tailrace.backends.kafka import consumer, is_waiting, produce, producer, to_messages
+from tailrace.backends.ports import Assigned, Message, Processor
 from tailrace.backends.settings import Settings
 from tailrace.errors import BrokerUnavailable, Retryable
 from tailrace.runtime.deadman import Deadman
@@ -105,6 +105,7 @@ class _Session:
         self._open_since: float | None = None
         self._offsets: dict[tuple[str, int], int] = {}
         self._positions: dict[tuple[str, int], int] = {}
+        self._given_back: set[tuple[str, int]] = set()
         self._failure: BaseException | None = None
         self._committer = ThreadPoolExecutor(1, "committer")
         self._committing: Future[None] | None = None
@@ -160,9 +161,16 @@ class _Session:
     def _receive(self) -> list[Message]:
         # `consume` waits for all it was asked for; a single record that has come must not wait for others that long.
         first = self._consumer.poll(POLL_S)
+        self._given_back.clear()
         records = [] if first is None else [first, *self._consumer.consume(MAX_BATCH - 1, timeout=GATHER_S)]
         if self._failure is not None:
             raise self._failure
+        if self._given_back:
+            # Their new owner reads them again. The client purges what it gathers only once it learns that the partition
+            # has gone, which may be after it returned, and of what `poll` returned it knows nothing.
+            if self._given_back & self._positions.keys():
+                raise BrokerUnavailable("partitions went and came back at once; starting over from what is committed")
+            records = [r for r in records if (r.topic(), r.partition()) not in self._given_back]
         self._busy = len(records) == MAX_BATCH
         return to_messages([r for r in records if (error := r.error()) is None or self._is_data(r, error)])
 
@@ -182,7 +190,7 @@ class _Session:
         outputs = self._processor.process(batch, time.time_ns() // 1_000_000)
         if outputs:
             self._begin()
-            self._produce(outputs)
+            produce(self._producer, outputs)
         # In the order of the offsets: the last of a partition is what stays.
         for (topic, partition), offset in {(m.topic, m.partition): m.offset for m in batch}.items():
             self._advance(topic, partition, offset + 1)
@@ -204,20 +212,6 @@ class _Session:
             self._settle()
             self._producer.begin_transaction()
             self._open_since = time.monotonic()
-
-    def _produce(self, outputs: Sequence[Output]) -> None:  # hot path
-        produce = self._producer.produce
-        for topic, key, value, partition, headers in outputs:
-            number = -1 if partition is None else partition  # -1: the one the key decides on
-            while True:
-                try:
-                    if headers:
-                        produce(topic, value, key, number, headers=headers)
-                    else:  # the keyword alone costs a quarter of the call
-                        produce(topic, value, key, number)
-                    break
-                except BufferError:
-                    self._producer.poll(0.05)
 
     def _due(self) -> bool:
         if self._processor.unsettled() and self._positions:
@@ -313,3 +307,4 @@ class _Session:
             self._positions.pop((at.topic, at.partition), None)
             self._offsets.pop((at.topic, at.partition), None)
             self._ends.forget(at.topic, at.partition)
+            self._given_back.add((at.topic, at.partition))

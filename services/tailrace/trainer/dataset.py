@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import mmh3
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from tailrace.errors import ImmatureLabels
 from tailrace.trainer.lake import DAY_MS, labels_of, newest_day_ms, predictions_of, read_days
 from tailrace.usecase.declaration import UseCase
 
+_SEED = 15
+"""Other numbers than those by which events are given to arms or partitions, which would bias the sample."""
 EMPTY = DataSet(np.empty((0, 0), np.float32), np.empty(0, np.bool_), np.empty(0, np.int64))
 
 
@@ -32,7 +36,8 @@ class Window(NamedTuple):
     `until_ms` is the stream time of the request, epoch milliseconds; `span_ms` the training window; `attribution_ms`
     and `lateness_ms` say how long a label can take to become final; `weighted` takes labels that are not final yet
     as well, weighted by how many more of their age are still to come. `grid` is where numbers are predicted. `lost`
-    are spans of events whose outcomes may have been lost, disjoint and ascending: nothing is learnt from them.
+    are spans of events whose outcomes may have been lost, disjoint and ascending: nothing is learnt from them. `drawn`:
+    whether negatives are sampled, which takes a draw for each row.
     """
 
     until_ms: int
@@ -42,6 +47,7 @@ class Window(NamedTuple):
     weighted: bool = False
     grid: ValueGrid | None = None
     lost: Sequence[Span] = ()
+    drawn: bool = False
 
     @staticmethod
     def of(use_case: UseCase, until_ms: int, *, weighted: bool, lost: Sequence[Span] = ()) -> Window:
@@ -54,6 +60,7 @@ class Window(NamedTuple):
             weighted=weighted,
             grid=grid_of(use_case.plan),
             lost=lost,
+            drawn=use_case.retrain.negative_sampling_rate < 1.0,
         )
 
     @property
@@ -104,10 +111,11 @@ def load(directory: Path, *, fingerprint: str, window: Window, quarantined: Sequ
         return EMPTY
     taken = taken[times[taken] > times[taken].max() - window.span_ms]
     ids = served["prediction_id"].to_numpy(zero_copy_only=False).astype(str)[taken]
-    taken = taken[np.lexsort((ids, times[taken]))]
+    order = np.lexsort((ids, times[taken]))
+    taken, draws = taken[order], _draws(ids[order]) if window.drawn else None
     targets = target[taken] if window.weighted or window.grid is not None else None
     data = DataSet(_matrix(served.take(pa.array(taken))), target[taken] > 0.0, times[taken], targets)
-    return data._replace(distrusted=_distrusted(quarantined, state.source[taken], data.times_ms))
+    return data._replace(distrusted=_distrusted(quarantined, state.source[taken], data.times_ms), draws=draws)
 
 
 class _State(NamedTuple):
@@ -173,6 +181,12 @@ def _distrusted(
     names, codes = np.unique(source, return_inverse=True)
     found = distrusted(quarantined, names.tolist(), codes, times_ms)
     return found if found.any() else None
+
+
+def _draws(ids: NDArray[np.str_]) -> NDArray[np.float64]:
+    """A number in [0, 1) for each id, the same in every set: MurmurHash3 (Appleby 2011), under a seed of our own."""
+    seeded = partial(mmh3.hash, seed=_SEED, signed=False)
+    return np.fromiter(map(seeded, ids.tolist()), np.float64, len(ids)) / 2.0**32
 
 
 def _codes(first: pa.ChunkedArray, second: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.backends.settings import Settings
 from tailrace.contracts.retraining import GateResult
+from tailrace.core.negative_sampling import NegativeSampling
 from tailrace.core.paired import difference
 from tailrace.core.plan import Plan
 from tailrace.core.sampling import HELD_ROWS, DataSet, Split
@@ -29,12 +30,17 @@ FOLDS = 4
 
 
 class Recipe(NamedTuple):
-    """How models are fitted. `stops_early`: whether fits look at the validation rows, so that these are lost to them."""
+    """How models are fitted.
+
+    `stops_early`: whether fits look at the validation rows, so that these are lost to them. `negatives`: the share of
+    the negatives that fits see, as declared.
+    """
 
     fit: Callable[..., TrainedModel]
     stops_early: bool
     plan: Plan
     seed: int
+    negatives: float = 1.0
 
 
 class Choice(NamedTuple):
@@ -49,7 +55,7 @@ class Taken(NamedTuple):
     """A model with what stands behind it, and why it was taken.
 
     `held` are rows that what is said of them was not fitted to, `shares` float64 (n,) what a calibrated model says of
-    them, and `lineage` the loss of each choice and which was taken; empty where there was none.
+    them. `lineage` has how negatives were sampled, and the loss of each choice and which was taken, where there were any.
     """
 
     model: TrainedModel
@@ -92,7 +98,8 @@ def candidate(
     if data.distrusted is not None:
         # In doubt the model without them is taken: a poison may well leave the rows it is judged on alone.
         choices.append(Choice("distrusted", data, ALPHA))
-    recipe = Recipe(*_trainer(settings, use_case), use_case.plan, use_case.model.seed)
+    retrain, seed = use_case.retrain, use_case.model.seed
+    recipe = Recipe(*_trainer(settings, use_case), use_case.plan, seed, retrain.negative_sampling_rate)
     taken = take(recipe, task, choices, split)
     exported = taken.ending.append_to(taken.model.to_onnx())
     executor = OnnxExecutor(exported, width=len(use_case.plan.order), threads=settings.threads)
@@ -122,7 +129,9 @@ def take(recipe: Recipe, task: Task, choices: list[Choice], split: Split) -> Tak
         lineage[f"loss_{choice.name}"] = f"{losses.mean():.6f}"
         if difference(least - losses).above(choice.alpha) > 0.0:
             best, least, name = other, losses, choice.name
-    return best._replace(lineage=lineage | {"fitted_to": name} if len(choices) > 1 else {})
+    if len(choices) == 1:
+        return best
+    return best._replace(lineage=best.lineage | lineage | {"fitted_to": name})
 
 
 def _fitted(recipe: Recipe, task: Task, rows: DataSet, split: Split) -> Taken:
@@ -133,31 +142,46 @@ def _fitted(recipe: Recipe, task: Task, rows: DataSet, split: Split) -> Taken:
     1999, section 2.1), while the model that serves is fitted to all.
     """
     held = split.calibration
+    sampling = NegativeSampling.of(rows.where(rows.times_ms < held.times_ms[0]), recipe.negatives)
     if recipe.stops_early or len(held.labels) >= HELD_ROWS:
-        return _held_out(recipe, task, rows, held)
+        return _held_out(recipe, task, rows, held, sampling)
     known = DataSet.joined(split.fit, held)
     older = rows.where(rows.times_ms < split.gates.times_ms[0])
     shares = np.empty(len(known.labels))
     for span in np.array_split(np.arange(len(known.labels)), FOLDS):
         first_ms, last_ms = known.times_ms[span[0]], known.times_ms[span[-1]]
-        rest = older.where((older.times_ms < first_ms) | (older.times_ms > last_ms))
+        rest = sampling.sample(older.where((older.times_ms < first_ms) | (older.times_ms > last_ms)))
         if not len(rest.labels) or task.is_uniform(rest):
-            return _held_out(recipe, task, rows, held)
+            return _held_out(recipe, task, rows, held, sampling)
         left_out = known.where(slice(span[0], span[-1] + 1))
-        shares[span] = _model(recipe, rest, left_out).predict(left_out.rows)
-    ending = task.ending(shares, known)
-    return Taken(_model(recipe, older, held), ending, known, ending(shares), {})
+        shares[span] = _model(recipe, rest, sampling.sample(left_out)).predict(left_out.rows)
+    ending = task.ending(shares, known, log_r=sampling.log_r)
+    model = _model(recipe, sampling.sample(older), sampling.sample(held))
+    return Taken(model, ending, known, ending(shares), _said(recipe, sampling, older))
 
 
-def _held_out(recipe: Recipe, task: Task, rows: DataSet, held: DataSet) -> Taken:
-    model = _model(recipe, rows.where(rows.times_ms < held.times_ms[0]), held)
+def _held_out(recipe: Recipe, task: Task, rows: DataSet, held: DataSet, sampling: NegativeSampling) -> Taken:
+    older = rows.where(rows.times_ms < held.times_ms[0])
+    # A trainer that stops early has to look at rows as those it fits to; what is said of the model has not.
+    model = _model(recipe, sampling.sample(older), sampling.sample(held))
     said = model.predict(held.rows)
-    ending = task.ending(said, held)
-    return Taken(model, ending, held, ending(said), {})
+    ending = task.ending(said, held, log_r=sampling.log_r)
+    return Taken(model, ending, held, ending(said), _said(recipe, sampling, older))
 
 
 def _model(recipe: Recipe, rows: DataSet, held: DataSet) -> TrainedModel:
     return recipe.fit(rows.rows, rows.answers, held.rows, held.answers, plan=recipe.plan, seed=recipe.seed)
+
+
+def _said(recipe: Recipe, sampling: NegativeSampling, rows: DataSet) -> dict[str, str]:
+    """How the rows that a model was to be fitted to were sampled; empty where a use case asks for no sampling."""
+    if recipe.negatives >= 1.0:
+        return {}
+    return {
+        "negative_sampling_rate": f"{sampling.rate:.6g}",
+        "log_r": f"{sampling.log_r:.6f}",
+        "negatives_left_out": str(int((sampling.times(rows) == 0).sum())),
+    }
 
 
 def _trainer(settings: Settings, use_case: UseCase) -> tuple[Callable[..., TrainedModel], bool]:

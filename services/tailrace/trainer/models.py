@@ -41,15 +41,18 @@ class Calibration:
     Args:
         scores: float64 (n,), uncalibrated probabilities of rows that the model was not fitted to.
         labels: bool (n,), both classes; or targets, float64 (n,), as `TrainedModel` has them.
+        log_r: What a sampling of negatives asks to be added to the log-odds before (`core/negative_sampling.py`).
     """
 
-    def __init__(self, scores: NDArray[np.float64], labels: NDArray[np.bool_] | NDArray[np.float64]) -> None:
-        slope, intercept = _platt(_logits(scores), labels)
+    def __init__(
+        self, scores: NDArray[np.float64], labels: NDArray[np.bool_] | NDArray[np.float64], *, log_r: float = 0.0
+    ) -> None:
+        slope, intercept = _platt(_logits(scores) + log_r, labels)
         # A slope of 0 or less would turn the order of the scores around; then only the mean is moved.
         if slope <= 0.05:
             slope, offset = 1.0, _offset(scores, labels)
         else:
-            offset = intercept
+            offset = intercept + slope * log_r
         self.slope = slope
         self.offset = offset
 

@@ -36,9 +36,9 @@ class Probabilities:
         """Whether there is nothing to tell apart."""
         return bool(part.labels.all() or not part.labels.any())
 
-    def ending(self, shares: Shares, part: DataSet) -> Calibration:
+    def ending(self, shares: Shares, part: DataSet, *, log_r: float = 0.0) -> Calibration:
         """What stands behind a model, by what it says, float64 (n,), of rows that it was not fitted to."""
-        return Calibration(shares, part.answers)
+        return Calibration(shares, part.answers, log_r=log_r)
 
     def published(self, shares: Shares) -> NDArray[np.float64]:
         """What an exported model says, as it would be published: float64 (n,)."""
@@ -82,7 +82,7 @@ class Numbers:
         """Whether there is nothing to tell apart."""
         return bool(np.ptp(part.answers) == 0.0)
 
-    def ending(self, shares: Shares, part: DataSet) -> Scaling:  # a calibration needs them
+    def ending(self, shares: Shares, part: DataSet, *, log_r: float = 0.0) -> Scaling:  # a calibration needs them
         """The number as a share of the range."""
         return Scaling(self._grid)
 

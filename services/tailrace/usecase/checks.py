@@ -82,6 +82,8 @@ def _check_regression(use_case: UseCase, model: Regression, findings: Findings) 
         findings.add("model.train", '"torch" predicts probabilities only; use "boosting", or a trainer of your own')
     if use_case.retrain.immature != "drop":
         findings.add("retrain.immature", 'must be "drop": numbers that are still to come are not made up for')
+    if use_case.retrain.negative_sampling_rate != 1.0:
+        findings.add("retrain.negative_sampling_rate", "must be 1: numbers are neither positives nor negatives")
     if use_case.auxiliary_labels:
         findings.add("auxiliary_labels", "are not counted where numbers are predicted; leave them out")
 
@@ -142,6 +144,8 @@ def check_policies(use_case: UseCase, findings: Findings) -> None:
     findings.known("retrain.immature", retrain.immature, ("drop", "weight"), what="treatment of immature labels")
     if retrain.immature == "weight" and use_case.label.if_absent is None:
         findings.add("retrain.immature", 'must be "drop" where the absence of an outcome says nothing (if_absent=None)')
+    if not 0.0 < retrain.negative_sampling_rate <= 1.0:
+        findings.add("retrain.negative_sampling_rate", f"{retrain.negative_sampling_rate!r} must lie in (0, 1]")
     pause = findings.duration("retrain.at_most_every", retrain.at_most_every, zero=True)
     findings.duration("retrain.window", retrain.window)
     if retrain.at_least_every is not None:

@@ -92,6 +92,10 @@ class Retrain:
         immature: Labels that may still change: "drop" them, or "weight" those that have come by how many of their
             age are still to come, so that the newest days are trained on too. A trainer of one's own then gets
             float64 targets of 0 or more in place of bool labels; the loss of a row is linear in them.
+        negative_sampling_rate: Share of the negatives that models are fitted to, beside all positives, in (0, 1]; 30,000
+            of them are kept where there are as many. The log-odds of what is served are corrected by its logarithm, so
+            that scores are probabilities of all events. Everything else sees all rows: calibration, gates, metrics
+            and the references of drift.
     """
 
     on: Sequence[Trigger] = ("drift", "metric_drop")
@@ -102,6 +106,7 @@ class Retrain:
     min_labels: int = 1_000
     window: str = "30d"
     immature: Literal["drop", "weight"] = "drop"
+    negative_sampling_rate: float = 1.0
 
 
 @dataclass(frozen=True)
