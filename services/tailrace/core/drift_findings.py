@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.monitors import PSI
-from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, groups_of, hour_of_week
+from tailrace.core.reference import HOUR_MS, HOURS_OF_WEEK, Distribution, groups_of
+from tailrace.core.same_hours import covered, references
 from tailrace.core.two_samples import INDEPENDENT, DesignEffect, index_laws, ks, psi, rise, wasserstein
 
 MIN_ROWS = 200
@@ -75,18 +76,14 @@ def find(
     if not subjects or int(subjects[-1][2][:-1].sum()) < MIN_ROWS or until_ms <= since_ms:
         return []
     chance = spec.false_alarms * min((until_ms - since_ms) / MONTH_MS, 1.0) / len(subjects)
-    look = _Look(until_ms - since_ms, _season(since_ms, until_ms))
-    found = [_compare(name, known, counts, look) for name, known, counts in subjects]
+    compared_with = references([known for _, known, _ in subjects], covered(since_ms, until_ms), MIN_ROWS)
+    found = [
+        _compare(*subject, *reference, until_ms - since_ms)
+        for subject, reference in zip(subjects, compared_with, strict=True)
+    ]
     used = np.array([max(int(((one.was + one.now) > 0).sum()) - 1, 1) for one in found], dtype=np.float64)
     laws = index_laws(DISTRIBUTION * chance, used, [one.effect for one in found])
     return [_judge(spec, one, law, chance) for one, law in zip(found, laws.tolist(), strict=True)]
-
-
-class _Look(NamedTuple):
-    """Length of a look, and what it covers of each hour of the week, over what it covers of any most; float64 (168,)."""
-
-    span_ms: int
-    season: NDArray[np.float64]
 
 
 class _Compared(NamedTuple):
@@ -106,18 +103,13 @@ class _Compared(NamedTuple):
     effect: DesignEffect
 
 
-def _season(since_ms: int, until_ms: int) -> NDArray[np.float64]:
-    cuts = np.array([since_ms, *range(since_ms // HOUR_MS * HOUR_MS + HOUR_MS, until_ms, HOUR_MS), until_ms])
-    covered = np.bincount(hour_of_week(cuts[:-1]), weights=np.diff(cuts), minlength=HOURS_OF_WEEK)
-    return np.asarray(covered / max(covered.max(), 1.0))
-
-
-def _compare(name: str, known: Distribution, counts: Counts, look: _Look) -> _Compared:
-    reference, seasonal = _reference(known, look.season)
+def _compare(
+    name: str, known: Distribution, counts: Counts, reference: Counts, seasonal: bool, span_ms: int
+) -> _Compared:
     groups = groups_of(known)
     was, now = _grouped(reference, groups), _grouped(counts[:-1], groups)
     part = 1.0 / max(int(now.sum()), 1) + 1.0 / max(int(was.sum()), 1)
-    effect = _effect(known, look.span_ms, int(now.sum()), int(was.sum()), seasonal=seasonal)
+    effect = _effect(known, span_ms, int(now.sum()), int(was.sum()), seasonal=seasonal)
     return _Compared(name, known, counts, reference, seasonal, was, now, part, effect)
 
 
@@ -194,15 +186,6 @@ def _counters(
 
 def _counter(detector: str, value: float, p_value: float, chance: float, detail: str) -> Sign:
     return Sign(detector, p_value <= COUNTER * chance and value >= SHARE, value, SHARE, value, detail)
-
-
-def _reference(known: Distribution, season: NDArray[np.float64]) -> tuple[Counts, bool]:
-    """Rows of the training data by bin and behind them the missing ones, and whether only those of some hours."""
-    if known.hours:
-        same = np.rint(season @ np.array(known.hours)).astype(np.int64)
-        if int(same.sum()) >= MIN_ROWS:
-            return same, True
-    return np.array([*known.counts, known.nulls], dtype=np.int64), False
 
 
 def _grouped(counts: Counts, groups: Counts) -> Counts:
