@@ -44,7 +44,7 @@ def test_hours_like_all_others_are_compared_with_all_training_data() -> None:
     rng = np.random.default_rng(1)
     whole = same = 0
     for _ in range(20):
-        for rows, seasonal in references([known(rng, {}) for _ in range(FEATURES)], monday(), 200):
+        for rows, seasonal in references([known(rng, {}) for _ in range(FEATURES)], monday(), 300, 200):
             same += seasonal
             whole += not seasonal and int(rows.sum()) == HOURS_OF_WEEK * WEEKS * ROWS
     assert same + whole == 20 * FEATURES
@@ -55,12 +55,12 @@ def test_hours_that_one_feature_tells_apart_are_taken_for_that_one() -> None:
     rng = np.random.default_rng(2)
     mornings = dict.fromkeys(range(12), 0.2)
     known_of = [known(rng, mornings), *(known(rng, {}) for _ in range(FEATURES - 1))]
-    (rows, seasonal), *others = references(known_of, monday(), 200)
+    (rows, seasonal), *others = references(known_of, monday(), 300, 200)
     assert seasonal
     assert int(rows.sum()) == 24 * WEEKS * ROWS
     assert sum(other for _, other in others) <= 3
     # The afternoon of another day is like most of the week.
-    [(_, noon), *_] = references(known_of, covered(MONDAY_MS + 60 * HOUR_MS, MONDAY_MS + 66 * HOUR_MS), 200)
+    [(_, noon), *_] = references(known_of, covered(MONDAY_MS + 60 * HOUR_MS, MONDAY_MS + 66 * HOUR_MS), 300, 200)
     assert not noon
 
 
@@ -69,8 +69,10 @@ def test_season_that_no_feature_shows_alone_is_seen_in_all_together() -> None:
     weak = dict.fromkeys(range(24), 0.03)
     alone = together = 0
     for _ in range(12):
-        alone += references([known(rng, weak)], monday(), 200)[0][1]
-        together += all(seasonal for _, seasonal in references([known(rng, weak) for _ in range(100)], monday(), 200))
+        alone += references([known(rng, weak)], monday(), 300, 200)[0][1]
+        together += all(
+            seasonal for _, seasonal in references([known(rng, weak) for _ in range(100)], monday(), 300, 200)
+        )
     assert alone <= 8
     assert together >= 8
 
@@ -80,7 +82,15 @@ def test_hours_with_too_few_rows_and_references_without_hours_give_all_training_
     strong = known(rng, {0: 0.9})
     few = covered(MONDAY_MS, MONDAY_MS + HOUR_MS)
     older = Distribution(edges=strong.edges, counts=strong.counts, nulls=3)
-    found = references([strong, older], few, 200)
+    found = references([strong, older], few, 100, 200)
     assert [seasonal for _, seasonal in found] == [False, False]
     assert found[1][0].tolist() == [*strong.counts, 3]
-    assert references([strong], few, 100)[0][1]
+    assert references([strong], few, 100, 100)[0][1]
+
+
+def test_look_of_more_rows_than_the_training_data_have_of_its_hours_is_compared_with_these() -> None:
+    rng = np.random.default_rng(5)
+    features = [known(rng, {}) for _ in range(FEATURES)]
+    of_hours = 24 * WEEKS * ROWS
+    assert sum(seasonal for _, seasonal in references(features, monday(), of_hours, 200)) < FEATURES
+    assert all(seasonal for _, seasonal in references(features, monday(), of_hours + 1, 200))

@@ -73,10 +73,11 @@ def find(
         since_ms: Event time of the beginning of the look, epoch milliseconds.
         until_ms: Its end. The longer it is, the more of the false alarms it may make.
     """
-    if not subjects or int(subjects[-1][2][:-1].sum()) < MIN_ROWS or until_ms <= since_ms:
+    rows = int(subjects[-1][2][:-1].sum()) if subjects else 0
+    if rows < MIN_ROWS or until_ms <= since_ms:
         return []
     chance = spec.false_alarms * min((until_ms - since_ms) / MONTH_MS, 1.0) / len(subjects)
-    compared_with = references([known for _, known, _ in subjects], covered(since_ms, until_ms), MIN_ROWS)
+    compared_with = references([known for _, known, _ in subjects], covered(since_ms, until_ms), rows, MIN_ROWS)
     found = [
         _compare(*subject, *reference, until_ms - since_ms)
         for subject, reference in zip(subjects, compared_with, strict=True)

@@ -2,9 +2,10 @@
 
 Those of the same hours are few: a look of a day at 5,000 rows would be compared with the three such days of twenty,
 which costs a fifth of the independent rows. So all are taken for a feature of which the training data show no
-difference between these hours and the others. They see one sooner than the look could be misled by it, as long as they
-hold more rows of these hours than it does. A season too weak to be seen in one feature is seen in many together, so
-that it cannot add up over them. Rows that go together look like a season too; that costs rows, not false alarms.
+difference between these hours and the others. With more rows of these hours than the look has they see one sooner than
+it could be misled by it; with fewer the same hours stay. A season too weak to be seen in one feature is seen in many
+together, so that it cannot add up over them. Rows that go together look like a season too; that costs rows, not false
+alarms.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ def covered(since_ms: int, until_ms: int) -> NDArray[np.float64]:
 
 
 def references(
-    known: Sequence[Distribution], season: NDArray[np.float64], least_rows: int
+    known: Sequence[Distribution], season: NDArray[np.float64], rows: int, least_rows: int
 ) -> list[tuple[Counts, bool]]:
     """Rows of the training data by bin and behind them the missing ones, and whether only those of some hours.
 
     Args:
         known: Training data of each feature.
         season: Parts of the hours of the week that a look covers, float64 (168,).
+        rows: Of the look.
         least_rows: Of hours with fewer all training data are taken.
     """
     whole = [np.array([*one.counts, one.nulls], dtype=np.int64) for one in known]
@@ -46,7 +48,10 @@ def references(
     told = [own if own is not None and int(own.sum()) >= least_rows else None for own in same]
     chances = [_chances(one, own, of - own) for one, own, of in zip(known, told, whole, strict=True) if own is not None]
     apart = iter(_apart(np.array(chances).reshape(-1, 2)))
-    return [(of, False) if own is None or not next(apart) else (own, True) for own, of in zip(told, whole, strict=True)]
+    return [
+        (own, True) if own is not None and (next(apart) or int(own.sum()) < rows) else (of, False)
+        for own, of in zip(told, whole, strict=True)
+    ]
 
 
 def _chances(known: Distribution, own: Counts, others: Counts) -> tuple[float, float]:
