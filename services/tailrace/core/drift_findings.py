@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -159,10 +160,12 @@ def _effect(known: Distribution, span_ms: int, rows: int, reference_rows: int, *
     # What is correlated within a span is not from one to the next: the excess of longer ones falls as they grow.
     near = max((one for one in own if one.span_ms <= span_ms), key=lambda one: one.span_ms, default=own[0])
     season_ms = max(span_ms, WEEK_MS) if seasonal else span_ms
-    of_reference = min(season_ms / (near.spans * near.span_ms), 1.0)
+    times = max(near.spans * near.span_ms / season_ms, 1.0)
     # As many rows of a quiet day go together as of any other, so fewer are independent than its length would say.
-    quiet = max(of_reference * reference_rows / rows, 1.0)
-    scale = near.span_ms / span_ms * (quiet + of_reference) / (1.0 / rows + 1.0 / reference_rows)
+    quiet = max(reference_rows / times / rows, 1.0)
+    # Of twenty days some are there twice and others three times.
+    least = math.floor(times) if seasonal else times
+    scale = near.span_ms / span_ms * (quiet + 1.0 / least) / (1.0 / rows + 1.0 / reference_rows)
     return DesignEffect(1.0 + near.bins * scale, 1.0 + near.steps * scale, near.freedom, near.top)
 
 
