@@ -1,0 +1,61 @@
+"""Which predictions are of entities that are to be erased."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrace.contracts.retraining import EraseRequested
+
+_READ: Final = 10_000
+"""Texts that are decoded at once: more, and the garbage collector is kept busy with them."""
+
+
+class _Entities(msgspec.Struct, array_like=True, gc=False):
+    """As much of a `Text` as tells whose it is."""
+
+    prediction_id: msgspec.Raw
+    event_id: msgspec.Raw
+    key: msgspec.Raw
+    entities: dict[str, str]
+
+
+_TEXTS = msgspec.json.Decoder(list[_Entities])
+
+
+def asked_by(
+    requests: Sequence[EraseRequested], texts: Sequence[bytes], times_ms: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Which request asks for each of some predictions.
+
+    Args:
+        requests: What is to be erased.
+        texts: n, a `Text` as a JSON array each.
+        times_ms: int64 (n,), times of their events, epoch milliseconds.
+
+    Returns:
+        int64 (n,), the place of the first of the requests that asks for it; -1 where none does.
+    """
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, request in enumerate(requests):
+        places.setdefault((request.entity, request.value), []).append(place)
+    found = np.full(len(texts), -1, np.int64)
+    for start in range(0, len(texts), _READ):
+        read = _TEXTS.decode(b"[" + b",".join(texts[start : start + _READ]) + b"]")
+        for at, text in enumerate(read, start):
+            named = [place for entity in text.entities.items() for place in places.get(entity, ())]
+            found[at] = min((place for place in named if times_ms[at] <= requests[place].before_ms), default=-1)
+    return found
+
+
+def digest_of(entity: str, value: str) -> str:
+    """What stands for an entity in the audit trail, which keeps no name of one for ever: SHA-256, hexadecimal.
+
+    Whoever knows the value can find it again: it is a pseudonym and not anonymous.
+    """
+    return hashlib.sha256(f"{entity}={value}".encode()).hexdigest()
