@@ -26,6 +26,7 @@ class _Entities(msgspec.Struct, array_like=True, gc=False):
 
 
 _TEXTS = msgspec.json.Decoder(list[_Entities])
+_ENTITIES = msgspec.json.Decoder(list[dict[str, str]])
 
 
 def asked_by(
@@ -41,15 +42,23 @@ def asked_by(
     Returns:
         int64 (n,), the place of the first of the requests that asks for it; -1 where none does.
     """
-    places: dict[tuple[str, str], list[int]] = {}
-    for place, request in enumerate(requests):
-        places.setdefault((request.entity, request.value), []).append(place)
+    wanted = _by_name(requests)
     found = np.full(len(texts), -1, np.int64)
     for start in range(0, len(texts), _READ):
-        read = _TEXTS.decode(b"[" + b",".join(texts[start : start + _READ]) + b"]")
-        for at, text in enumerate(read, start):
-            named = [place for entity in text.entities.items() for place in places.get(entity, ())]
-            found[at] = min((place for place in named if times_ms[at] <= requests[place].before_ms), default=-1)
+        read = [text.entities for text in _TEXTS.decode(b"[" + b",".join(texts[start : start + _READ]) + b"]")]
+        found[start : start + _READ] = _places(requests, wanted, read, times_ms[start : start + _READ])
+    return found
+
+
+def asked_by_entities(
+    requests: Sequence[EraseRequested], entities: Sequence[bytes], times_ms: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The same of predictions whose entities, n JSON objects of texts, are at hand."""
+    wanted = _by_name(requests)
+    found = np.full(len(entities), -1, np.int64)
+    for start in range(0, len(entities), _READ):
+        read = _ENTITIES.decode(b"[" + b",".join(entities[start : start + _READ]) + b"]")
+        found[start : start + _READ] = _places(requests, wanted, read, times_ms[start : start + _READ])
     return found
 
 
@@ -59,3 +68,23 @@ def digest_of(entity: str, value: str) -> str:
     Whoever knows the value can find it again: it is a pseudonym and not anonymous.
     """
     return hashlib.sha256(f"{entity}={value}".encode()).hexdigest()
+
+
+def _by_name(requests: Sequence[EraseRequested]) -> dict[tuple[str, str], list[int]]:
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, request in enumerate(requests):
+        places.setdefault((request.entity, request.value), []).append(place)
+    return places
+
+
+def _places(
+    requests: Sequence[EraseRequested],
+    wanted: dict[tuple[str, str], list[int]],
+    entities: Sequence[dict[str, str]],
+    times_ms: NDArray[np.int64],
+) -> list[int]:
+    found = []
+    for named, time_ms in zip(entities, times_ms.tolist(), strict=True):
+        places = [place for entity in named.items() for place in wanted.get(entity, ())]
+        found.append(min((place for place in places if time_ms <= requests[place].before_ms), default=-1))
+    return found

@@ -13,6 +13,7 @@ from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
+    EraseRequested,
     RetrainingRecord,
     RetrainRequested,
     TrainingStarted,
@@ -59,6 +60,8 @@ class Training:
             return False
         record = decode(_RETRAINING, found[0].value or b"")
         self._memory.remember(record)
+        if isinstance(record, EraseRequested):
+            self._lake.erase(record)
         if isinstance(record, RetrainRequested) and not self._memory.is_answered(record):
             started = TrainingStarted(
                 run_id=record.run_id, use_case=record.use_case, started_at_ms=record.requested_at_ms
