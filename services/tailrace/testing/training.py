@@ -113,6 +113,22 @@ class Training:
         self._publish(record, now_ms)
         return made.version
 
+    def ask_erasure(self, entity: str, value: str, now_ms: int) -> None:
+        """Asks as a person does, of events before now."""
+        use_case = self._world.use_case.name
+        self._publish(
+            EraseRequested(
+                use_case=use_case,
+                entity=entity,
+                value=value,
+                before_ms=now_ms - 1,
+                by="simulation",
+                reason="asked for by the simulation",
+                requested_at_ms=now_ms,
+            ),
+            now_ms,
+        )
+
     def _train(self, request: RetrainRequested) -> CandidateRegistered | CandidateRefused:
         # Slow to import, and of no use where nothing is trained.
         from tailrace.trainer.job import Job, run_job
