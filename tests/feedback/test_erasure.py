@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from disordered import DAY_MS, START_MS, WALL_MS, batches
+from erasures import asked
 from hypothesis import given
 from hypothesis import strategies as st
 from join_streams import START_MS as BEGIN_MS
@@ -18,7 +21,8 @@ from naive_feedback import NaiveFeedback, Record
 from test_equal_to_naive import CHAMPION, TOPICS, Worker, digests
 
 from tailrace.backends.codec import decode, encode
-from tailrace.backends.ports import Message
+from tailrace.backends.ports import Assigned, Message
+from tailrace.backends.telemetry import Metrics
 from tailrace.contracts.records import LabelledPrediction
 from tailrace.contracts.retraining import EraseRequested, OperatorAction
 from tailrace.contracts.topics import Topics
@@ -28,14 +32,9 @@ from tailrace.core.outcome_table import OutcomeTable, Said
 from tailrace.feedback.batches import batches as told
 from tailrace.feedback.batches import read_batches, read_outcomes
 from tailrace.feedback.changelog import newest_of
+from tailrace.feedback.processor import FeedbackProcessor
 from tailrace.feedback.sweeping import without
 from tailrace.usecase.declaration import UseCase
-
-
-def asked(value: str, before_ms: int, *, entity: str = "card", of: str = "disordered") -> EraseRequested:
-    return EraseRequested(
-        use_case=of, entity=entity, value=value, before_ms=before_ms, by="ana", reason="asked", requested_at_ms=WALL_MS
-    )
 
 
 def message(request: EraseRequested) -> Message:
@@ -134,6 +133,29 @@ def test_worker_that_dies_before_it_has_swept_its_changelog_sweeps_it_when_it_is
     left = changelog(worker)
     assert b"erased" not in left
     assert not [name for name in names if any(name in value for value in left.values())]
+
+
+def test_changelog_is_swept_beside_the_worker(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, "window", False)
+    with ThreadPoolExecutor(1) as beside:
+        worker.processor = FeedbackProcessor(
+            worker.use_case, lambda: list(worker._changelog()), lambda: None, Metrics("disordered"), beside
+        )
+        names = (TOPICS.predictions, TOPICS.shadow, worker.use_case.label.topic.name)
+        worker.processor.assigned([Assigned(name, at, -1, "") for name in names for at in range(2)])
+        for at, batch in enumerate(batches(worker.use_case, 3, events=200)):
+            worker.outputs += worker.processor.process(batch, WALL_MS + at)
+            if worker.processor._state.watermark_ms > START_MS + 2 * DAY_MS:
+                break
+        requests = [message(asked("é3", START_MS + days * DAY_MS)) for days in (1, 20)]
+        worker.outputs += worker.processor.process(requests, WALL_MS)
+        assert b"erased" in changelog(worker)
+        deadline = time.monotonic() + 30
+        while b"erased" in changelog(worker):
+            assert time.monotonic() < deadline
+            worker.outputs += worker.processor.process([], WALL_MS)
+    pending = decode(list[EraseRequested], changelog(worker)[b"erasing"])
+    assert [START_MS + 20 * DAY_MS] == [request.before_ms for request in pending]
 
 
 def changelog(worker: Worker) -> dict[bytes, bytes]:
