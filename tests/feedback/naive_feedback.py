@@ -182,6 +182,12 @@ class NaiveFeedback:
         names: list[str] = []
         answers: list[Record] = []
         for request in due:
+            self._monitor.waiting = [
+                labels.taken(
+                    np.array([at for at in range(len(labels.texts)) if not _is_asked(request, labels, at)], int)
+                )
+                for labels in self._monitor.waiting
+            ]
             gone = [of.prediction_id for of in self._join.erase(request.entity, request.value, request.before_ms)]
             evidence = {
                 "entity": request.entity,
@@ -298,6 +304,11 @@ class NaiveFeedback:
             slices=msgspec.json.decode(of.slices, type=dict[str, str]),
         )
         return self._topics.labels, of.prediction_id.encode(), encode(record)
+
+
+def _is_asked(request: EraseRequested, labels: Judgements, at: int) -> bool:
+    entities = msgspec.json.decode(labels.texts[at])[3]
+    return entities[request.entity] == request.value and int(labels.event_time_ms[at]) <= request.before_ms
 
 
 def _judgement(change: Change, label: float) -> Judgements:

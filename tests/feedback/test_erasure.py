@@ -102,6 +102,9 @@ def test_nothing_of_what_was_erased_is_left_on_the_changelog_and_everything_else
     names = [encode(name) for name in gone]
     assert len(gone) > 50
     assert all(any(name in value for value in changelog(worker).values()) for name in names)
+    waiting = [text for labels in worker.processor._state.monitor.waiting for text in labels.texts]
+    assert waiting
+    assert not [name for name in names if any(name in text for text in waiting)]
     worker.outputs += worker.processor.process([], WALL_MS)
     left = changelog(worker)
     assert not [name for name in names if any(name in value for value in left.values())]

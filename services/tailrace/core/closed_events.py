@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.due_times import DueTimes
+from tailrace.core.erasure import Asked
 from tailrace.core.event_blocks import Packed, add, pack, unpack
 from tailrace.core.join_records import JoinSpec
 from tailrace.core.join_table import JoinTable, Rows
@@ -31,9 +32,6 @@ MOST_WAITING: Final = 1 << 17
 """Events, some 40 MB of them, that may wait to be packed for as long as there is other work to do."""
 AT_ONCE: Final = 16 * BLOCK
 """Events that are packed at once, so that no batch waits long; as many as a batch brings."""
-
-Asked = Callable[[Sequence[bytes], NDArray[np.int64]], NDArray[np.bool_]]
-"""Which events are asked for, bool (n,), by the texts of their first predictions and the times of these, int64 (n,)."""
 
 
 class _Closed(NamedTuple):

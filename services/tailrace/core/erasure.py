@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,6 +14,10 @@ from tailrace.contracts.retraining import EraseRequested
 
 _READ: Final = 10_000
 """Texts that are decoded at once: more, and the garbage collector is kept busy with them."""
+
+
+Asked = Callable[[Sequence[bytes], NDArray[np.int64]], NDArray[np.bool_]]
+"""Which events are asked for, bool (n,), by the texts of their first predictions and the times of these, int64 (n,)."""
 
 
 class _Entities(msgspec.Struct, array_like=True, gc=False):

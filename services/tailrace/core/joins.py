@@ -16,9 +16,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.closed_events import Asked, ClosedEvents
+from tailrace.core.closed_events import ClosedEvents
 from tailrace.core.conflicts import chain_predictions, enter_reduced, enter_single
 from tailrace.core.due_times import DueTimes, in_order
+from tailrace.core.erasure import Asked
 from tailrace.core.held_outcomes import HeldOutcomes
 from tailrace.core.join_records import Arrivals, JoinSpec, Outcome, Reports, Scored, Unattributed
 from tailrace.core.join_table import NO_OUTCOME, JoinTable, Rows
@@ -142,13 +143,12 @@ class JoinState:
         heads = in_order(self.table, self._due.take(self.watermark_ms))
         if not heads.size:
             return judged
-        table = self.table
-        table.closed[heads] = True
+        self.table.closed[heads] = True
         self.touched.append(heads)
         self.closed.add(heads, self.watermark_ms)
-        rows, events = table.expand(heads)
+        rows, events = self.table.expand(heads)
         if len(rows) > len(heads):
-            names = [text.prediction_id for text in table.read(rows)]
+            names = [text.prediction_id for text in self.table.read(rows)]
             rows = rows[sorted(range(len(rows)), key=lambda at: (events[at], names[at]))]
         return Changes.joined([judged, self._settle(rows)])
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Message, Output
 from tailrace.contracts.retraining import EraseRequested, OperatorAction, RetrainingRecord
 from tailrace.contracts.topics import Topics
 from tailrace.core.erasure import asked_by, digest_of
+from tailrace.core.monitoring import Monitor
 from tailrace.feedback.label_join import LabelJoin
 
 _RETRAINING: Any = RetrainingRecord
@@ -37,18 +39,23 @@ class Erasing:
         if isinstance(record, EraseRequested):
             self.pending.append(record)
 
-    def erase(self, joins: Sequence[LabelJoin], watermark_ms: int) -> list[Output]:
+    def erase(self, joins: Sequence[LabelJoin], monitor: Monitor, watermark_ms: int) -> list[Output]:
         """Erases what stream time has come to, before the joins are stored.
 
-        Every prediction is deleted from LABELS, and each request is answered by a record for the audit trail.
+        Labels that wait to be fed to detectors go too: a restart would not find them. Every prediction is deleted from LABELS, and each request is answered by a record for the audit trail.
         """
         due = [request for request in self.pending if request.before_ms <= watermark_ms]
         if not due:
             return []
         self.pending = [request for request in self.pending if request.before_ms > watermark_ms]
         erased: dict[str, int] = {}
+
+        def asked(texts: Sequence[bytes], times_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
+            return asked_by(due, texts, times_ms) >= 0
+
+        monitor.waiting = [labels.without(asked) for labels in monitor.waiting]
         for join in joins:
-            rows = join.erase(lambda texts, times_ms: asked_by(due, texts, times_ms) >= 0)
+            rows = join.erase(asked)
             texts = join.table.read(rows)
             places = asked_by(due, join.table.texts[rows].tolist(), join.table.event_time_ms[rows])
             erased |= {text.prediction_id: place for text, place in zip(texts, places.tolist(), strict=True)}

@@ -8,7 +8,7 @@ import numpy as np
 
 from tailrace.backends.ports import Output
 from tailrace.core.attribution import Attribution
-from tailrace.core.closed_events import Asked
+from tailrace.core.erasure import Asked
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
 from tailrace.core.monitoring import HOUR_MS

@@ -142,7 +142,7 @@ class FeedbackProcessor:
             outputs += self._tick(tick_ms)
             self._clock_due = True
         # Behind the tick: what it counts is still in the table.
-        outputs += state.erasing.erase(state.labels, state.watermark_ms)
+        outputs += state.erasing.erase(state.labels, state.monitor, state.watermark_ms)
         outputs += self._store.write(state)
         outputs += self._store.sweep()
         outputs += self._labels.side(state.labels, now_ms)
