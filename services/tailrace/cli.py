@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tailrace import cli_access, cli_models, cli_stream, cli_telemetry, cli_usecase
+from tailrace import cli_access, cli_erasure, cli_models, cli_stream, cli_telemetry, cli_usecase
 from tailrace.backends.settings import Settings, load_settings
 from tailrace.errors import BrokerUnavailable, ConfigError, TailraceError, UseCaseError
 
@@ -31,7 +31,14 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Topics of a use case.")
 app.add_typer(topics_app, name="topics")
-for part in (cli_usecase.app, cli_models.app, cli_stream.app, cli_telemetry.app, cli_access.app):
+for part in (
+    cli_usecase.app,
+    cli_models.app,
+    cli_stream.app,
+    cli_erasure.app,
+    cli_telemetry.app,
+    cli_access.app,
+):
     app.registered_commands.extend(part.registered_commands)
     app.registered_groups.extend(part.registered_groups)
 

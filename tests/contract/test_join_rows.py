@@ -7,13 +7,28 @@ W = 100 s, L = 10 s, C = 1000 s, S = 5 s; outcomes wait a day for their predicti
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from join_streams import Driver, KafkaFeedback, MemoryFeedback, Step, labels, play, unattributed, use_case
+from erasures import asked, told_of
+from join_streams import (
+    PATIENCE_S,
+    START_MS,
+    Driver,
+    KafkaFeedback,
+    MemoryFeedback,
+    Step,
+    labels,
+    play,
+    unattributed,
+    use_case,
+)
 
+from tailrace.backends.codec import encode
 from tailrace.backends.settings import Settings
+from tailrace.contracts.topics import Topics
 from tailrace.core import closed_events
 from tailrace.feedback import label_join
 
@@ -50,10 +65,14 @@ class Row:
     """One row being played."""
 
     def __init__(self, driver: Driver, name: str, *steps: Step) -> None:
-        self.name = f"{name}-{next(begins)}"
-        play(driver, APART_S * int(self.name.rpartition("-")[2]), self.name, steps)
-        self.said = labels(driver, self.name)
-        self.aside = unattributed(driver, self.name)
+        number = next(begins)
+        self.name, self.begin_s, self._driver = f"{name}-{number}", APART_S * number, driver
+        self.go_on(*steps)
+
+    def go_on(self, *steps: Step) -> None:
+        play(self._driver, self.begin_s, self.name, steps)
+        self.said = labels(self._driver, self.name)
+        self.aside = unattributed(self._driver, self.name)
 
     def of(self, prediction: str = "a", label: str = "value") -> Said:
         return self.said.get((prediction, label), [])
@@ -241,6 +260,29 @@ def test_rows_25_and_26_versions_are_contiguous_whoever_was_killed_or_rebalanced
     assert [(1, PROVISIONAL, 1), (1, FINAL, 2), (2, FINAL, 3)] == row.of(label="revenue")
     for said in row.said.values():
         assert list(range(1, len(said) + 1)) == [version for _, _, version in said]
+
+
+def test_row_29_what_is_kept_of_an_entity_is_erased_and_later_outcomes_are_orphans(driver: Driver) -> None:
+    row = Row(driver, "29", p(), p("other", customer="d"), p("after", 4), o(5), order("x", 5, 1.0), wm(6))
+    topics = Topics(driver.use_case.name)
+    until_ms = START_MS + (row.begin_s + 3) * 1_000
+    request = asked(f"{row.name}/c", until_ms, entity="customer", of=driver.use_case.name)
+    driver.send([(topics.retraining, encode(request), [])])
+    others = [Step("reports", 50, {"offer_id": event, "value": 1.0}) for event in ("other", "after")]
+    row.go_on(o(50, 3, 1), *others, wm(120), wm(2 * DAY_S))
+    deleted = [key for key, value in driver.read(topics.labels) if value is None and row.name.encode() in (key or b"")]
+    assert [f"{row.name}/a".encode()] == deleted
+    assert [(1, PROVISIONAL, 1)] == row.of()
+    assert [(1, PROVISIONAL, 1), (1, FINAL, 2)] == row.of("other") == row.of("after")
+    assert ("a", "orphan") in row.aside
+    if isinstance(driver, KafkaFeedback):
+        deadline = time.monotonic() + PATIENCE_S
+        while left := told_of(driver, f"{row.name}/a"):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+        driver.restart()
+        row.go_on(wm(2 * DAY_S + 1))
+        assert not told_of(driver, f"{row.name}/a")
 
 
 def _ends(row: Row, label: str) -> dict[str, float | None]:

@@ -125,6 +125,15 @@ class NaiveJoin:
         ]
         return [self.events.pop(event_id) for event_id in over]
 
+    def erase(self, entity: str, value: str, before_ms: int) -> list[Scored]:
+        gone = [
+            event_id
+            for event_id, state in self.events.items()
+            for first in [judged.prediction for judged in state.judged[:1]]
+            if msgspec.json.decode(first.entities)[entity] == value and first.event_time_ms <= before_ms
+        ]
+        return [judged.prediction for event_id in gone for judged in self.events.pop(event_id).judged]
+
     def _hold(self, event_id: str, outcome: Outcome) -> None:
         if outcome.time_ms + self.spec.hold_ms <= self.watermark_ms:
             horizon_ms = outcome.time_ms + self.spec.lateness_ms + self.spec.correction_ms

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -195,14 +196,15 @@ class KafkaFeedback:
     def __init__(self, settings: Settings, declared: UseCase) -> None:
         self.use_case, self._settings, self._topics = declared, settings, Topics(declared.name)
         apply(settings.model_copy(update={"partitions": 1}), declared)
-        self._producer = producer(settings)
+        self._producer, self._beside = producer(settings), ThreadPoolExecutor(1)
         self._reader = group_reader(settings, self._topics.group("feedback"))
         self._sent: Counter[str] = Counter()
         self._start()
 
     def _start(self) -> None:
-        self._lifecycle = Lifecycle("feedback", self.use_case.name)
-        processor = _AtRest(self.use_case, self._changelog, lambda: None, Metrics(self.use_case.name))
+        declared = self.use_case
+        self._lifecycle = Lifecycle("feedback", declared.name)
+        processor = _AtRest(declared, self._changelog, lambda: None, Metrics(declared.name), self._beside)
         group = self._topics.group("feedback")
         self._thread = threading.Thread(
             target=run_transactional,
@@ -212,7 +214,8 @@ class KafkaFeedback:
         self._thread.start()
 
     def _changelog(self) -> list[tuple[bytes, bytes | None]]:
-        return [(m.key or b"", m.value) for m in read_topic(self._settings, self._topics.feedback_changelog)]
+        found = read_topic(self._settings, self._topics.feedback_changelog, settled=True)
+        return [(m.key or b"", m.value) for m in found]
 
     def send(self, records: Sequence[tuple[str, bytes | None, list[tuple[str, bytes]]]]) -> None:
         for topic, value, headers in records:
@@ -264,9 +267,9 @@ def labels(driver: Driver, row: str) -> dict[tuple[str, str], list[tuple[float |
     """What was said of the predictions of a row: (label, status, version), by prediction and label."""
     found: dict[tuple[str, str], list[tuple[float | None, str, int]]] = {}
     for key, value in driver.read(Topics(driver.use_case.name).labels):
-        if not (key or b"").startswith(row.encode() + b"/"):
+        if value is None or not (key or b"").startswith(row.encode() + b"/"):
             continue
-        record = msgspec.json.decode(value or b"", type=LabelledPrediction)
+        record = msgspec.json.decode(value, type=LabelledPrediction)
         at = (record.prediction_id.partition("/")[2], record.label_name)
         found.setdefault(at, []).append((record.label, record.status, record.label_version))
     return found
@@ -274,12 +277,9 @@ def labels(driver: Driver, row: str) -> dict[tuple[str, str], list[tuple[float |
 
 def unattributed(driver: Driver, row: str) -> list[tuple[str, str]]:
     """Dead letters of a row that stem from joins: the event or entity, and the reason."""
-    found = []
-    for key, value in driver.read(Topics(driver.use_case.name).dead_letters):
-        if (key or b"").startswith(row.encode() + b"/"):
-            side = msgspec.json.decode(value or b"")
-            found.append((side["event_id"].partition("/")[2], side["reason"]))
-    return sorted(found)
+    letters = driver.read(Topics(driver.use_case.name).dead_letters)
+    sides = [msgspec.json.decode(value or b"") for key, value in letters if (key or b"").startswith(f"{row}/".encode())]
+    return sorted((side["event_id"].partition("/")[2], side["reason"]) for side in sides)
 
 
 def _records(

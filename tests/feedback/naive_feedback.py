@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from tailrace.backends.codec import decode, encode
 from tailrace.backends.ports import Message
 from tailrace.contracts.quality import Alarm, Drift, Quality
 from tailrace.contracts.records import LabelledPrediction, Prediction
+from tailrace.contracts.retraining import EraseRequested, OperatorAction
 from tailrace.contracts.topics import Topics
 from tailrace.core.joins import Outcome, Scored
 from tailrace.core.judged import Judged as Judgements
@@ -137,6 +139,7 @@ class NaiveFeedback:
         outcomes = use_case.label.topic.name
         self._marks = Watermarks(dict.fromkeys((self._topics.predictions, self._topics.shadow, outcomes), 5_000))
         self._reached = -1
+        self._erasing: list[EraseRequested] = []
 
     def process(self, batch: Sequence[Message], now_ms: int) -> list[Record]:
         """Takes a batch: predictions, then shadows, then outcomes, then time."""
@@ -167,8 +170,37 @@ class NaiveFeedback:
         tick_ms = self._reached // HOUR_MS * HOUR_MS
         if tick_ms > self._monitor.ticked_ms:
             outputs += self._tick(tick_ms)
+        for message in [m for m in batch if m.topic == self._topics.retraining]:
+            self._erasing.append(decode(EraseRequested, message.value or b""))
+        due = [request for request in self._erasing if request.before_ms <= self._reached]
+        self._erasing = [request for request in self._erasing if request not in due]
+        outputs += self._erase(due)
         side, self._join.side = self._join.side, []
         return outputs + [(self._topics.dead_letters, one.event_id.encode(), encode(one)) for one in side]
+
+    def _erase(self, due: list[EraseRequested]) -> list[Record]:
+        names: list[str] = []
+        answers: list[Record] = []
+        for request in due:
+            self._monitor.waiting = [
+                labels.taken(
+                    np.array([at for at in range(len(labels.texts)) if not _is_asked(request, labels, at)], int)
+                )
+                for labels in self._monitor.waiting
+            ]
+            gone = [of.prediction_id for of in self._join.erase(request.entity, request.value, request.before_ms)]
+            evidence = {
+                "entity": request.entity,
+                "digest": hashlib.sha256(f"{request.entity}={request.value}".encode()).hexdigest(),
+                "before_ms": str(request.before_ms),
+                "predictions": str(len(gone)),
+            }
+            reason = f"asked for by {request.by}: {request.reason}"
+            said = {"use_case": request.use_case, "action": "erased", "by": "feedback", "reason": reason}
+            answer = OperatorAction(**said, at_ms=self._reached, evidence=evidence)
+            answers.append((self._topics.retraining, request.use_case.encode(), encode(answer)))
+            names += gone
+        return [*((self._topics.labels, name.encode(), None) for name in sorted(names)), *answers]
 
     def _predict(self, message: Message, now_ms: int) -> list[Change]:
         value = message.value or b""
@@ -272,6 +304,11 @@ class NaiveFeedback:
             slices=msgspec.json.decode(of.slices, type=dict[str, str]),
         )
         return self._topics.labels, of.prediction_id.encode(), encode(record)
+
+
+def _is_asked(request: EraseRequested, labels: Judgements, at: int) -> bool:
+    entities = msgspec.json.decode(labels.texts[at])[3]
+    return entities[request.entity] == request.value and int(labels.event_time_ms[at]) <= request.before_ms
 
 
 def _judgement(change: Change, label: float) -> Judgements:

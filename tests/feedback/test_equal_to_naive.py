@@ -41,12 +41,14 @@ class Worker:
 
     def restart(self) -> None:
         first = [(1, CHAMPION)]
-        changelog = [(o.key or b"", o.value) for o in self.outputs if o.topic == TOPICS.feedback_changelog]
         self.processor = FeedbackProcessor(
-            self.use_case, lambda: changelog, lambda: first.pop() if first else None, Metrics("disordered")
+            self.use_case, self._changelog, lambda: first.pop() if first else None, Metrics("disordered")
         )
         names = (TOPICS.predictions, TOPICS.shadow, self.use_case.label.topic.name)
         self.processor.assigned([Assigned(name, at, -1, "") for name in names for at in range(2)])
+
+    def _changelog(self) -> list[tuple[bytes, bytes | None]]:
+        return [(o.key or b"", o.value) for o in self.outputs if o.topic == TOPICS.feedback_changelog]
 
     def said(self) -> list[Record]:
         said = [(o.topic, o.key, o.value) for o in self.outputs if o.topic != TOPICS.feedback_changelog]

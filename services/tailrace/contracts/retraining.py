@@ -127,6 +127,21 @@ class OperatorAction(msgspec.Struct, frozen=True, kw_only=True, tag="action"):
     evidence: dict[str, str]
 
 
+class EraseRequested(msgspec.Struct, frozen=True, kw_only=True, tag="erase"):
+    """A person asks that what is kept of an entity, of events up to `before_ms` of event time, be erased.
+
+    The record names the entity for as long as the topic keeps it: whoever copies the topics later has to know.
+    """
+
+    use_case: str
+    entity: str
+    value: str
+    before_ms: int
+    by: str
+    reason: str
+    requested_at_ms: int
+
+
 class RollbackRequested(msgspec.Struct, frozen=True, kw_only=True, tag="rollback"):
     """A person asks to go back to the previous champion."""
 
@@ -145,4 +160,5 @@ RetrainingRecord = (
     | PromoteRequested
     | RollbackRequested
     | OperatorAction
+    | EraseRequested
 )

@@ -38,6 +38,7 @@ CHANNELS: dict[str, tuple[type[msgspec.Struct], ...]] = {
         retraining.PromoteRequested,
         retraining.RollbackRequested,
         retraining.OperatorAction,
+        retraining.EraseRequested,
     ),
     "control": (records.RoutingTable,),
     "dead_letters": (records.DeadLetter, records.DeadLettersReplayed),

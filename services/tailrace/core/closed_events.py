@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrace.core.due_times import DueTimes
+from tailrace.core.erasure import Asked
 from tailrace.core.event_blocks import Packed, add, pack, unpack
 from tailrace.core.join_records import JoinSpec
 from tailrace.core.join_table import JoinTable, Rows
@@ -120,16 +121,23 @@ class ClosedEvents:
         """Unpacks events in disjoint ascending spans of event time, and packs none in them until told otherwise."""
         self._left_out = spans
         for number, block in list(self._blocks.items()):
-            if not any(
+            if any(
                 start + self._until_ms <= block.last_ms and block.first_ms < end + self._until_ms
                 for start, end in spans
             ):
-                continue
-            events = np.flatnonzero(block.there)
-            content = unpack(block.packed, events.tolist())
-            mine = events[within(spans, content.columns["event_time_ms"][content.first])]
-            if mine.size:
-                self.keep(self._unpack(number, mine.tolist()))
+                self._wake_asked(number, lambda _, times_ms: within(spans, times_ms))
+
+    def wake_asked(self, asked: Asked) -> None:
+        """Unpacks the events that are asked for."""
+        for number in list(self._blocks):
+            self._wake_asked(number, asked)
+
+    def remove(self, heads: Rows) -> None:
+        """Takes out events, int64 (n,) first rows, none of which is packed. O(all)."""
+        self._kept.remove(heads)
+        waiting = [(closed, closed.heads[~np.isin(closed.heads, heads)]) for closed in self._waiting]
+        self._waiting = deque(closed._replace(heads=left) for closed, left in waiting if left.size)
+        self._waits = sum(len(closed.heads) for closed in self._waiting)
 
     def pack(self, known_ms: int, outcomes: OutcomeTable | None, *, busy: bool = False) -> None:
         """Packs events of which nothing has become known since a time, some at once.
@@ -196,6 +204,15 @@ class ClosedEvents:
         if self.told is not None:
             self.told(heads, -1)
         return heads
+
+    def _wake_asked(self, number: int, asked: Asked) -> None:
+        block = self._blocks[number]
+        events = np.flatnonzero(block.there)
+        content = unpack(block.packed, events.tolist())
+        texts = [content.texts[at] for at in content.first.tolist()]
+        mine = events[asked(texts, content.columns["event_time_ms"][content.first])]
+        if mine.size:
+            self.keep(self._unpack(number, mine.tolist()))
 
     def _wake_due(self, until_ms: int) -> None:
         """Puts all events that can be forgotten by a time among those that are kept in the table."""

@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrace.core.join_table import Rows
+from tailrace.core.join_table import JoinTable, Rows
 
 BUCKETS_PER_SPAN = 4_096
 
@@ -66,7 +66,30 @@ class DueTimes:
         for number, parts in self._buckets.items():
             self._buckets[number] = [(due_ms, new[rows]) for due_ms, rows in parts]
 
+    def remove(self, rows: Rows) -> None:
+        """Takes out rows, int64 (n,), whenever they are due. O(all)."""
+        for number, parts in list(self._buckets.items()):
+            due_ms, waiting = (np.concatenate(part) for part in zip(*parts, strict=True))
+            kept = ~np.isin(waiting, rows)
+            if kept.any():
+                self._buckets[number] = [(due_ms[kept], waiting[kept])]
+            else:
+                del self._buckets[number]
+        self._order = sorted(self._buckets)
+
     def take_oldest(self) -> Rows:
         """Takes out the rows of the first bucket that there is: int64 (n,), none where nothing waits."""
         end_ms = self.first_end()
         return self.take(end_ms) if end_ms is not None else np.empty(0, np.int64)
+
+
+def in_order(table: JoinTable, heads: Rows) -> Rows:
+    """Events, int64 (n,) first rows, by the time they are due, then by id."""
+    times = table.event_time_ms[heads]
+    order = np.argsort(times, kind="stable")
+    heads, times = heads[order], times[order]
+    if not (times[1:] == times[:-1]).any():
+        return heads
+    names = table.event_ids(heads)
+    due = times.tolist()
+    return heads[sorted(range(len(heads)), key=lambda at: (due[at], names[at]))]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tailrace.core.closed_events import ClosedEvents
 from tailrace.core.conflicts import chain_predictions, enter_reduced, enter_single
-from tailrace.core.due_times import DueTimes
+from tailrace.core.due_times import DueTimes, in_order
+from tailrace.core.erasure import Asked
 from tailrace.core.held_outcomes import HeldOutcomes
 from tailrace.core.join_records import Arrivals, JoinSpec, Outcome, Reports, Scored, Unattributed
 from tailrace.core.join_table import NO_OUTCOME, JoinTable, Rows
@@ -91,9 +92,7 @@ class JoinState:
         rows = table.add(new.texts, new.event_time_ms, new.score, cohorts, new.flags)
         heads = index.enter(new.event_ids, rows)
         fresh = heads == rows
-        chained: list[int] = []
-        if not fresh.all():
-            chained = chain_predictions(table, np.flatnonzero(~fresh).tolist(), heads, rows, self.counts)
+        chained = chain_predictions(table, np.flatnonzero(~fresh).tolist(), heads, rows, self.counts)
         if len(self.held):
             early = self.held.held(new.event_ids) & fresh
             self._take_held([new.event_ids[at] for at in np.flatnonzero(early).tolist()], rows[early])
@@ -141,22 +140,34 @@ class JoinState:
         for event_id, outcomes in self.held.take_due(self.watermark_ms):
             for outcome in outcomes:
                 self._aside(event_id, outcome, "orphan")
-        heads = self._in_order(self._due.take(self.watermark_ms))
+        heads = in_order(self.table, self._due.take(self.watermark_ms))
         if not heads.size:
             return judged
-        table = self.table
-        table.closed[heads] = True
+        self.table.closed[heads] = True
         self.touched.append(heads)
         self.closed.add(heads, self.watermark_ms)
-        rows, events = table.expand(heads)
+        rows, events = self.table.expand(heads)
         if len(rows) > len(heads):
-            names = [text.prediction_id for text in table.read(rows)]
+            names = [text.prediction_id for text in self.table.read(rows)]
             rows = rows[sorted(range(len(rows)), key=lambda at: (events[at], names[at]))]
         return Changes.joined([judged, self._settle(rows)])
 
     def forget(self) -> None:
         """Forgets events that can no longer be corrected; `take_gone` hands them over."""
         self._remove(self.closed.take(self.watermark_ms))
+
+    def erase(self, asked: Asked) -> Rows:
+        """Forgets the events that are asked for, whatever is known of them; gives the rows `take_gone` hands over. O(all)."""
+        self.closed.wake_asked(asked)
+        table = self.table
+        rows = np.setdiff1d(table.in_use(), np.concatenate([_NOWHERE, *self._gone]))
+        heads = rows[table.head[rows] == rows]
+        heads = heads[asked(table.texts[heads].tolist(), table.event_time_ms[heads])]
+        self._due.remove(heads)
+        self.closed.remove(heads)
+        self._early.difference_update(table.event_ids(heads))
+        self._remove(heads)
+        return table.expand(heads)[0]
 
     def take_gone(self) -> Rows:
         """Rows of events that were forgotten since the last call; the caller frees them."""
@@ -239,17 +250,6 @@ class JoinState:
     def _end_ms(self, heads: Rows) -> NDArray[np.int64]:
         return self.table.event_time_ms[heads] + (self.spec.window_ms + self.spec.lateness_ms)
 
-    def _in_order(self, heads: Rows) -> Rows:
-        """Events by the time they were due, then by id."""
-        times = self.table.event_time_ms[heads]
-        order = np.argsort(times, kind="stable")
-        heads, times = heads[order], times[order]
-        if not (times[1:] == times[:-1]).any():
-            return heads
-        names = self.table.event_ids(heads)
-        due = times.tolist()
-        return heads[sorted(range(len(heads)), key=lambda at: (due[at], names[at]))]
-
     def _remove(self, heads: Rows) -> None:
         if not heads.size:
             return
@@ -277,13 +277,13 @@ class JoinState:
         new = {name for name, row in zip(event_ids, rows, strict=True) if row < 0 and name not in self.held}
         excess = len(self) + len(new) - self.spec.max_events
         # What can only be corrected goes before what still waits for its outcome.
-        while excess > 0 and (oldest := self._in_order(self.closed.take_oldest())).size:
+        while excess > 0 and (oldest := in_order(self.table, self.closed.take_oldest())).size:
             heads, kept = oldest[:excess], oldest[excess:]
             self.closed.keep(kept)
             self.counts["evicted_closed"] += len(heads)
             excess -= len(heads)
             self._remove(heads)
-        while excess > 0 and (oldest := self._in_order(self._due.take_oldest())).size:
+        while excess > 0 and (oldest := in_order(self.table, self._due.take_oldest())).size:
             heads, kept = oldest[:excess], oldest[excess:]
             self._due.add(self._end_ms(kept), kept)
             for text in self.table.read(heads):

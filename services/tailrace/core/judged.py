@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrace.core.erasure import Asked
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.prediction_texts import Text
 
@@ -55,6 +56,10 @@ class Judged(NamedTuple):
         texts, slices = ([column[place] for place in places.tolist()] for column in (self.texts, self.slices))
         times = self.known_at_ms[places], self.event_time_ms[places]
         return Judged(*times, texts, self.scores[places], self.positive[places], slices, self.source[places])
+
+    def without(self, asked: Asked) -> Judged:
+        """Those of events that are not asked for."""
+        return self.taken(np.flatnonzero(~asked(self.texts, self.event_time_ms)))
 
     def in_order(self) -> Judged:
         """By the time they became known, then event time, then prediction id."""

@@ -65,6 +65,7 @@ class Monitor:
 
     Attributes:
         sources: Who reports labels, and whether they are to be trusted.
+        waiting: Labels of the champion that the next ticks feed to its detectors.
         lost: Which events may have lost their outcomes.
         drops: By metric, at the last tick: how much worse the champion was than at its gates, and the limit.
     """
@@ -74,7 +75,7 @@ class Monitor:
         self._state = snapshot or MonitorSnapshot()
         self._state.format = FORMAT
         self._champion: Champion | None = None
-        self._waiting: list[Judged] = []
+        self.waiting: list[Judged] = []
         self._psi_spec = next((d for d in spec.detectors if isinstance(d, PSI)), None)
         self._loss_specs = [d for d in spec.detectors if not isinstance(d, PSI)]
         self._psi: PSIState | None = None
@@ -140,7 +141,7 @@ class Monitor:
         self._state.drift = ""
         self._state.psi_since_ms = self._state.ticked_ms
         self._state.sample.rows = 0
-        self._waiting = []
+        self.waiting = []
         gone = {name: alarm for name, alarm in self._state.alarms.items() if alarm.kind not in SUSPECT}
         for name in gone:
             del self._state.alarms[name]
@@ -154,7 +155,7 @@ class Monitor:
     def judged(self, labels: Judged) -> None:
         """Takes the champion's labels that have just become final; their losses are fed at the next tick."""
         if self._champion is not None and labels.texts:
-            self._waiting.append(labels)
+            self.waiting.append(labels)
 
     def judged_again(self, labels: Judged) -> None:
         """Takes labels again after a restart, but for those that a tick has fed already."""
@@ -247,9 +248,9 @@ class Monitor:
         return join_alarms(self._book, finding)
 
     def _feed_losses(self, now_ms: int, names: Sequence[str]) -> list[Alarm]:
-        waiting = Judged.joined(self._waiting)
+        waiting = Judged.joined(self.waiting)
         due = waiting.known_at_ms <= now_ms
-        self._waiting = [waiting.taken(np.flatnonzero(~due))]
+        self.waiting = [waiting.taken(np.flatnonzero(~due))]
         # What such labels say is not what happened.
         for spans in (self.lost.spans, self.lost.doubtful(now_ms, self._spec.attribution_ms)):
             due &= ~within(spans, waiting.event_time_ms)
@@ -367,6 +368,5 @@ class Monitor:
             found |= {"change_ms": str(state.change_ms), "labels_since_change": str(state.since_change)}
         for name, (worse, limit) in self.drops.items():
             found[f"{name}_drop"] = f"{worse:.6f} of {limit:g}"
-        for alarm in self._state.alarms.values():
-            found[f"{alarm.detector} on {alarm.subject}"] = f"{alarm.value:.6f}"
-        return found
+        alarms = self._state.alarms.values()
+        return found | {f"{alarm.detector} on {alarm.subject}": f"{alarm.value:.6f}" for alarm in alarms}

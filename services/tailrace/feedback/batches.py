@@ -112,7 +112,10 @@ def read_batches(found: Sequence[Batch]) -> tuple[JoinTable, Rows]:
         for name, data in batch.columns.items():
             column = getattr(table, name)
             column[rows[at]] = np.frombuffer(data, column.dtype)[known]
-        gone.append(rows[_places(serials, np.frombuffer(batch.gone, np.int64))[0]])
+        left = np.frombuffer(batch.gone, np.int64)
+        gone.append(rows[_places(serials, left)[0]])
+        # What was erased is told of nowhere else by then, and its numbers must not come again while this is told.
+        table.next_serial = max(table.next_serial, int(left.max(initial=-1)) + 1)
     table.remove(np.unique(np.concatenate(gone)))
     return table, _index(table)
 

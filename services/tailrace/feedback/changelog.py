@@ -17,6 +17,7 @@ import numpy as np
 
 from tailrace.backends.codec import encode
 from tailrace.backends.ports import Output
+from tailrace.contracts.retraining import EraseRequested
 from tailrace.core.join_records import Outcome
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.monitor_state import MonitorSnapshot
@@ -24,6 +25,7 @@ from tailrace.core.outcome_table import OutcomeTable
 from tailrace.core.window_counts import WindowCounts, WindowKey
 from tailrace.errors import StateCorrupt
 from tailrace.feedback.batches import Batch, batches, read_batches, read_outcomes
+from tailrace.feedback.sweeping import Sweep
 
 FORMAT = 4
 _LABEL = b"label:"
@@ -33,6 +35,8 @@ _SOURCES = b"sources"
 _WINDOW = b"window:"
 _MONITOR = b"monitor"
 _WATERMARK = b"watermark"
+_ERASED = b"erased"
+_ERASING = b"erasing"
 TASK = b"task"
 
 
@@ -79,6 +83,7 @@ class Changelog:
         self._newest_ms = -1
         self._next = 0
         self._sources = 0
+        self._erased = np.empty(0, np.int64)
         self._expiring: deque[tuple[int, bytes]] = deque()
         self._encoder = msgspec.msgpack.Encoder()
         self._outcomes = msgspec.msgpack.Decoder(list[Outcome])
@@ -101,6 +106,27 @@ class Changelog:
         """Deletes batches that speak only of what is forgotten at this time."""
         while self._expiring and self._expiring[0][0] <= watermark_ms:
             yield Output(self._topic, self._expiring.popleft()[1], None, self._partition)
+
+    def erased(self, serials: Rows) -> Iterator[Output]:
+        """Notes predictions that were erased, by serial number, int64 (n,), until a sweep has gone over their records."""
+        if serials.size:
+            self._erased = np.union1d(self._erased, serials)
+            yield Output(self._topic, self._prefix + _ERASED, self._erased.tobytes(), self._partition)
+
+    def sweep(self) -> Sweep | None:
+        """What takes erased predictions out of their records; None where there are none."""
+        return Sweep(self._batch, self._prefix + _ERASED, self._erased) if self._erased.size else None
+
+    def swept(self, sweep: Sweep) -> Iterator[Output]:
+        """What a sweep has found, unless more was erased meanwhile, or what was had not been committed."""
+        if not sweep.is_whole or not np.array_equal(sweep.serials, self._erased):
+            return
+        self._erased = np.empty(0, np.int64)
+        kept = {key for _, key in self._expiring}
+        for key, value in sweep.rewritten.items():
+            if key in kept:
+                yield Output(self._topic, key, value, self._partition)
+        yield Output(self._topic, self._prefix + _ERASED, None, self._partition)
 
     def held(self, event_id: str, outcomes: list[Outcome] | None) -> Output:
         """Outcomes held for an event; None once there are none."""
@@ -142,8 +168,9 @@ class Changelog:
             elif key.startswith(_WINDOW):
                 window = msgspec.json.decode(key[len(_WINDOW) :], type=WindowKey)
                 windows[window] = msgspec.json.decode(value, type=WindowCounts)
-            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL, _SOURCES, TASK)):
+            elif not key.startswith((_BATCH, _MONITOR, _WATERMARK, _LABEL, _SOURCES, _ERASED, _ERASING, TASK)):
                 raise ValueError(f"key {key!r} is of another format than {FORMAT}")
+        self._erased = np.frombuffer(newest.get(_ERASED, b""), np.int64)
         numbers = sorted(key for key in newest if key.startswith(_BATCH))
         decoder = msgspec.msgpack.Decoder(Batch)
         found = [decoder.decode(newest[key]) for key in numbers]
@@ -206,6 +233,23 @@ def read_clock(topic: str, newest: Mapping[bytes, bytes], label: str) -> Clock |
     if clock.label not in ("", label):
         raise unreadable(topic, f"it was kept for the label {clock.label!r}, the use case is judged by {label!r}")
     return clock
+
+
+def write_erasing(topic: str, pending: list[EraseRequested]) -> Output:
+    """Requests for erasure that wait, as a record of the topic."""
+    return Output(topic, _ERASING, encode(pending) if pending else None, 0)
+
+
+def read_erasing(topic: str, newest: Mapping[bytes, bytes]) -> list[EraseRequested]:
+    """Requests for erasure that wait.
+
+    Raises:
+        StateCorrupt: the record cannot be read.
+    """
+    try:
+        return msgspec.json.decode(newest.get(_ERASING, b"[]"), type=list[EraseRequested])
+    except msgspec.MsgspecError as error:
+        raise unreadable(topic, str(error)) from error
 
 
 def abandoned(topic: str, newest: Mapping[bytes, bytes], labels: Iterable[str]) -> Iterator[Output]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tailrace.backends.ports import Output
 from tailrace.core.attribution import Attribution
+from tailrace.core.erasure import Asked
 from tailrace.core.join_table import JoinTable, Rows
 from tailrace.core.joins import Arrivals, Changes, JoinSpec, JoinState, Outcome, Reports, Unattributed
 from tailrace.core.monitoring import HOUR_MS
@@ -31,6 +32,7 @@ class LabelJoin:
         self._join = JoinState(spec, watermark_ms)
         self._attribution = Attribution(spec) if spec.entity is not None else None
         self._packs = spec.entity is None
+        self._erased = [np.empty(0, np.int64)]
         if restored is not None:
             self._restore_join(restored)
 
@@ -87,6 +89,12 @@ class LabelJoin:
         self._join.forget()
         self.table.forget_cohorts()
 
+    def erase(self, asked: Asked) -> Rows:
+        """Forgets the predictions of events that are asked for; gives their rows, int64 (n,), there until `store`."""
+        rows = self._join.erase(asked)
+        self._erased.append(self.table.serial[rows])
+        return rows
+
     def store(self, changelog: Changelog) -> list[Output]:
         """What the changelog has to be told since the last call; frees what is gone."""
         join, table = self._join, self.table
@@ -95,6 +103,8 @@ class LabelJoin:
         touched = np.unique(touched)
         self._done(added, touched, gone)
         outputs = list(changelog.batch(table, join.outcomes, added, touched, gone))
+        outputs += changelog.erased(np.concatenate(self._erased))
+        self._erased = [np.empty(0, np.int64)]
         held = join.held
         if self._attribution is not None:
             held = self._attribution.held

@@ -7,6 +7,7 @@ worker that reads all partitions of both can join them without a repartitioning 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Executor
 from operator import attrgetter
 
 from tailrace.backends.ports import Assigned, Message, Output
@@ -36,6 +37,7 @@ class FeedbackProcessor:
         read_changelog: Gives the changelog from its beginning, as (key, value).
         follow: Gives (epoch, champion) when a newer routing table is in force, else None.
         metrics: Prometheus handles.
+        beside: Reads the changelog beside the worker, where something was erased; None: in between.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class FeedbackProcessor:
         read_changelog: Callable[[], Iterable[tuple[bytes, bytes | None]]],
         follow: Callable[[], tuple[int, Champion] | None],
         metrics: Metrics,
+        beside: Executor | None = None,
     ) -> None:
         self._use_case = use_case
         self._topics = Topics(use_case.name)
-        self._store = StateStore(use_case, read_changelog)
+        self._store = StateStore(use_case, read_changelog, beside)
         self._follow = follow
         self._metrics = metrics
         self._publisher = Publisher(use_case, metrics)
@@ -102,6 +105,7 @@ class FeedbackProcessor:
         for at, reports in outcomes:
             self._state.observe(at, reports)
         for message in by_topic.get(self._topics.retraining, []):
+            self._state.erasing.take(message)
             self._clock_due |= self._publisher.take_retraining(self._state.monitor, message)
         return outputs + self._advance(now_ms)
 
@@ -137,7 +141,10 @@ class FeedbackProcessor:
         if watermark is not None and tick_ms > state.monitor.ticked_ms:
             outputs += self._tick(tick_ms)
             self._clock_due = True
+        # Behind the tick: what it counts is still in the table.
+        outputs += state.erasing.erase(state.labels, state.monitor, state.watermark_ms)
         outputs += self._store.write(state)
+        outputs += self._store.sweep()
         outputs += self._labels.side(state.labels, now_ms)
         if self._clock_due or (outputs and now_ms - self._clock_at_ms >= CLOCK_EVERY_MS):
             self._clock_due, self._clock_at_ms = False, now_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
@@ -45,9 +46,9 @@ def run_alone(settings: Settings, use_case: UseCase, lifecycle: Lifecycle) -> No
     topics = Topics(use_case.name)
     group = topics.group("feedback")
     stand_by(settings, group, lifecycle, f"feedback of {use_case.name!r} is {workers_of(use_case)}")
-    with _following(settings, topics) as follow:
+    with _following(settings, topics) as follow, ThreadPoolExecutor(1, "sweep") as beside:
         read = partial(_read_changelog, settings, topics)
-        processor = FeedbackProcessor(use_case, read, follow, lifecycle.metrics)
+        processor = FeedbackProcessor(use_case, read, follow, lifecycle.metrics, beside)
         run_transactional(settings, group, subscriptions(use_case)["feedback"], group, processor, lifecycle)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tailrace.contracts.quality import Alarm
+from tailrace.contracts.topics import Topics
 from tailrace.core.joins import Arrivals, Changes, Reports
 from tailrace.core.monitor_state import Champion
 from tailrace.core.monitoring import Monitor
@@ -12,6 +13,7 @@ from tailrace.core.number_readings import NumberReadings
 from tailrace.core.quality import QualityWindows
 from tailrace.core.readings import Readings
 from tailrace.feedback.changelog import Clock, Restored
+from tailrace.feedback.erasing import Erasing
 from tailrace.feedback.label_state import LabelState
 from tailrace.feedback.overview import Overview, Ticked
 from tailrace.feedback.specs import counted_of, join_spec, kept_ms
@@ -29,6 +31,7 @@ class FeedbackState:
     Attributes:
         labels: What is kept of each label; the first judges the model.
         overview: Windows and monitor, over the tables of the joins.
+        erasing: What is to be erased.
     """
 
     def __init__(self, use_case: UseCase, restored: Sequence[Restored] = (), clock: Clock | None = None) -> None:
@@ -42,6 +45,7 @@ class FeedbackState:
         )
         snapshot = clock.monitor if clock is not None else None
         counts = [label.counts for label in self.labels]
+        self.erasing = Erasing(Topics(use_case.name))
         self.overview = Overview(use_case, counts, snapshot, restarted=bool(restored))
         self._changes: list[list[Changes]] = [[] for _ in self.labels]
 

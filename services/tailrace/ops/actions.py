@@ -5,17 +5,31 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 from confluent_kafka import Producer
 
-from tailrace.backends.codec import encode
-from tailrace.backends.kafka import producer
+from tailrace.backends.codec import decode, encode
+from tailrace.backends.kafka import producer, read_topic
 from tailrace.backends.settings import Settings
-from tailrace.contracts.retraining import OperatorAction, PromoteRequested, RetrainRequested, RollbackRequested
+from tailrace.contracts.retraining import (
+    EraseRequested,
+    OperatorAction,
+    PromoteRequested,
+    RetrainRequested,
+    RollbackRequested,
+)
 from tailrace.contracts.topics import Topics
+from tailrace.core.erasure import digest_of
 from tailrace.errors import BrokerUnavailable
 from tailrace.ops.dead_letters import replay
 
 ACKNOWLEDGED_S = 10.0
+NEWEST = 1_000
+"""Offsets at the end of each partition in which its newest event is looked for: records come in disorder."""
+
+
+class _Predicted(msgspec.Struct):
+    event_time_ms: int
 
 
 class Actions:
@@ -57,6 +71,29 @@ class Actions:
         )
         self._send(request, self._note("retrain_requested", by, reason, {"run_id": run_id}))
         return run_id
+
+    def erase(self, entity: str, value: str, by: str, reason: str) -> int | None:
+        """Asks that what is kept of an entity be erased, of events up to the newest prediction.
+
+        Returns:
+            That time, epoch milliseconds; None, and nothing is asked for, where there is no prediction.
+        """
+        newest = read_topic(self._settings, self._topics.predictions, newest=NEWEST)
+        times_ms = [decode(_Predicted, message.value).event_time_ms for message in newest if message.value is not None]
+        if not times_ms:
+            return None
+        request = EraseRequested(
+            use_case=self._topics.use_case,
+            entity=entity,
+            value=value,
+            before_ms=max(times_ms),
+            by=by,
+            reason=reason,
+            requested_at_ms=_now_ms(),
+        )
+        evidence = {"entity": entity, "digest": digest_of(entity, value), "before_ms": str(request.before_ms)}
+        self._send(request, self._note("erasure_requested", by, reason, evidence))
+        return request.before_ms
 
     def replay_dead_letters(self, by: str, reason: str, letters: str) -> int:
         """Sends dead letters with the reason code `letters`, or all for "", to their topics again; returns how many."""

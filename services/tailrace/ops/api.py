@@ -63,6 +63,13 @@ class Replay(Action):
     code: str = Field(default="", max_length=100, description="Only letters with this reason code; empty for all.")
 
 
+class Erase(Action):
+    """An entity of which nothing is to be kept."""
+
+    entity: str = Field(min_length=1, max_length=200, description="Its column.")
+    value: str = Field(min_length=1, max_length=1_000, description="Which one.")
+
+
 class Problem(BaseModel):
     """Why a request was refused, and what to do next."""
 
@@ -227,6 +234,25 @@ def _actions(settings: Settings, use_case: UseCase, follower: Follower, door: Do
     def replay_dead_letters(body: Replay, who: str = caller) -> dict[str, int]:
         """Sends dead letters to the topics they came from, byte for byte and once."""
         return {"sent": actions.replay_dead_letters(who, body.reason, body.code)}
+
+    @api.post("/erase", status_code=202, responses=_problems(404, 409))
+    def erase(body: Erase, who: str = caller) -> dict[str, Any]:
+        """Asks that what is kept of an entity be erased, of events up to the newest prediction."""
+        known = use_case.plan.entities
+        if body.entity not in known:
+            raise HTTPException(
+                404, f"there is no entity {body.entity!r}; those of this use case are {', '.join(known)}"
+            )
+        if use_case.parallel_feedback:
+            raise HTTPException(
+                409,
+                "feedback of this use case is parallel, and what its tasks keep cannot be erased; take `parallel_feedback` "
+                "out of the declaration, or see docs/erasure.md for when it goes by itself",
+            )
+        before_ms = actions.erase(body.entity, body.value, who, body.reason)
+        if before_ms is None:
+            raise HTTPException(409, "there is nothing to erase: no prediction has been made yet")
+        return {"status": "requested", "by": who, "before_ms": before_ms}
 
     return api
 

@@ -182,6 +182,18 @@ class Candidate(Fault, frozen=True):
     model: str
 
 
+class Erasure(Fault, frozen=True):
+    """A person asks that nothing be kept of an entity, of events before that moment.
+
+    Args:
+        entity: Column of the entity.
+        value: Which one.
+    """
+
+    entity: str
+    value: str
+
+
 AnyFault = (
     CovariateShift
     | ConceptShift
@@ -194,6 +206,7 @@ AnyFault = (
     | Poison
     | Crash
     | Candidate
+    | Erasure
 )
 
 

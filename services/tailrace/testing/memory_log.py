@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from tailrace.backends.ports import Headers, Message, Output
+from tailrace.contracts.records import WATERMARK_HEADER
 from tailrace.contracts.topics import TopicSpec
 from tailrace.core.partitioning import partitions_of
 
@@ -118,6 +119,12 @@ class MemoryLog:
         for (topic, number), (keys, values, all_headers) in waiting.items():
             self._partitions[topic][number].extend(keys, values, now_ms, all_headers)
             self.written[topic] += len(values) - values.count(None)
+
+    def punctuate(self, topic: str, watermark_ms: int, now_ms: int) -> None:
+        """States a watermark on every partition of a topic."""
+        headers = [(WATERMARK_HEADER, str(watermark_ms).encode())]
+        numbers = range(len(self._partitions[topic]))
+        self.append([Output(topic, None, None, number, headers) for number in numbers], now_ms)
 
     def _numbers(self, records: Sequence[Output]) -> list[int]:
         """Partition of each record; keyless ones go to the first."""

@@ -21,10 +21,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from tailrace.backends.ports import Output
 from tailrace.backends.recordings import Recording, to_recording
 from tailrace.backends.settings import Settings, load_settings
-from tailrace.contracts.records import WATERMARK_HEADER
 from tailrace.core.durations import milliseconds
 from tailrace.core.partitioning import partitions_of
 from tailrace.feedback.specs import join_spec
@@ -37,6 +35,7 @@ from tailrace.testing.faults import (
     Disorder,
     Drop,
     Duplicate,
+    Erasure,
     LabelDelay,
     Malformed,
     Poison,
@@ -44,7 +43,6 @@ from tailrace.testing.faults import (
     check,
 )
 from tailrace.testing.injection import inject
-from tailrace.testing.memory_log import MemoryLog
 from tailrace.testing.sent_streams import Stream, stream_of, streams_of
 from tailrace.testing.shells import Features, Transactional, feedback, inference, rollout
 from tailrace.testing.simulation import Counts, Simulation, Verdict, run_of
@@ -61,6 +59,7 @@ __all__ = [
     "Disorder",
     "Drop",
     "Duplicate",
+    "Erasure",
     "LabelDelay",
     "Malformed",
     "Poison",
@@ -182,7 +181,7 @@ class _Loop:
         # Whole steps: a watermark inside a step would be one that no other run has.
         for at_ms in range(begin_ms, last_ms + 1, step_ms):
             upto_ms = at_ms + step_ms
-            self._register_candidates(at_ms, upto_ms)
+            self._intervene(at_ms, upto_ms)
             self._punctuate_silent(upto_ms)
             for turn in self._turns:
                 for producer in turn:
@@ -203,7 +202,7 @@ class _Loop:
 
     def _punctuate_silent(self, now_ms: int) -> None:
         for topic in self._silent if self._states_time else ():
-            punctuate(self._world.log, topic, now_ms, now_ms)
+            self._world.log.punctuate(topic, now_ms, now_ms)
 
     def _settle(self, now_ms: int) -> None:
         """Steps every service, in a fixed order, until none has anything to do.
@@ -236,10 +235,15 @@ class _Loop:
         mine = [fault for fault in self._faults if isinstance(fault, Crash) and fault.service == service]
         return Crashes([fault.span_ms(begin_ms)[0] for fault in mine])
 
-    def _register_candidates(self, from_ms: int, until_ms: int) -> None:
+    def _intervene(self, from_ms: int, until_ms: int) -> None:
+        """Lets people do what they do in a step, at its begin."""
         for number, fault in enumerate(self._faults):
-            if isinstance(fault, Candidate) and from_ms <= fault.span_ms(self._result.begin_ms)[0] < until_ms:
+            if not from_ms <= fault.span_ms(self._result.begin_ms)[0] < until_ms:
+                continue
+            if isinstance(fault, Candidate):
                 self._trainer.register(Path(fault.model).read_bytes(), run_of(number), from_ms)
+            elif isinstance(fault, Erasure):
+                self._trainer.ask_erasure(fault.entity, fault.value, from_ms)
 
 
 class _Producer:
@@ -278,14 +282,7 @@ class _Producer:
     def punctuate(self, watermark_ms: int, now_ms: int) -> None:
         """States a watermark on every partition, if this producer does."""
         if self._states_time:
-            punctuate(self._log, self._topic, watermark_ms, now_ms)
-
-
-def punctuate(log: MemoryLog, topic: str, watermark_ms: int, now_ms: int) -> None:
-    """States a watermark on every partition of a topic."""
-    headers = [(WATERMARK_HEADER, str(watermark_ms).encode())]
-    numbers = range(len(log.partitions(topic)))
-    log.append([Output(topic, None, None, number, headers) for number in numbers], now_ms)
+            self._log.punctuate(self._topic, watermark_ms, now_ms)
 
 
 @contextmanager

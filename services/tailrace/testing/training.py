@@ -13,6 +13,7 @@ from tailrace.backends.runtime_onnx import OnnxExecutor
 from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
+    EraseRequested,
     RetrainingRecord,
     RetrainRequested,
     TrainingStarted,
@@ -59,6 +60,8 @@ class Training:
             return False
         record = decode(_RETRAINING, found[0].value or b"")
         self._memory.remember(record)
+        if isinstance(record, EraseRequested):
+            self._lake.erase(record)
         if isinstance(record, RetrainRequested) and not self._memory.is_answered(record):
             started = TrainingStarted(
                 run_id=record.run_id, use_case=record.use_case, started_at_ms=record.requested_at_ms
@@ -109,6 +112,22 @@ class Training:
         )
         self._publish(record, now_ms)
         return made.version
+
+    def ask_erasure(self, entity: str, value: str, now_ms: int) -> None:
+        """Asks as a person does, of events before now."""
+        use_case = self._world.use_case.name
+        self._publish(
+            EraseRequested(
+                use_case=use_case,
+                entity=entity,
+                value=value,
+                before_ms=now_ms - 1,
+                by="simulation",
+                reason="asked for by the simulation",
+                requested_at_ms=now_ms,
+            ),
+            now_ms,
+        )
 
     def _train(self, request: RetrainRequested) -> CandidateRegistered | CandidateRefused:
         # Slow to import, and of no use where nothing is trained.

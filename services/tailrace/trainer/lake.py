@@ -21,8 +21,10 @@ from confluent_kafka import KafkaError, TopicPartition
 from tailrace.backends.codec import BatchDecoder
 from tailrace.backends.kafka import admin, consumer, end_offsets, partitions_of
 from tailrace.backends.settings import Settings
+from tailrace.contracts.retraining import EraseRequested
 from tailrace.contracts.topics import READERS, Topics
 from tailrace.errors import BadRecord, BrokerUnavailable
+from tailrace.trainer.erasure import erase_files, spared
 
 DAY_MS = 86_400_000
 CHUNK = 50_000
@@ -39,6 +41,7 @@ class ServedRow(msgspec.Struct, frozen=True, gc=False):
     score: float
     features: list[float | None]
     fingerprint: str
+    entities: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class LabelRow(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +57,7 @@ class LabelRow(msgspec.Struct, frozen=True, gc=False):
     outcome_time_ms: int | None = None
     auxiliary: bool = False
     source: str = ""
+    entities: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class Lake:
@@ -62,9 +66,13 @@ class Lake:
     Args:
         settings: Broker address and `state_dir`.
         topics: Topics of the use case.
+
+    Attributes:
+        erasures: Entities of which nothing is copied, from the beginning of RETRAINING.
     """
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
+        self.erasures: list[EraseRequested] = []
         self._settings = settings
         self._topics = topics
         self.directory = settings.state_dir.expanduser() / "lake" / topics.use_case
@@ -91,6 +99,15 @@ class Lake:
                 self._write_offsets(known)
             lineage[f"{topic}.offsets"] = ",".join(f"{number}:{ends[number]}" for number in sorted(ends))
         return lineage
+
+    def erase(self, request: EraseRequested) -> int:
+        """Takes what there is of an entity out of the files, and copies no more of it; gives how many predictions went.
+
+        O(lake). A second time changes nothing.
+        """
+        if request not in self.erasures:
+            self.erasures.append(request)
+        return erase_files(self.directory / "predictions", labels_of(self.directory), [request])
 
     def _copy(self, topic: str, kind: type, start: dict[int, int], ends: dict[int, int]) -> None:
         reader = consumer(self._settings, READERS, **{"group.protocol": "classic", "group.instance.id": ""})
@@ -135,7 +152,7 @@ class Lake:
             start: Offset by partition behind which the rows begin.
         """
         # Only Tailrace writes these topics. What cannot be read is of no use to training, and is left to the audit.
-        good = [row for row in rows if not isinstance(row, BadRecord)]
+        good = spared([row for row in rows if not isinstance(row, BadRecord)], self.erasures)
         if kind is LabelRow:
             self._write_days(_labels(good), "labels", name, start)
             return
@@ -206,6 +223,7 @@ def _predictions(rows: list[ServedRow]) -> pa.Table:
             "event_time_ms": pa.array([row.event_time_ms for row in rows], pa.int64()),
             "model_version": [row.model_version for row in rows],
             "score": pa.array([row.score for row in rows], pa.float64()),
+            "entities": pa.array([bytes(row.entities).decode() for row in rows], pa.string()),
             "features": pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1]),
         }
     )

@@ -16,6 +16,7 @@ from tailrace.backends.settings import Settings
 from tailrace.contracts.retraining import (
     CandidateRefused,
     CandidateRegistered,
+    EraseRequested,
     RetrainingRecord,
     RetrainRequested,
     TrainingStarted,
@@ -81,7 +82,10 @@ class _Trainer:
         self._memory = Memory()
         for message in read_topic(settings, topics.retraining):
             if message.value is not None:
-                self._memory.remember(decode(_RETRAINING, message.value))
+                record = decode(_RETRAINING, message.value)
+                self._memory.remember(record)
+                if isinstance(record, EraseRequested):
+                    self._lake.erasures.append(record)
 
     def take(self, value: bytes) -> None:
         """Answers a request; other records pass."""
@@ -90,6 +94,8 @@ class _Trainer:
         except BadRecord as error:
             self._lifecycle.log.error("request_unreadable", why=str(error))
             return
+        if isinstance(request, EraseRequested):
+            self._lifecycle.log.info("lake_erased", predictions=self._lake.erase(request))
         if not isinstance(request, RetrainRequested) or self._memory.is_answered(request):
             return
         self._memory.remember(request)
