@@ -42,7 +42,8 @@ class Erasing:
     def erase(self, joins: Sequence[LabelJoin], monitor: Monitor, watermark_ms: int) -> list[Output]:
         """Erases what stream time has come to, before the joins are stored.
 
-        Labels that wait to be fed to detectors go too: a restart would not find them. Every prediction is deleted from LABELS, and each request is answered by a record for the audit trail.
+        Labels that wait to be fed to detectors go too: a restart would not find them. Every prediction is deleted from
+        LABELS, and each request is answered by a record for the audit trail.
         """
         due = [request for request in self.pending if request.before_ms <= watermark_ms]
         if not due:
