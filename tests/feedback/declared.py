@@ -33,8 +33,8 @@ class Report(tr.Event):
     withdrawn: bool = False
 
 
-payments = tr.Topic("payments", Payment, key="card", event_time="at_ms")
-reports = tr.Topic("reports", Report, key="payment_id", event_time="at_ms")
+payments = tr.Topic("{name}.payments", Payment, key="card", event_time="at_ms")
+reports = tr.Topic("{name}.reports", Report, key="payment_id", event_time="at_ms")
 usecase = tr.UseCase(
     name="{name}",
     requests=payments,

@@ -53,7 +53,7 @@ def test_rows_22_and_23_negatives_come_out_when_a_partition_is_silent_and_when_a
     declared = use_case(tmp_path)
     made = processor(declared)
     outputs = made.process([first_prediction(declared, WALL_MS)], WALL_MS)
-    made.ended([(name, at) for name in (TOPICS.predictions, TOPICS.shadow, "reports") for at in range(2)])
+    made.ended([(name, at) for name in (TOPICS.predictions, TOPICS.shadow, "disordered.reports") for at in range(2)])
     window_ms, lateness_ms = 86_400_000, 5_000
     # Wall time goes on in steps while nothing comes, on this partition or any other.
     at_ms = WALL_MS

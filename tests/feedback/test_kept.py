@@ -58,7 +58,7 @@ class Year:
             lambda: self._champion.pop() if self._champion else None,
             Metrics("kept"),
         )
-        topics = (self.topics.predictions, self.topics.shadow, "reports", self.topics.retraining)
+        topics = (self.topics.predictions, self.topics.shadow, "kept.reports", self.topics.retraining)
         self.processor.assigned([Assigned(topic, 0, -1, "") for topic in topics])
 
     def run(self, weeks: int) -> Counter[str]:
@@ -82,7 +82,7 @@ class Year:
             yield self._message(self.topics.predictions, encode(self._prediction(number, at_ms, week)))
             if at % 3 == 0:
                 outcome = {"payment_id": f"p{number:06}", "loss": float(at % 2 == 0), "at_ms": at_ms + HOUR_MS}
-                yield self._message("reports", encode(outcome))
+                yield self._message("kept.reports", encode(outcome))
 
     def _take(self, outputs: Iterable[Output]) -> None:
         refused = []

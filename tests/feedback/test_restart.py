@@ -18,7 +18,7 @@ from tailrace.core.watermarks import IDLE_AFTER_MS
 from tailrace.feedback.processor import FeedbackProcessor
 
 TOPICS = Topics("disordered")
-REPORTS = "reports"
+REPORTS = "disordered.reports"
 HOUR_MS = 3_600_000
 NOW_MS = 20_000 * DAY_MS
 PLACES = [(topic, partition) for topic in (TOPICS.predictions, TOPICS.shadow, REPORTS) for partition in range(2)]
